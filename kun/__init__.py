@@ -1,0 +1,1 @@
+"""Kun: the mechanisms of instruction back-translation. The story they serve is told in `stages/`."""

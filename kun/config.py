@@ -1,0 +1,259 @@
+"""The one configuration of a run: `load("configs/demo.yaml", ["--score.threshold", "0.7"])`.
+
+YAML with `extends: other.yaml` (relative to the file; mappings merge, everything else replaces). Unknown keys, wrong
+types and impossible combinations are a `ConfigError` that names the file and the key. Paths are relative to the
+directory in which `kun` is started.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Percentile = Annotated[str, Field(pattern=r"^p(100|\d{1,2}(\.\d+)?)$")]
+Threshold = float | Percentile
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that knows its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _freeze_lists(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+
+
+class Sampling(Section):
+    """How replies are drawn."""
+
+    max_tokens: int = Field(256, gt=0, description="longest reply, in tokens")
+    temperature: float = Field(0.5, ge=0, description="0 takes the likeliest token each time")
+    top_p: float = Field(0.95, gt=0, le=1, description="share of probability that is drawn from")
+    repetition_penalty: float = Field(
+        1.0, gt=0, description="the paper's 1.2 also punishes copying the source"
+    )
+
+
+class Seeds(Section):
+    """The seed pairs and the optional examples of the chat model's two later jobs (JSON lines)."""
+
+    pairs: str | None = Field(None, description="seed pairs: instruction, output")
+    judge: str | None = Field(None, description="judged instructions: instruction, verdict (good or bad)")
+    polish: str | None = Field(None, description="polished texts: instruction, text, output")
+    held_out: float = Field(0.05, ge=0, lt=1, description="share of the seeds kept for evaluation")
+
+
+class Train(Section):
+    """LoRA SFT of the two models. The mappings go to peft.LoraConfig and trl.SFTConfig as they are."""
+
+    max_length: int = Field(
+        512, gt=0, description="longest example, in tokens; longer ones are named and left out"
+    )
+    lora: dict[str, Any] = Field(
+        {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"},
+        description="peft.LoraConfig",
+    )
+    sft: dict[str, Any] = Field(
+        {
+            "learning_rate": 1e-5,
+            "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 4,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 20,
+            "logging_steps": 10,
+            "save_steps": 200,
+            "gradient_checkpointing": False,
+        },
+        description="trl.SFTConfig, both models",
+    )
+    label: dict[str, Any] = Field({"num_train_epochs": 6}, description="trl.SFTConfig, label model only")
+    chat: dict[str, Any] = Field({"num_train_epochs": 4}, description="trl.SFTConfig, primary chat only")
+    save: Literal["adapter", "merged"] = Field(
+        "adapter", description="keep the LoRA adapter, or the base with the adapter merged in"
+    )
+
+
+class Corpus(Section):
+    """One raw corpus: a name of its own under `corpora`, one output file."""
+
+    paths: tuple[str, ...] = Field(description="files, folders or globs")
+    format: Literal["wudao", "wanjuan", "skypile", "jsonl", "text", "parquet"] = Field(
+        description="wudao: JSON arrays; wanjuan: JSON lines, also in tar.gz; skypile: JSON lines; or a plain format"
+    )
+    field: str | None = Field(None, description="field of the text, where the format does not say it")
+
+
+class Ingest(Section):
+    """Reading of the corpora into shards."""
+
+    shard_rows: int = Field(
+        1000, gt=0, description="records of a shard, the unit of commit, resume and retry"
+    )
+    duplicates: Literal["drop", "keep"] = Field("drop", description="exact duplicates within a subset")
+    overlong: Literal["drop", "split"] = Field(
+        "drop", description="texts over filter.max_tokens: dropped by the filter, or split at paragraphs here"
+    )
+
+
+class LanguageModel(Section):
+    """The KenLM model of stage 2: a given one, or one estimated from a clean corpus. Neither: no perplexity."""
+
+    model: str | None = Field(
+        None, description="KenLM binary or ARPA file (an artefact folder of Kun works too)"
+    )
+    sentencepiece: str | None = Field(
+        None, description="SentencePiece model of a given KenLM; none: characters"
+    )
+    normalisation: Literal["kun", "cc_net"] = Field(
+        "kun",
+        description="how text is normalised before scoring: cc_net for edugp/kenlm and other cc_net models",
+    )
+    estimate_from: str | None = Field(
+        None, description="clean corpus (JSON lines with `text`) to run lmplz on"
+    )
+    order: int = Field(5, ge=2, le=6, description="n-gram order of an estimated model")
+    prune: tuple[int, ...] = Field((), description="lmplz --prune of an estimated model, e.g. [0, 0, 1]")
+    structure: Literal["probing", "trie"] = Field("trie", description="of an estimated model: fast, or small")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> LanguageModel:
+        if self.model and self.estimate_from:
+            raise ValueError(
+                "model and estimate_from exclude each other: a language model is given or estimated"
+            )
+        if self.sentencepiece and not self.model:
+            raise ValueError("sentencepiece belongs to a given model; set model as well")
+        return self
+
+
+class Filter(Section):
+    """Stage 2: what is worth a model's time."""
+
+    min_chars: int = Field(20, ge=0, description="shorter texts are dropped")
+    max_tokens: int = Field(
+        512, gt=0, description="longer texts, in tokens of the base tokenizer, are dropped"
+    )
+    lm: LanguageModel = Field(LanguageModel(), description="language model")
+    ppl_min: Threshold | None = Field(
+        "p1", description="lowest perplexity kept (boilerplate is below): number or pN"
+    )
+    ppl_max: Threshold | None = Field(
+        "p60", description="highest perplexity kept: number, or percentile of a sample"
+    )
+    sample: int = Field(20000, gt=0, description="documents per subset that percentiles are measured on")
+    repetition: float | None = Field(
+        0.5, gt=0, le=1, description="largest share of a text that repeats itself; null: off"
+    )
+
+
+class Label(Section):
+    """Stage 3: the label model writes the instruction to each text."""
+
+    sampling: Sampling = Field(Sampling(max_tokens=256), description="how instructions are drawn")
+    max_chars: int = Field(1000, gt=0, description="longer instructions are rejected")
+    pointing_words: tuple[str, ...] = Field(
+        (
+            "新闻",
+            "材料",
+            "图片",
+            "链接",
+            "网址",
+            "根据",
+            "简历",
+            "简介",
+            "文章",
+            "摘要",
+            "文本",
+            "提取",
+            "关键词",
+            "网站",
+        ),
+        description="an instruction with one of these points at a text that the reader does not have",
+    )
+
+
+class Score(Section):
+    """Stage 4: the primary chat judges each instruction, and the good ones are selected."""
+
+    method: Literal["probability", "sampled", "pair"] = Field(
+        "probability",
+        description="probability of the good verdict; sampled: the paper's drawn verdict; pair: the text is shown too",
+    )
+    sampling: Sampling = Field(Sampling(max_tokens=16), description="how a sampled verdict is drawn")
+    select: Literal["threshold", "top_share", "best_f1"] = Field(
+        "threshold", description="how the cut is found"
+    )
+    threshold: float = Field(0.5, ge=0, le=1, description="lowest score kept, with select: threshold")
+    top_share: float = Field(0.5, gt=0, le=1, description="share of each subset kept, with select: top_share")
+    calibration: str | None = Field(
+        None,
+        description="JSON lines: instruction, verdict (good or bad); the cut with the best F1 on it is used",
+    )
+
+    @model_validator(mode="after")
+    def _calibration_given(self) -> Score:
+        if self.select == "best_f1" and not self.calibration:
+            raise ValueError("select: best_f1 needs score.calibration, a file of judged instructions")
+        if self.select == "best_f1" and self.method == "pair":
+            raise ValueError("select: best_f1 judges instructions alone; it does not go with method: pair")
+        return self
+
+
+class Polish(Section):
+    """Stage 5: the primary chat rewrites each text into a proper reply to its instruction."""
+
+    sampling: Sampling = Field(Sampling(max_tokens=1024), description="how replies are drawn")
+    min_chars: int = Field(20, ge=0, description="shorter replies are rejected")
+    banned_words: tuple[str, ...] = Field(
+        ("作为", "根据", "知识库", "抱歉"),
+        description="a reply with one of these is rejected (the paper adds 2023)",
+    )
+    max_opening_repeats: int = Field(
+        5, ge=1, description="a reply that opens with one unit more often than this is rejected"
+    )
+    min_faithfulness: float = Field(
+        0.9, ge=0, le=1, description="lowest share of numbers, names and quotes that the source supports"
+    )
+
+
+class EngineConfig(Section):
+    """What runs the models. Nothing here changes what they are asked."""
+
+    kind: Literal["transformers"] = Field("transformers", description="the engine")
+    device: str = Field("auto", description="auto: a GPU where there is one")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 on a GPU, float32 on a CPU"
+    )
+    batch_tokens: int = Field(16384, gt=0, description="prompt and reply tokens of one batch")
+    window: int | None = Field(
+        None, gt=0, description="longest prompt plus reply; null: the base model's own"
+    )
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: str = Field("runs/base", description="folder of the run")
+    base_model: str | None = Field(
+        None, description="folder of the base model, or its name in the local hub cache"
+    )
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the base model")
+    prompts: str = Field(
+        "zh", description="prompt set: zh, en, demo, or a folder with label, score, polish .yaml"
+    )
+    seed: int = Field(0, ge=0, description="seed of training and of every draw")
+    workers: int = Field(0, ge=0, description="processes of the filter; 0: one per core")
+    seeds: Seeds = Field(Seeds(), description="stage 1: the seed files")
+    train: Train = Field(Train(), description="stage 1: training")
+    corpora: dict[str, Corpus] = Field({}, description="stage 2: the raw corpora by name")
+    ingest: Ingest = Field(Ingest(), description="stage 2: reading")
+    filter: Filter = Field(Filter(), description="stage 2: filtering")
+    label: Label = Field(Label(), description="stage 3")
+    score: Score = Field(Score(), description="stage 4")
+    polish: Polish = Field(Polish(), description="stage 5")
+    engine: EngineConfig = Field(EngineConfig(), description="stages 3 to 5: what runs the models")

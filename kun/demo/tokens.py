@@ -1,0 +1,63 @@
+"""The tokenizer of the tiny base model: one token per common character, bytes for every other one.
+
+tokenizer = build_tokenizer()          # a transformers tokenizer with the ChatML template
+tokenizer.save_pretrained("kun/demo/base")
+"""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+SPECIALS = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def gb2312_rows(first: int, last: int) -> list[str]:
+    """The characters of the GB2312 rows first..last (1-based, inclusive), in the order of the standard."""
+    characters = []
+    for row in range(first, last + 1):
+        for cell in range(1, 95):
+            try:
+                characters.append(bytes((0xA0 + row, 0xA0 + cell)).decode("gb2312"))
+            except UnicodeDecodeError:
+                continue  # an unassigned cell
+    return characters
+
+
+def common_han() -> list[str]:
+    """The 3,755 common characters (level 1 of GB2312)."""
+    return gb2312_rows(16, 55)
+
+
+def vocabulary() -> dict[str, int]:
+    """Token -> id: specials, the 256 bytes, ASCII, Chinese punctuation and symbols, 3,755 common characters."""
+    byte_tokens = [f"<0x{value:02X}>" for value in range(256)]
+    ascii_tokens = [c for c in string.printable if c not in "\r\x0b\x0c"]
+    tokens = [*SPECIALS, *byte_tokens, *ascii_tokens, *gb2312_rows(1, 1), *gb2312_rows(3, 3), *common_han()]
+    return {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+
+
+def build_tokenizer() -> Any:
+    """A `PreTrainedTokenizerFast`: exact round trip of any text, pad != eos, eos closes a ChatML turn."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE(vocab=vocabulary(), merges=[], byte_fallback=True))
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="<|im_end|>",
+        pad_token="<pad>",
+        additional_special_tokens=["<|im_start|>"],
+        clean_up_tokenization_spaces=False,
+        model_max_length=2048,
+        padding_side="left",
+        chat_template=CHATML,
+    )

@@ -1,0 +1,66 @@
+"""What every engine answers, and how it is asked: `for answers in engine.run(groups, on_answer): ...`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from kun.config import Sampling
+
+
+class Generate(msgspec.Struct, frozen=True):
+    """Write a reply to `prompt` (token ids, control tokens included). Equal seeds give equal replies."""
+
+    prompt: list[int]
+    sampling: Sampling
+    seed: int
+
+
+class Choose(msgspec.Struct, frozen=True):
+    """Log-probability of each of `choices` (token ids of one or more tokens) as the continuation of `prompt`."""
+
+    prompt: list[int]
+    choices: tuple[tuple[int, ...], ...]
+
+
+Request = Generate | Choose
+
+
+class Generated(msgspec.Struct, frozen=True):
+    """Token ids without the end token; `finished` is False where the length limit cut the reply."""
+
+    tokens: list[int]
+    finished: bool
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """One log-probability (natural logarithm, fp32) per choice."""
+
+    logprobs: tuple[float, ...]
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """The engine could not answer this request; the record counts as failed and is asked again by the next run."""
+
+    error: str
+
+
+Answer = Generated | Chosen | Failure
+
+
+class Engine(Protocol):
+    """Answers groups of requests (a group is a shard) in order; an error is an answer, never an exception.
+
+    `window` is the longest prompt plus reply, in tokens. Implementations may take further groups from the iterator
+    before they yield the first, so that nothing drains between shards.
+    """
+
+    window: int
+
+    def run(
+        self, groups: Iterable[Sequence[Request]], on_answer: Callable[[int], None] = ...
+    ) -> Iterator[list[Answer]]: ...
+
+    def close(self) -> None: ...
