@@ -34,9 +34,7 @@ class Sampling(Section):
     max_tokens: int = Field(256, gt=0, description="longest reply, in tokens")
     temperature: float = Field(0.5, ge=0, description="0 takes the likeliest token each time")
     top_p: float = Field(0.95, gt=0, le=1, description="share of probability that is drawn from")
-    repetition_penalty: float = Field(
-        1.0, gt=0, description="the paper's 1.2 also punishes copying the source"
-    )
+    repetition_penalty: float = Field(1.0, gt=0, description="the paper's 1.2 also punishes copying the source")
 
 
 class Seeds(Section):
@@ -51,9 +49,7 @@ class Seeds(Section):
 class Train(Section):
     """LoRA SFT of the two models. The mappings go to peft.LoraConfig and trl.SFTConfig as they are."""
 
-    max_length: int = Field(
-        512, gt=0, description="longest example, in tokens; longer ones are named and left out"
-    )
+    max_length: int = Field(512, gt=0, description="longest example, in tokens; longer ones are named and left out")
     lora: dict[str, Any] = Field(
         {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"},
         description="peft.LoraConfig",
@@ -91,9 +87,7 @@ class Corpus(Section):
 class Ingest(Section):
     """Reading of the corpora into shards."""
 
-    shard_rows: int = Field(
-        1000, gt=0, description="records of a shard, the unit of commit, resume and retry"
-    )
+    shard_rows: int = Field(1000, gt=0, description="records of a shard, the unit of commit, resume and retry")
     duplicates: Literal["drop", "keep"] = Field("drop", description="exact duplicates within a subset")
     overlong: Literal["drop", "split"] = Field(
         "drop", description="texts over filter.max_tokens: dropped by the filter, or split at paragraphs here"
@@ -103,19 +97,13 @@ class Ingest(Section):
 class LanguageModel(Section):
     """The KenLM model of stage 2: a given one, or one estimated from a clean corpus. Neither: no perplexity."""
 
-    model: str | None = Field(
-        None, description="KenLM binary or ARPA file (an artefact folder of Kun works too)"
-    )
-    sentencepiece: str | None = Field(
-        None, description="SentencePiece model of a given KenLM; none: characters"
-    )
+    model: str | None = Field(None, description="KenLM binary or ARPA file (an artefact folder of Kun works too)")
+    sentencepiece: str | None = Field(None, description="SentencePiece model of a given KenLM; none: characters")
     normalisation: Literal["kun", "cc_net"] = Field(
         "kun",
         description="how text is normalised before scoring: cc_net for edugp/kenlm and other cc_net models",
     )
-    estimate_from: str | None = Field(
-        None, description="clean corpus (JSON lines with `text`) to run lmplz on"
-    )
+    estimate_from: str | None = Field(None, description="clean corpus (JSON lines with `text`) to run lmplz on")
     order: int = Field(5, ge=2, le=6, description="n-gram order of an estimated model")
     prune: tuple[int, ...] = Field((), description="lmplz --prune of an estimated model, e.g. [0, 0, 1]")
     structure: Literal["probing", "trie"] = Field("trie", description="of an estimated model: fast, or small")
@@ -123,9 +111,7 @@ class LanguageModel(Section):
     @model_validator(mode="after")
     def _one_source(self) -> LanguageModel:
         if self.model and self.estimate_from:
-            raise ValueError(
-                "model and estimate_from exclude each other: a language model is given or estimated"
-            )
+            raise ValueError("model and estimate_from exclude each other: a language model is given or estimated")
         if self.sentencepiece and not self.model:
             raise ValueError("sentencepiece belongs to a given model; set model as well")
         return self
@@ -135,16 +121,10 @@ class Filter(Section):
     """Stage 2: what is worth a model's time."""
 
     min_chars: int = Field(20, ge=0, description="shorter texts are dropped")
-    max_tokens: int = Field(
-        512, gt=0, description="longer texts, in tokens of the base tokenizer, are dropped"
-    )
+    max_tokens: int = Field(512, gt=0, description="longer texts, in tokens of the base tokenizer, are dropped")
     lm: LanguageModel = Field(LanguageModel(), description="language model")
-    ppl_min: Threshold | None = Field(
-        "p1", description="lowest perplexity kept (boilerplate is below): number or pN"
-    )
-    ppl_max: Threshold | None = Field(
-        "p60", description="highest perplexity kept: number, or percentile of a sample"
-    )
+    ppl_min: Threshold | None = Field("p1", description="lowest perplexity kept (boilerplate is below): number or pN")
+    ppl_max: Threshold | None = Field("p60", description="highest perplexity kept: number, or percentile of a sample")
     sample: int = Field(20000, gt=0, description="documents per subset that percentiles are measured on")
     repetition: float | None = Field(
         0.5, gt=0, le=1, description="largest share of a text that repeats itself; null: off"
@@ -185,9 +165,7 @@ class Score(Section):
         description="probability of the good verdict; sampled: the paper's drawn verdict; pair: the text is shown too",
     )
     sampling: Sampling = Field(Sampling(max_tokens=16), description="how a sampled verdict is drawn")
-    select: Literal["threshold", "top_share", "best_f1"] = Field(
-        "threshold", description="how the cut is found"
-    )
+    select: Literal["threshold", "top_share", "best_f1"] = Field("threshold", description="how the cut is found")
     threshold: float = Field(0.5, ge=0, le=1, description="lowest score kept, with select: threshold")
     top_share: float = Field(0.5, gt=0, le=1, description="share of each subset kept, with select: top_share")
     calibration: str | None = Field(
@@ -230,22 +208,16 @@ class EngineConfig(Section):
         "auto", description="auto: bfloat16 on a GPU, float32 on a CPU"
     )
     batch_tokens: int = Field(16384, gt=0, description="prompt and reply tokens of one batch")
-    window: int | None = Field(
-        None, gt=0, description="longest prompt plus reply; null: the base model's own"
-    )
+    window: int | None = Field(None, gt=0, description="longest prompt plus reply; null: the base model's own")
 
 
 class Config(Section):
     """A whole run."""
 
     run: str = Field("runs/base", description="folder of the run")
-    base_model: str | None = Field(
-        None, description="folder of the base model, or its name in the local hub cache"
-    )
+    base_model: str | None = Field(None, description="folder of the base model, or its name in the local hub cache")
     trust_remote_code: bool = Field(False, description="run Python code that comes with the base model")
-    prompts: str = Field(
-        "zh", description="prompt set: zh, en, demo, or a folder with label, score, polish .yaml"
-    )
+    prompts: str = Field("zh", description="prompt set: zh, en, demo, or a folder with label, score, polish .yaml")
     seed: int = Field(0, ge=0, description="seed of training and of every draw")
     workers: int = Field(0, ge=0, description="processes of the filter; 0: one per core")
     seeds: Seeds = Field(Seeds(), description="stage 1: the seed files")
