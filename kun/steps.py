@@ -1,0 +1,91 @@
+"""What a stage declares and `kun.runner` runs: `Step(stage="stage3_label", part="wudao", needs=(...), decides=...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from kun.engines.base import Answer, Engine, Request
+from kun.records import Raw, Reject
+from kun.store.shards import Outcome
+
+
+@dataclass(frozen=True)
+class Step:
+    """One fingerprinted folder of a run, linked as `runs/<name>/<stage>/<part>`; a part is a subset, or a model.
+
+    `decides` gives everything that decides the output, in JSON values under dotted names; `needs` are the steps whose
+    output is read, the records' source first. Raise `version` when the stage's code changes what it writes.
+    """
+
+    stage: str
+    part: str
+    decides: Callable[[], Mapping[str, Any]]
+    needs: tuple[Step, ...] = ()
+    version: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}/{self.part}"
+
+
+class Asker(Protocol):
+    """The two pure functions of a model stage."""
+
+    def ask(self, record: Any) -> Request | Reject: ...
+
+    def accept(self, record: Any, answer: Any) -> Raw | Reject: ...
+
+
+Folders = Callable[[Step], Path]  # where a step's output is
+Progress = Callable[[int, int], None]  # done, total
+
+
+@dataclass(frozen=True)
+class Build:
+    """Work that fills one folder, such as training: `build(step, folder, folders, progress)` gives what to report."""
+
+    build: Callable[[Step, Path, Folders, Progress], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """Work that cuts a corpus into shards. `items(step)` yields what each row became, the same from call to call."""
+
+    items: Callable[[Step], Iterator[tuple[Raw, Outcome]]]
+    shard_rows: int
+
+
+@dataclass(frozen=True)
+class Map:
+    """Work by a pure function of one record. `open(step, folders)` gives it; it is pickled to worker processes."""
+
+    reads: type[Raw]
+    writes: type[Raw]
+    open: Callable[[Step, Folders], Callable[[Any], Raw | Reject]]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Work by a model. One engine serves all steps of the stage; `asker(step, folders, engine)` gives ask and accept."""
+
+    reads: type[Raw]
+    writes: type[Raw]
+    engine: Callable[[Folders], Engine]
+    asker: Callable[[Step, Folders, Engine], Asker]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps of one kind, run together. `command` is what the user types: stage1 ... stage5."""
+
+    command: str
+    name: str
+    title: str
+    work: Build | Ingest | Map | Ask
+    steps: tuple[Step, ...]
+
+
+__all__ = ["Answer", "Ask", "Asker", "Build", "Folders", "Ingest", "Map", "Progress", "Stage", "Step"]

@@ -1,0 +1,61 @@
+"""Files that are there whole or not at all: `write(path, data)`, `point(link, target)`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+SUFFIX = ".tmp"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` when the block ends well, flushed to the disk before that."""
+    temporary = path.with_name(f".{path.name}{SUFFIX}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def point(link: Path, target: Path) -> None:
+    """Make `link` a relative symbolic link to `target`, replacing an older link in one move."""
+    relative = os.path.relpath(target, link.parent)
+    if link.is_symlink() and str(link.readlink()) == relative:
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    temporary = link.with_name(f".{link.name}{SUFFIX}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(relative)
+    temporary.replace(link)
+    sync_folder(link.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a killed process left half written, in `folder` and below."""
+    for path in folder.rglob(f".*{SUFFIX}"):
+        path.unlink(missing_ok=True)

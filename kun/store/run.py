@@ -1,0 +1,140 @@
+"""A run on disk: `RunFolder(Path("runs/demo")).folder(step)`; every step in a folder named by its fingerprint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kun.errors import InputError
+from kun.steps import Step
+from kun.store import atomic, digests, shards
+
+
+class Fingerprint(msgspec.Struct, frozen=True):
+    """`digest` hashes `parts`, everything that decides a step's output; parts are compared to tell why it is stale."""
+
+    digest: str
+    parts: dict[str, Any]
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """`done.json` of a finished step. `content` digests what it wrote; `source`, what it read."""
+
+    shards: int = 0
+    rows: int = 0
+    kept: int = 0
+    rejected: dict[str, int] = {}
+    failed: int = 0
+    content: str = ""
+    source: str = ""
+    seconds: float = 0.0
+    report: dict[str, Any] = {}
+
+
+class RunFolder:
+    """Paths and markers of one run. Fingerprints are computed once, when first asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = path / "store"
+        self._fingerprints: dict[str, Fingerprint] = {}
+
+    def fingerprint(self, step: Step) -> Fingerprint:
+        """Raises InputError where a file that decides the output cannot be read."""
+        if step.name not in self._fingerprints:
+            parts: dict[str, Any] = {"version of the code": step.version, **step.decides()}
+            parts |= {f"needs.{need.name}": self.fingerprint(need).digest for need in step.needs}
+            parts = msgspec.json.decode(msgspec.json.encode(parts))  # as it is read back: tuples are lists
+            self._fingerprints[step.name] = Fingerprint(digests.of_value(parts)[:16], parts)
+        return self._fingerprints[step.name]
+
+    def folder(self, step: Step) -> Path:
+        """Where this step's output is, or will be, under the present settings."""
+        return self.store / f"{step.stage}-{step.part}-{self.fingerprint(step).digest}"
+
+    def link(self, step: Step) -> Path:
+        return self.path / step.stage / step.part
+
+    def begin(self, step: Step) -> Path:
+        """The step's folder, made, cleared of half-written files, and linked as the current one."""
+        folder = self.folder(step)
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic.remove_temporaries(folder)
+        (folder / "done.json").unlink(missing_ok=True)
+        atomic.write(folder / "fingerprint.json", msgspec.json.encode(self.fingerprint(step)))
+        self.show(step)
+        return folder
+
+    def show(self, step: Step) -> None:
+        """Point the plain name at the step's folder."""
+        atomic.point(self.link(step), self.folder(step))
+
+    def finish(self, step: Step, whole: Whole) -> None:
+        atomic.write(self.folder(step) / "done.json", msgspec.json.encode(whole))
+
+    def whole(self, step: Step) -> Whole | None:
+        """The marker of a step that finished on its present input, or None."""
+        whole = read_whole(self.folder(step))
+        if whole is None:
+            return None
+        source = read_whole(self.folder(step.needs[0])) if step.needs and whole.source else None
+        return None if source is not None and source.content != whole.source else whole
+
+    def why_stale(self, step: Step) -> list[str]:
+        """What changed since the folder that the plain name still points at; empty where nothing did."""
+        try:
+            old = msgspec.json.decode((self.link(step) / "fingerprint.json").read_bytes(), type=Fingerprint)
+        except FileNotFoundError:
+            return []
+        new = self.fingerprint(step)
+        if old.digest == new.digest:
+            return []
+        names = sorted(name for name in old.parts | new.parts if old.parts.get(name) != new.parts.get(name))
+        own = [f"{name} changed" for name in names if not name.startswith("needs.")]
+        above = [f"{name.removeprefix('needs.')} changed" for name in names if name.startswith("needs.")]
+        return own or above
+
+    def progress(self, step: Step) -> Whole:
+        """What is done of a step so far, from the markers of its shards."""
+        folder = self.folder(step)
+        return summarise(
+            [
+                marker
+                for path in sorted(folder.glob("part-*.done.json"))
+                if (marker := _marker(folder, path)) is not None
+            ]
+        )
+
+
+def _marker(folder: Path, path: Path) -> shards.Done | None:
+    return shards.marker(folder, int(path.name.removeprefix("part-").removesuffix(".done.json")))
+
+
+def summarise(markers: list[shards.Done], source: str = "") -> Whole:
+    """The counts of all shards of a step, in order."""
+    rejected: dict[str, int] = {}
+    for marker in markers:
+        for reason, count in marker.rejected.items():
+            rejected[reason] = rejected.get(reason, 0) + count
+    return Whole(
+        shards=len(markers),
+        rows=sum(m.rows for m in markers),
+        kept=sum(m.kept for m in markers),
+        rejected=dict(sorted(rejected.items())),
+        failed=sum(m.failed for m in markers),
+        content=digests.of_value([m.digests["kept"] for m in markers]),
+        source=source,
+        seconds=round(sum(m.seconds for m in markers), 3),
+    )
+
+
+def read_whole(folder: Path) -> Whole | None:
+    path = folder / "done.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Whole)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path}: the marker is damaged ({error}); delete it and run the stage again") from None
