@@ -1,4 +1,4 @@
-"""Progress of long work: `with bar("stage3 label", total=1200, unit="rows") as advance: advance(64)`.
+"""Progress of long work: `with bar("stage3 label", total=1200, unit="rows") as reach: reach(64)`.
 
 A live bar on a terminal; elsewhere a plain line every few seconds, so that logs stay readable.
 """
@@ -12,21 +12,24 @@ from contextlib import contextmanager
 
 SECONDS_BETWEEN_LINES = 10.0
 
+Progress = Callable[[int, int], None]
+
 
 @contextmanager
-def bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Yields `advance(n)`. `total` 0 means that nobody knows yet how much there is."""
+def bar(title: str, unit: str, total: int = 0) -> Iterator[Progress]:
+    """Yields `reach(done, total)`: so much is done, of so much; total 0 means that nobody knows yet."""
     if sys.stderr.isatty():
-        with _live(title, total, unit, done) as advance:
-            yield advance
+        with _live(title, unit, total) as reach:
+            yield reach
     else:
-        yield _plain(title, total, unit, done)
+        yield _plain(title, unit)
 
 
 @contextmanager
-def _live(title: str, total: int, unit: str, done: int) -> Iterator[Callable[[int], None]]:
+def _live(title: str, unit: str, total: int) -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
     columns = (
         TextColumn("{task.description}"),
@@ -35,39 +38,42 @@ def _live(title: str, total: int, unit: str, done: int) -> Iterator[Callable[[in
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    start, here = time.monotonic(), 0
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total or None, completed=done, rate=unit)
-
-        def advance(count: int) -> None:
-            nonlocal here
-            here += count
-            progress.update(task, advance=count, rate=_rate(here, time.monotonic() - start, unit))
-
-        yield advance
+    rate = _Rate(unit)
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(title, total=total or None, rate=unit)
+        yield lambda done, total: bars.update(task, completed=done, total=total or None, rate=rate(done))
 
 
-def _plain(title: str, total: int, unit: str, done: int) -> Callable[[int], None]:
-    start = spoken = time.monotonic()
-    here = 0
+def _plain(title: str, unit: str) -> Progress:
+    rate, spoken = _Rate(unit), time.monotonic()
 
-    def advance(count: int) -> None:
-        nonlocal here, spoken
-        here += count
+    def reach(done: int, total: int) -> None:
+        nonlocal spoken
         now = time.monotonic()
+        text = rate(done)
         if now - spoken < SECONDS_BETWEEN_LINES:
             return
         spoken = now
-        left = ""
-        if total and here:
-            left = f" of {total:,}, {_duration((total - done - here) * (now - start) / here)} left"
-        print(f"{title}: {done + here:,}{left}, {_rate(here, now - start, unit)}", file=sys.stderr, flush=True)
+        left = f" of {total:,}, {_duration((total - done) / rate.per_second)} left" if total and rate.per_second else ""
+        print(f"{title}: {done:,}{left}, {text}", file=sys.stderr, flush=True)
 
-    return advance
+    return reach
 
 
-def _rate(count: int, seconds: float, unit: str) -> str:
-    return f"{count / seconds:,.1f} {unit}/s" if seconds > 0 else unit
+class _Rate:
+    """How fast it goes since the first call, which may find some of the work done by an earlier run."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._start: tuple[float, int] | None = None
+        self.per_second = 0.0
+
+    def __call__(self, done: int) -> str:
+        now = time.monotonic()
+        start, first = self._start = self._start or (now, done)
+        if now > start:
+            self.per_second = (done - first) / (now - start)
+        return f"{self.per_second:,.1f} {self._unit}/s" if self.per_second else self._unit
 
 
 def _duration(seconds: float) -> str:

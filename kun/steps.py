@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kun.engines.base import Answer, Engine, Request
+from kun.config import Section
+from kun.engines.base import Engine, Request
+from kun.progress import Progress
 from kun.records import Raw, Reject
 from kun.store.shards import Outcome
 
@@ -40,7 +42,6 @@ class Asker(Protocol):
 
 
 Folders = Callable[[Step], Path]  # where a step's output is
-Progress = Callable[[int, int], None]  # done, total
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Map:
 
 @dataclass(frozen=True)
 class Ask:
-    """Work by a model. One engine serves all steps of the stage; `asker(step, folders, engine)` gives ask and accept."""
+    """Work by a model. One engine serves all steps; `asker(step, folders, engine)` gives ask and accept."""
 
     reads: type[Raw]
     writes: type[Raw]
@@ -88,4 +89,9 @@ class Stage:
     steps: tuple[Step, ...]
 
 
-__all__ = ["Answer", "Ask", "Asker", "Build", "Folders", "Ingest", "Map", "Progress", "Stage", "Step"]
+def flat(name: str, section: Section) -> dict[str, Any]:
+    """The settings of a section under dotted names, so that a change can be named: `{"score.threshold": 0.5}`."""
+    settings: dict[str, Any] = {}
+    for key, value in section:
+        settings |= flat(f"{name}.{key}", value) if isinstance(value, Section) else {f"{name}.{key}": value}
+    return settings

@@ -1,0 +1,294 @@
+"""Runs the steps of a stage over what is pending: `run_stage(stage, run, workers=2, force=False)`.
+
+Every record of every shard ends kept, rejected or failed. A shard is published whole, in the order of its input; what
+is published is never asked again, except the failed records.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from kun.engines.base import Answer, Failure, Request
+from kun.errors import InputError, KunError
+from kun.progress import bar
+from kun.records import Raw
+from kun.runs import RunFolder, Whole, summarise
+from kun.steps import Ask, Asker, Build, Ingest, Map, Stage, Step
+from kun.store import shards
+from kun.store.shards import Failed, Outcome
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pending shard. `settled` holds what an earlier run decided, where only failed records are asked again."""
+
+    step: Step
+    folder: Path
+    index: int
+    records: Sequence[Raw]
+    source: str
+    settled: dict[str, Outcome]
+
+
+def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = False) -> bool:
+    """Bring every step of the stage up to date; False where there was nothing to do.
+
+    Raises InputError where a step that this one reads is not complete.
+    """
+    pending = [step for step in stage.steps if force or _pending(run, step)]
+    for step in stage.steps:
+        if step not in pending:
+            run.show(step)
+    if not pending:
+        return False
+    for step in pending:
+        _check_needs(run, step)
+        if force:
+            shutil.rmtree(run.folder(step), ignore_errors=True)
+        run.begin(step)
+    match stage.work:
+        case Build():
+            _run_build(stage, stage.work, pending, run)
+        case Ingest():
+            _run_ingest(stage, stage.work, pending, run)
+        case Map():
+            _run_map(stage, stage.work, pending, run, workers)
+        case Ask():
+            _run_ask(stage, stage.work, pending, run)
+    return True
+
+
+def _pending(run: RunFolder, step: Step) -> bool:
+    whole = run.whole(step)
+    return whole is None or whole.failed > 0
+
+
+def _check_needs(run: RunFolder, step: Step) -> None:
+    for need in step.needs:
+        if run.whole(need) is not None:
+            continue
+        why = ", ".join(run.why_stale(need))
+        state = f"is stale ({why})" if why else "is not complete"
+        raise InputError(
+            f"{step.name} reads {need.name}, which {state}; run `kun run {need.stage.split('_')[0]}` first"
+        )
+
+
+def _run_build(stage: Stage, work: Build, steps: list[Step], run: RunFolder) -> None:
+    for step in steps:
+        start = time.monotonic()
+        with bar(f"{stage.command} {step.name}", "steps") as progress:
+            report = work.build(step, run.folder(step), run.folder, progress)
+        run.finish(step, Whole(seconds=round(time.monotonic() - start, 3), report=dict(report)))
+
+
+def _run_ingest(stage: Stage, work: Ingest, steps: list[Step], run: RunFolder) -> None:
+    for step in steps:
+        folder = run.folder(step)
+        markers: list[shards.Done] = []
+        with bar(f"{stage.command} {step.name}", "rows") as progress:
+            items, rows = work.items(step), 0
+            while piece := list(islice(items, work.shard_rows)):
+                index = len(markers)
+                marker = shards.marker(folder, index)
+                if marker is None:
+                    marker = shards.publish(folder, index, piece, rows=len(piece), source="")
+                markers.append(marker)
+                progress(rows := rows + len(piece), 0)
+        run.finish(step, summarise(markers))
+
+
+def _run_map(stage: Stage, work: Map, steps: list[Step], run: RunFolder, workers: int) -> None:
+    tasks = []
+    functions = {}
+    for step in steps:
+        pending = _pending_shards(run, step)
+        if pending:
+            functions[step.name] = work.open(step, run.folder)
+        tasks += [
+            (step.name, run.folder(step.needs[0]), run.folder(step), index, work.reads, source)
+            for index, source, _ in pending
+        ]
+    workers = min(workers or os.cpu_count() or 1, len(tasks))
+    with _rows(stage, run, steps) as advance:
+        if workers <= 1:
+            for task in tasks:
+                advance(_map_shard(functions, *task))
+        else:
+            _map_in_processes(functions, tasks, workers, advance)
+    for step in steps:
+        _finish(run, step)
+
+
+def _map_in_processes(
+    functions: dict[str, Any], tasks: list[tuple[Any, ...]], workers: int, advance: Callable[[int], None]
+) -> None:
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(functions,)
+    )
+    waiting: set[Future[int]] = set()
+    try:
+        todo = iter(tasks)
+        while True:
+            waiting |= {pool.submit(_work, *task) for task in islice(todo, 2 * workers - len(waiting))}
+            if not waiting:
+                return
+            ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in ready:
+                advance(future.result())
+    except BrokenProcessPool:
+        raise KunError(
+            "a filter process was killed, perhaps for lack of memory; finished shards are kept: "
+            "run the same command again, with a smaller --workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_functions: dict[str, Any] = {}  # of this worker process
+
+
+def _start_worker(functions: dict[str, Any]) -> None:
+    _functions.update(functions)
+
+
+def _work(*task: Any) -> int:
+    return _map_shard(_functions, *task)
+
+
+def _map_shard(
+    functions: dict[str, Any], name: str, source_folder: Path, folder: Path, index: int, reads: type[Raw], source: str
+) -> int:
+    start = time.monotonic()
+    function = functions[name]
+    records = shards.read(source_folder, index, reads)
+    outcomes = [(record, _guarded(function, record)) for record in records]
+    seconds = time.monotonic() - start
+    shards.publish(folder, index, outcomes, rows=len(records), source=source, seconds=seconds)
+    return len(records)
+
+
+def _run_ask(stage: Stage, work: Ask, steps: list[Step], run: RunFolder) -> None:
+    pending = {step.name: _pending_shards(run, step) for step in steps}
+    if any(pending.values()):
+        with _rows(stage, run, steps) as advance:
+            engine = work.engine(run.folder)
+            try:
+                jobs = _jobs(steps, pending, work, run)
+                askers = {step.name: work.asker(step, run.folder, engine) for step in steps if pending[step.name]}
+                _ask_and_publish(jobs, askers, engine, advance)
+            finally:
+                engine.close()
+    for step in steps:
+        _finish(run, step)
+
+
+def _jobs(
+    steps: list[Step], pending: dict[str, list[tuple[int, str, bool]]], work: Ask, run: RunFolder
+) -> Iterator[Job]:
+    for step in steps:
+        folder = run.folder(step)
+        for index, source, retry in pending[step.name]:
+            settled = shards.outcomes(folder, index, work.writes) if retry else {}
+            yield Job(step, folder, index, shards.read(run.folder(step.needs[0]), index, work.reads), source, settled)
+
+
+def _ask_and_publish(
+    jobs: Iterator[Job], askers: dict[str, Asker], engine: Any, advance: Callable[[int], None]
+) -> None:
+    """Stream the requests of all shards through the engine; publish each shard when its last answer is in."""
+    open_jobs: deque[tuple[Job, list[Request | Outcome]]] = deque()
+
+    def groups() -> Iterator[list[Request]]:
+        for job in jobs:
+            asker = askers[job.step.name]
+            asked = [job.settled.get(record.id) or _guarded(asker.ask, record) for record in job.records]
+            requests = [item for item in asked if isinstance(item, Request)]
+            open_jobs.append((job, asked))
+            advance(len(asked) - len(requests))
+            yield requests
+
+    start = time.monotonic()
+    for answers in engine.run(groups(), advance):
+        job, asked = open_jobs.popleft()
+        outcomes = _outcomes(job, asked, iter(answers), askers[job.step.name])
+        seconds = time.monotonic() - start
+        shards.publish(job.folder, job.index, outcomes, rows=len(job.records), source=job.source, seconds=seconds)
+        start = time.monotonic()
+
+
+def _outcomes(
+    job: Job, asked: list[Request | Outcome], answers: Iterator[Answer], asker: Asker
+) -> Iterator[tuple[Raw, Outcome]]:
+    for record, item in zip(job.records, asked, strict=True):
+        if not isinstance(item, Request):
+            yield record, item
+            continue
+        answer = next(answers)
+        if isinstance(answer, Failure):
+            yield record, Failed(answer.error)
+        else:
+            yield record, _guarded(asker.accept, record, answer)
+
+
+def _guarded(function: Callable[..., Any], record: Raw, *more: Any) -> Any:
+    """One bad record never ends a run: what a stage's function raises is the record's failure."""
+    try:
+        return function(record, *more)
+    except KunError:
+        raise
+    except Exception as error:
+        return Failed(f"{type(error).__name__}: {error}")
+
+
+def _pending_shards(run: RunFolder, step: Step) -> list[tuple[int, str, bool]]:
+    """(index, digest of the input, retry only the failed records) of every shard that is not done."""
+    source_folder, folder = run.folder(step.needs[0]), run.folder(step)
+    whole = run.whole(step.needs[0])
+    assert whole is not None
+    pending = []
+    for index in range(whole.shards):
+        above = shards.marker(source_folder, index)
+        if above is None:
+            path = shards.part(source_folder, index, "done")
+            raise InputError(f"{path}: the marker is gone; run `kun run {step.needs[0].stage.split('_')[0]} --force`")
+        here = shards.marker(folder, index)
+        source = above.digests["kept"]
+        same_input = here is not None and here.source == source
+        if not (same_input and here is not None and here.failed == 0):
+            pending.append((index, source, same_input))
+    return pending
+
+
+@contextmanager
+def _rows(stage: Stage, run: RunFolder, steps: list[Step]) -> Iterator[Callable[[int], None]]:
+    """A bar over the rows of all steps; yields `advance(rows)`. Published shards count as done from the start."""
+    total = sum(whole.kept for step in steps if (whole := run.whole(step.needs[0])))
+    done = sum(run.progress(step).rows for step in steps)
+    with bar(f"{stage.command} {stage.name}", "rows", total) as progress:
+        progress(done, total)
+
+        def advance(rows: int) -> None:
+            nonlocal done
+            progress(done := done + rows, total)
+
+        yield advance
+
+
+def _finish(run: RunFolder, step: Step) -> None:
+    above = run.whole(step.needs[0])
+    assert above is not None
+    markers = [shards.marker(run.folder(step), index) for index in range(above.shards)]
+    run.finish(step, summarise([marker for marker in markers if marker is not None], source=above.content))
