@@ -1,0 +1,145 @@
+"""The data set that a run ends in: `assemble(run, polished_steps, config, funnel)` fills `runs/<name>/final/`.
+
+One `<subset>.jsonl` of `instruction` and `output` per subset, `lineage.parquet` with everything else about each row,
+and the card `README.md`. The folder appears whole, and loads by `datasets.load_dataset(folder, "wudao")`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from kun.config import Config, dump
+from kun.records import Polished
+from kun.runs import RunFolder, Whole
+from kun.status import State
+from kun.steps import Step
+from kun.store import atomic, digests, shards
+
+
+def assemble(run: RunFolder, polished: list[Step], config: Config, funnel: list[State]) -> bool:
+    """Bring `final/` up to date with the subsets that are complete; False where it is already."""
+    done = {step: whole for step in polished if (whole := run.whole(step)) is not None}
+    content = [[step.name, run.fingerprint(step).digest, whole.content, whole.failed] for step, whole in done.items()]
+    folder = run.store / f"final-{digests.of_value(content)[:16]}"
+    if not done or (folder.exists() and (run.path / "final").resolve() == folder.resolve()):
+        return False
+    building = run.store / f".{folder.name}{atomic.SUFFIX}"
+    for leftover in (building, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+    building.mkdir(parents=True)
+    for step, whole in done.items():
+        _write_rows(run.folder(step), whole, building / f"{step.part}.jsonl")
+    _write_lineage(run, done, building / "lineage.parquet")
+    atomic.write(building / "README.md", card(run, done, config, funnel).encode())
+    building.rename(folder)
+    atomic.point(run.path / "final", folder)
+    for old in run.store.glob("final-*"):
+        if old != folder:
+            shutil.rmtree(old)
+    return True
+
+
+def _write_rows(folder: Path, whole: Whole, target: Path) -> None:
+    with atomic.replacing(target) as file:
+        for index in range(whole.shards):
+            for record in shards.read(folder, index, Polished):
+                file.write(msgspec.json.encode({"instruction": record.instruction, "output": record.output}) + b"\n")
+
+
+def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> None:
+    """Row `line` (from 1) of `<subset>.jsonl`: id, origin, measures, source text. Models and prompts: file metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    fields = {"subset": pa.string(), "line": pa.int64(), "id": pa.string()}
+    fields |= {"file": pa.string(), "row": pa.int64(), "piece": pa.int64(), "ppl": pa.float64(), "tokens": pa.int64()}
+    fields |= {"score": pa.float64(), "faithfulness": pa.float64(), "instruction": pa.string(), "text": pa.string()}
+    made_by = {step.name: run.fingerprint(step).parts for step in _with_needs(list(done))}
+    schema = pa.schema(fields, metadata={"kun": msgspec.json.encode(made_by)})
+    with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
+        for step, whole in done.items():
+            line = 0
+            for index in range(whole.shards):
+                rows = []
+                for record in shards.read(run.folder(step), index, Polished):
+                    line += 1
+                    row = {**msgspec.structs.asdict(record), **msgspec.structs.asdict(record.origin), "line": line}
+                    rows.append({name: row[name] for name in fields})
+                if rows:
+                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def _with_needs(steps: list[Step]) -> list[Step]:
+    found: dict[str, Step] = {}
+    for step in steps:
+        found |= {need.name: need for need in _with_needs(list(step.needs))}
+        found[step.name] = step
+    return list(found.values())
+
+
+def card(run: RunFolder, done: dict[Step, Whole], config: Config, funnel: list[State]) -> str:
+    """The data set card: the hub's YAML header, the funnel, models and settings."""
+    configs = "\n".join(f"- config_name: {step.part}\n  data_files: {step.part}.jsonl" for step in done)
+    infos = "\n".join(
+        f"- config_name: {step.part}\n  features:\n  - name: instruction\n    dtype: string\n"
+        f"  - name: output\n    dtype: string\n  splits:\n  - name: train\n    num_examples: {whole.kept}"
+        for step, whole in done.items()
+    )
+    rows = sum(whole.kept for whole in done.values())
+    size = next((f"n<{name}" if name == "1K" else name for name, top in _SIZES if rows < top), "n>1T")
+    return f"""---
+language:
+- zh
+task_categories:
+- text-generation
+size_categories:
+- {size}
+configs:
+{configs}
+dataset_info:
+{infos}
+---
+
+# {Path(config.run).name}
+
+{rows:,} pairs of instruction and output, made from raw text by instruction back-translation with answer polishment
+(Kun): a label model wrote the instruction to each text, a primary chat judged the instruction, and polished the text
+into its output. No row was written or checked by a person.
+
+| subset | rows |
+|---|---|
+{chr(10).join(f"| {step.part} | {whole.kept:,} |" for step, whole in done.items())}
+
+## Where the rows went
+
+{funnel_table(funnel)}
+
+## Models and settings
+
+Base model `{Path(config.base_model or "none").name}`, prompts `{config.prompts}`. `lineage.parquet` has, for every
+row, its id, the file and row it was read from, perplexity, score, faithfulness and source text.
+
+```yaml
+{dump(config)}```
+"""
+
+
+_SIZES = [("1K", 1e3), ("1K<n<10K", 1e4), ("10K<n<100K", 1e5), ("100K<n<1M", 1e6), ("1M<n<10M", 1e7)]
+_SIZES += [("10M<n<100M", 1e8), ("100M<n<1B", 1e9)]
+
+
+def funnel_table(funnel: list[State]) -> str:
+    """The funnel in Markdown."""
+    lines = ["| step | in | kept | rejected | failed | reasons |", "|---|---|---|---|---|---|"]
+    for state in funnel:
+        if state.records:
+            counts = state.counts
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.rejected.items())
+            lines.append(
+                f"| {state.stage}/{state.part} | {counts.rows:,} | {counts.kept:,} | "
+                f"{sum(counts.rejected.values()):,} | {counts.failed:,} | {reasons} |"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,111 @@
+"""Where a run stands: `print(render(survey(stages, run)))`: the funnel, what is stale and why, what comes next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kun.errors import KunError
+from kun.runs import RunFolder, Whole, read_whole
+from kun.steps import Build, Stage, Step
+
+Condition = Literal["complete", "failures", "partial", "stale", "waiting", "blocked"]
+
+
+@dataclass(frozen=True)
+class State:
+    """One step. `counts` are those of the folder that its plain name points at; `why` explains stale and blocked."""
+
+    command: str
+    stage: str
+    part: str
+    condition: Condition
+    why: tuple[str, ...]
+    counts: Whole
+    records: bool
+
+
+def survey(stages: list[Stage], run: RunFolder) -> list[State]:
+    """The state of every step, in the order of the pipeline."""
+    return [_state(stage, step, run) for stage in stages for step in stage.steps]
+
+
+def next_command(states: list[State]) -> str | None:
+    """The stage to run next, None where all is complete."""
+    return next((state.command for state in states if state.condition != "complete"), None)
+
+
+def _state(stage: Stage, step: Step, run: RunFolder) -> State:
+    records = not isinstance(stage.work, Build)
+    try:
+        condition, why = _condition(step, run)
+    except KunError as error:
+        condition, why = "blocked", (str(error),)
+    counts = read_whole(run.link(step)) or Whole()
+    if condition == "partial" and records:
+        counts = run.progress(step)
+    return State(stage.command, stage.name, step.part, condition, why, counts, records)
+
+
+def _condition(step: Step, run: RunFolder) -> tuple[Condition, tuple[str, ...]]:
+    whole = run.whole(step)
+    if whole is not None:
+        return ("failures" if whole.failed else "complete"), ()
+    why = run.why_stale(step)
+    if why:
+        return "stale", tuple(why)
+    if read_whole(run.folder(step)) is not None:
+        return "stale", (f"{step.needs[0].name} has new rows",)
+    return ("partial" if run.folder(step).exists() else "waiting"), ()
+
+
+def as_json(states: list[State], run: RunFolder) -> dict[str, Any]:
+    """What `kun status --json` prints."""
+    return {
+        "run": str(run.path),
+        "stages": [
+            {
+                "stage": state.stage,
+                "subset" if state.records else "model": state.part,
+                "state": state.condition,
+                "why": list(state.why),
+                "in": state.counts.rows,
+                "kept": state.counts.kept,
+                "rejected": state.counts.rejected,
+                "failed": state.counts.failed,
+                "shards": state.counts.shards,
+                "seconds": state.counts.seconds,
+                **({} if state.records else {"report": state.counts.report}),
+            }
+            for state in states
+        ],
+        "next": next_command(states),
+    }
+
+
+def render(states: list[State], run: RunFolder) -> str:
+    """The funnel as text for a terminal."""
+    lines = [f"{run.path}", f"{'step':<27}{'state':<10}{'in':>11}{'kept':>11}{'rejected':>10}{'failed':>8}"]
+    for state in states:
+        counts = state.counts
+        name = f"{state.stage}/{state.part}"
+        if not state.records:
+            lines.append(f"{name:<27}{state.condition:<10}{_report(counts)}")
+        else:
+            rejected = sum(counts.rejected.values())
+            row = f"{counts.rows:>11,}{counts.kept:>11,}{rejected:>10,}{counts.failed:>8,}"
+            lines.append(f"{name:<27}{state.condition:<10}{row}")
+            if counts.rejected:
+                lines.append(
+                    "    " + ", ".join(f"{reason} {count:,}" for reason, count in _most_first(counts.rejected))
+                )
+        lines += [f"    why: {reason}" for reason in state.why]
+    return "\n".join(lines)
+
+
+def _most_first(reasons: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _report(counts: Whole) -> str:
+    return ", ".join(f"{name} {value}" for name, value in counts.report.items() if isinstance(value, int | float | str))
