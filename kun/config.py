@@ -1,23 +1,10 @@
-"""The one configuration of a run: `load("configs/demo.yaml", ["--score.threshold", "0.7"])`.
-
-YAML with `extends: other.yaml` (relative to the file; mappings merge, everything else replaces). Unknown keys, wrong
-types and impossible combinations are a `ConfigError` that names the file and the key. Paths are relative to the
-directory in which `kun` is started.
-"""
+"""The one configuration of a run, typed and frozen: `load("configs/demo.yaml")` of kun.config_files reads it."""
 
 from __future__ import annotations
 
-import difflib
-import io
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from kun.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Percentile = Annotated[str, Field(pattern=r"^p(100|\d{1,2}(\.\d+)?)$")]
 Threshold = float | Percentile
@@ -237,99 +224,3 @@ class Config(Section):
     score: Score = Field(Score(), description="stage 4")
     polish: Polish = Field(Polish(), description="stage 5")
     engine: EngineConfig = Field(EngineConfig(), description="stages 3 to 5: what runs the models")
-
-
-def load(path: str | Path, overrides: Sequence[str] = (), prog: str = "kun run STAGE") -> Config:
-    """The configuration in `path`, with command-line overrides such as `["--score.threshold", "0.7"]`.
-
-    Raises ConfigError for what the files say; what the command line says is checked by tyro, which exits with 2.
-    """
-    layers = _layers(Path(path), ())
-    merged: dict[str, Any] = {}
-    for _, layer in layers:
-        merged = _merge(merged, layer)
-    try:
-        config = Config.model_validate(merged)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(item, layers) for item in error.errors())) from None
-    if not overrides:
-        return config
-    import tyro
-
-    return tyro.cli(Config, default=config, args=list(overrides), prog=prog, description=f"Settings of {path}.")
-
-
-def dump(config: Config) -> str:
-    """The configuration as YAML that `load` reads back."""
-    stream = io.StringIO()
-    yaml = YAML()
-    yaml.default_flow_style = False
-    yaml.dump(config.model_dump(mode="json"), stream)
-    return stream.getvalue()
-
-
-def _layers(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
-    """The mappings of `path` and of all that it extends, the most general first."""
-    if path in above:
-        raise ConfigError(f"{path}: extends itself, by way of {' -> '.join(map(str, above))}")
-    try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); --config takes a YAML file") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-    content = {} if content is None else content
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must be a mapping of settings, not a {type(content).__name__}")
-    parent = content.pop("extends", None)
-    if parent is None:
-        return [(path, content)]
-    if not isinstance(parent, str):
-        raise ConfigError(f"{path}: extends: takes the name of one YAML file, not {parent!r}")
-    return [*_layers(path.parent / parent, (*above, path)), (path, content)]
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _explain(error: Any, layers: list[tuple[Path, dict[str, Any]]]) -> str:
-    """One validation error as `file: key: what is wrong`, naming the layer that set the key last."""
-    where = list(error["loc"])
-    source = next((path for path, layer in reversed(layers) if _sets(layer, where)), layers[-1][0])
-    key = ".".join(str(part) for part in where if not _is_union_tag(part))
-    if error["type"] == "extra_forbidden":
-        return f"{source}: {key}: unknown setting{_nearest(where)}"
-    message = error["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(error["input"], dict | BaseModel) else f", not {error['input']!r}"
-    return f"{source}: {key or 'the whole file'}: {message}{given}"
-
-
-def _sets(layer: Any, where: list[Any]) -> bool:
-    for part in where:
-        if not isinstance(layer, dict):
-            return True
-        if part not in layer:
-            return False
-        layer = layer[part]
-    return True
-
-
-def _is_union_tag(part: Any) -> bool:
-    """Pydantic adds the tried member of a union to the location: `ppl_max.float`, `ppl_max.constrained-str`."""
-    return isinstance(part, str) and (part in {"float", "str", "int"} or part.startswith("constrained"))
-
-
-def _nearest(where: list[Any]) -> str:
-    section: Any = Config
-    for part in where[:-1]:
-        field = section.model_fields.get(part) if hasattr(section, "model_fields") else None
-        if field is None:
-            return ""
-        section = field.annotation
-    close = difflib.get_close_matches(str(where[-1]), list(getattr(section, "model_fields", {})), n=1)
-    return f"; did you mean {close[0]}?" if close else ""

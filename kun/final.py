@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from kun.config import Config, dump
+from kun.config import Config
+from kun.config_files import dump
 from kun.records import Polished
 from kun.runs import RunFolder, Whole
 from kun.status import State

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from kun.errors import KunError
 from kun.runs import RunFolder, Whole, read_whole
-from kun.steps import Build, Stage, Step
+from kun.steps import Stage, Step
 
 Condition = Literal["complete", "failures", "partial", "stale", "waiting", "blocked"]
 
@@ -36,7 +36,7 @@ def next_command(states: list[State]) -> str | None:
 
 
 def _state(stage: Stage, step: Step, run: RunFolder) -> State:
-    records = not isinstance(stage.work, Build)
+    records = stage.makes_records
     try:
         condition, why = _condition(step, run)
     except KunError as error:
@@ -101,6 +101,14 @@ def render(states: list[State], run: RunFolder) -> str:
                 )
         lines += [f"    why: {reason}" for reason in state.why]
     return "\n".join(lines)
+
+
+def counts_in_words(whole: Whole) -> str:
+    """`1,000 in, 900 kept, 100 rejected (too_short 60, duplicate 40)`."""
+    rejected = sum(whole.rejected.values())
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in _most_first(whole.rejected))
+    text = f"{whole.rows:,} in, {whole.kept:,} kept, {rejected:,} rejected" + (f" ({reasons})" if reasons else "")
+    return text + (f", {whole.failed:,} FAILED: run the stage again to retry them" if whole.failed else "")
 
 
 def _most_first(reasons: dict[str, int]) -> list[tuple[str, int]]:

@@ -84,9 +84,12 @@ class Stage:
 
     command: str
     name: str
-    title: str
     work: Build | Ingest | Map | Ask
     steps: tuple[Step, ...]
+
+    @property
+    def makes_records(self) -> bool:
+        return not isinstance(self.work, Build)
 
 
 def flat(name: str, section: Section) -> dict[str, Any]:

@@ -1,0 +1,230 @@
+"""The command `kun`: `kun run stage3 --config configs/demo.yaml`, `kun status runs/demo`, `kun trace runs/demo ID`.
+
+Ends with 0 when what was asked for is complete, 1 when failed records are left over, 2 on an error of configuration or
+input, 130 when stopped by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import shlex
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kun import status, trace
+from kun.config import Config
+from kun.config_files import dump, load
+from kun.errors import InputError, KunError
+from kun.final import assemble
+from kun.runner import run_stage
+from kun.runs import RunFolder
+from kun.steps import Stage
+from kun.store import atomic
+from kun.store.digests import Digests
+from kun.store.lock import hold
+from stages import pipeline
+
+DESCRIPTION = """Kun turns raw text and seed pairs into instruction/output data, in five stages that resume:
+  stage1  train the label model and the primary chat from the seed pairs
+  stage2  read the raw corpora and keep what is worth a model's time
+  stage3  let the label model write the instruction to each kept text
+  stage4  let the primary chat score the instructions, and select
+  stage5  let the primary chat polish each text into an output; write final/
+"""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a wrong path is an error at once, not after a search of the hub
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        arguments, overrides = _parser().parse_known_args()
+        if overrides and arguments.verb is not _run:
+            raise InputError(f"unknown arguments: {shlex.join(overrides)}; see kun --help")
+        sys.exit(arguments.verb(arguments, overrides))
+    except KunError as error:
+        print(f"kun: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"kun: {_explain(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("kun: stopped; what is finished is kept, run the same command to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kun", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = verbs.add_parser(
+        "run", add_help=False, allow_abbrev=False, help="run one stage, or all; --help lists every setting"
+    )
+    run.add_argument("stage", choices=("stage1", "stage2", "stage3", "stage4", "stage5", "all"))
+    run.add_argument("--config", default="configs/demo.yaml", help="YAML file of settings (default: %(default)s)")
+    run.add_argument("--subset", help="only this one of the corpora")
+    run.add_argument("--force", action="store_true", help="throw the stage's present output away and make it again")
+    run.add_argument("-h", "--help", action=_SettingsHelp, help="show this help, and every setting as an option")
+    run.set_defaults(verb=_run)
+
+    funnel = verbs.add_parser("status", help="show the funnel of a run, what is stale and why, and what comes next")
+    funnel.add_argument("run", nargs="?", help="folder of the run (default: the one of --config)")
+    funnel.add_argument("--config", help="compare with this file instead of the settings that the run was made with")
+    funnel.add_argument("--json", action="store_true", help="print JSON")
+    funnel.set_defaults(verb=_status)
+
+    life = verbs.add_parser("trace", help="show the whole life of one record")
+    life.add_argument("run", help="folder of the run")
+    life.add_argument("record", help="its id, or a line of a final file such as wudao:18")
+    life.add_argument("--json", action="store_true", help="print JSON")
+    life.set_defaults(verb=_trace)
+
+    world = verbs.add_parser("demo-data", help="write a small Chinese world: seeds, corpora, gold key")
+    world.add_argument("--seed", type=int, default=7, help="another seed gives another world (default: %(default)s)")
+    world.add_argument("--out", type=Path, required=True, help="folder to write to")
+    world.set_defaults(verb=_demo_data)
+
+    measures = verbs.add_parser("demo-eval", help="measure a run on a demo world against the world's gold key")
+    measures.add_argument("run", help="folder of the run")
+    measures.add_argument("--json", action="store_true", help="print JSON")
+    measures.set_defaults(verb=_demo_eval)
+    return parser
+
+
+class _SettingsHelp(argparse.Action):
+    """`kun run --help`: the command's own options, then every setting of the chosen configuration."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest=dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
+        parser.print_help()
+        config = namespace.config if Path(namespace.config).exists() else "configs/base.yaml"
+        load(config, ["--help"])
+
+
+def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    config = load(arguments.config, overrides, prog=f"kun run {arguments.stage}")
+    if arguments.subset is not None and arguments.subset not in config.corpora:
+        known = ", ".join(config.corpora) or "none"
+        raise InputError(f"{arguments.config}: there is no corpus {arguments.subset!r}; corpora: {known}")
+    run = RunFolder(Path(config.run))
+    run.store.mkdir(parents=True, exist_ok=True)
+    with hold(run.path / "lock", shlex.join(["kun", *sys.argv[1:]])):
+        digests = Digests(run.store / "digests.json")
+        stages = pipeline(config, digests)
+        atomic.write(run.path / "config.yaml", dump(config).encode())
+        try:
+            for stage in stages:
+                if arguments.stage in ("all", stage.command):
+                    _run_stage(_narrow(stage, arguments.subset), run, config, arguments.force)
+            if arguments.stage in ("all", "stage5"):
+                _finish(run, stages, config)
+        finally:
+            digests.save()
+        states = status.survey(stages, run)
+    asked = [state for state in states if arguments.stage in ("all", state.command)]
+    asked = [state for state in asked if not state.records or arguments.subset in (None, state.part)]
+    following = status.next_command(states)
+    if following is None:
+        print(f"complete: read {run.path / 'final'}, or see `kun status {run.path}`")
+    else:
+        print(f"next: kun run {following} --config {arguments.config}; see also `kun status {run.path}`")
+    return 1 if any(state.condition == "failures" for state in asked) else 0
+
+
+def _narrow(stage: Stage, subset: str | None) -> Stage:
+    """The stage with the steps of one subset only; training serves all subsets."""
+    if subset is None or stage.command == "stage1":
+        return stage
+    return replace(stage, steps=tuple(step for step in stage.steps if step.part == subset))
+
+
+def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> None:
+    worked = run_stage(stage, run, config.workers, force)
+    for step in stage.steps:
+        whole = run.whole(step)
+        assert whole is not None
+        if not worked:
+            print(f"{step.name}: nothing to do")
+        elif whole.report:
+            print(f"{step.name}: {', '.join(f'{name} {value}' for name, value in whole.report.items())}")
+        else:
+            print(f"{step.name}: {status.counts_in_words(whole)}")
+
+
+def _finish(run: RunFolder, stages: list[Stage], config: Config) -> None:
+    polished = [step for stage in stages if stage.name == "stage5_polish" for step in stage.steps]
+    if assemble(run, polished, config, status.survey(stages, run)):
+        for path in sorted((run.path / "final").glob("*.jsonl")):
+            print(f"wrote {path}")
+
+
+def _status(arguments: argparse.Namespace, _: list[str]) -> int:
+    _config, run, stages = _open(arguments.run, arguments.config)
+    states = status.survey(stages, run)
+    if arguments.json:
+        print(msgspec.json.encode(status.as_json(states, run)).decode())
+    else:
+        print(status.render(states, run))
+        following = status.next_command(states)
+        source = arguments.config or run.path / "config.yaml"
+        print(f"next: kun run {following} --config {source}" if following else "complete")
+    return 1 if any(state.condition == "failures" for state in states) else 0
+
+
+def _open(folder: str | None, config_path: str | None) -> tuple[Config, RunFolder, list[Stage]]:
+    """The run in a folder, with the settings that it was made with or those of a file."""
+    source = config_path or (Path(folder) / "config.yaml" if folder else "configs/demo.yaml")
+    if folder and not config_path and not Path(source).exists():
+        raise InputError(f"{folder}: is not a run (it has no config.yaml); runs are made by `kun run`")
+    config = load(source)
+    run = RunFolder(Path(folder or config.run))
+    return config, run, pipeline(config, Digests(run.store / "digests.json"))
+
+
+def _trace(arguments: argparse.Namespace, _: list[str]) -> int:
+    config, run, stages = _open(arguments.run, None)
+    names = [stage.name for stage in stages if stage.makes_records]
+    found = trace.find(run, names, list(config.corpora), arguments.record)
+    print(msgspec.json.encode(found).decode() if arguments.json else trace.render(found))
+    return 0
+
+
+def _demo_data(arguments: argparse.Namespace, _: list[str]) -> int:
+    from kun.demo.world import write_world
+
+    write_world(arguments.out, arguments.seed)
+    print(f"wrote a world to {arguments.out}: seeds, corpora and gold key")
+    return 0
+
+
+def _demo_eval(arguments: argparse.Namespace, _: list[str]) -> int:
+    from kun.demo.measure import measure, render
+
+    config, run, _stages = _open(arguments.run, None)
+    measures = measure(run, config)
+    print(msgspec.json.encode(measures).decode() if arguments.json else render(measures))
+    return 0
+
+
+def _explain(error: OSError) -> str:
+    """An error of the operating system with its file and the remedy."""
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = {
+        errno.ENOSPC: "the disk is full: free some space",
+        errno.EDQUOT: "the disk quota is used up: free some space",
+        errno.EACCES: "no permission: change it, or choose another folder with --run",
+        errno.EROFS: "the file system is read-only: choose another folder with --run",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return f"{where}{remedy}; what is finished is kept, run the same command to go on"
