@@ -38,4 +38,4 @@ status: setup
 	$(KUN) status --config $(CONFIG)
 
 clean:
-	rm -rf runs data $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf runs/demo data/demo $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache

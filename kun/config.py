@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+def _subset_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError("the name of a corpus names folders and files: letters, digits, . _ - only")
+    return name
+
 
 Percentile = Annotated[str, Field(pattern=r"^p(100|\d{1,2}(\.\d+)?)$")]
 Threshold = float | Percentile
+SubsetName = Annotated[str, AfterValidator(_subset_name)]
 
 
 class Section(BaseModel):
@@ -125,6 +134,15 @@ class Filter(Section):
         0.5, gt=0, le=1, description="largest share of a text that repeats itself; null: off"
     )
 
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Filter:
+        low, high = self.ppl_min, self.ppl_max
+        if isinstance(low, str) and isinstance(high, str):
+            low, high = float(low[1:]), float(high[1:])
+        if isinstance(low, float) and isinstance(high, float) and low > high:
+            raise ValueError(f"ppl_min {self.ppl_min} is above ppl_max {self.ppl_max}: nothing could be kept")
+        return self
+
 
 class Label(Section):
     """Stage 3: the label model writes the instruction to each text."""
@@ -217,7 +235,7 @@ class Config(Section):
     workers: int = Field(0, ge=0, description="processes of the filter; 0: one per core")
     seeds: Seeds = Field(Seeds(), description="stage 1: the seed files")
     train: Train = Field(Train(), description="stage 1: training")
-    corpora: dict[str, Corpus] = Field({}, description="stage 2: the raw corpora by name")
+    corpora: dict[SubsetName, Corpus] = Field({}, description="stage 2: the raw corpora by name")
     ingest: Ingest = Field(Ingest(), description="stage 2: reading")
     filter: Filter = Field(Filter(), description="stage 2: filtering")
     label: Label = Field(Label(), description="stage 3")

@@ -1,0 +1,30 @@
+import pytest
+
+from kun.store import atomic
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "part.jsonl"
+    atomic.write(path, b"old")
+    with pytest.raises(RuntimeError), atomic.replacing(path) as file:
+        file.write(b"half of the n")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["part.jsonl"]
+
+
+def test_a_link_moves_in_one_step_and_stays_relative(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "stage3_label" / "wudao"
+    atomic.point(link, tmp_path / "one")
+    atomic.point(link, tmp_path / "two")
+    assert link.resolve() == tmp_path / "two"
+    assert not link.readlink().is_absolute()
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
+    (tmp_path / f".part-00000.jsonl{atomic.SUFFIX}").write_bytes(b"half")
+    (tmp_path / "part-00001.jsonl").write_bytes(b"whole")
+    atomic.remove_temporaries(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["part-00001.jsonl"]

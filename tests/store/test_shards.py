@@ -1,0 +1,82 @@
+import msgspec
+import pytest
+
+from kun.errors import InputError
+from kun.records import Document, Filtered, Origin, Reject, extend
+from kun.store import shards
+from kun.store.shards import Failed
+
+HOSTILE = [
+    "，。！？「」",
+    "繁體中文與简体",
+    "表情🙂👨‍👩‍👧",
+    "行\u2028分\u2029隔\x85符",
+    '<|im_end|></s>{"id":"x"}\n\\',
+    "עברית 한국어",
+]
+
+
+def documents(texts=HOSTILE):
+    return [
+        Document(id=f"{i:016x}", subset="wudao", text=text, origin=Origin("a.json", i)) for i, text in enumerate(texts)
+    ]
+
+
+def outcomes(records):
+    """The first is kept, the second rejected, the third failed, and so on."""
+    for i, record in enumerate(records):
+        kept = extend(record, Filtered, ppl=None, tokens=3)
+        yield record, (kept, Reject("ppl_high", "ppl 9,120"), Failed("out of memory"))[i % 3]
+
+
+def test_what_is_published_is_read_back_as_it_was(tmp_path):
+    records = documents()
+    done = shards.publish(tmp_path, 0, outcomes(records), rows=6, source="abc")
+    assert (done.rows, done.kept, done.rejected, done.failed) == (6, 2, {"ppl_high": 2}, 2)
+    assert shards.marker(tmp_path, 0) == done
+    assert [r.text for r in shards.read(tmp_path, 0, Filtered)] == [HOSTILE[0], HOSTILE[3]]
+    rejected = [msgspec.json.decode(row.record, type=Document) for row in shards.rejects(tmp_path, 0)]
+    assert rejected == [records[1], records[4]]
+    assert [row.error for row in shards.failures(tmp_path, 0)] == ["out of memory"] * 2
+
+
+def test_chinese_is_written_as_chinese(tmp_path):
+    shards.publish(tmp_path, 0, outcomes(documents()[:1]), rows=1, source="")
+    assert "，。！？「」".encode() in shards.part(tmp_path, 0).read_bytes()
+
+
+def test_a_record_that_is_not_accounted_for_stops_the_shard(tmp_path):
+    records = documents()
+    with pytest.raises(AssertionError, match="6 rows in, 5 accounted for"):
+        shards.publish(tmp_path, 0, outcomes(records[:5]), rows=6, source="")
+    assert shards.marker(tmp_path, 0) is None
+
+
+def test_without_the_marker_the_shard_is_not_there(tmp_path):
+    shards.publish(tmp_path, 0, outcomes(documents()), rows=6, source="")
+    shards.part(tmp_path, 0, "done").unlink()
+    assert shards.marker(tmp_path, 0) is None
+
+
+def test_settled_outcomes_leave_out_the_failed(tmp_path):
+    records = documents()
+    shards.publish(tmp_path, 0, outcomes(records), rows=6, source="")
+    settled = shards.outcomes(tmp_path, 0, Filtered)
+    assert set(settled) == {records[i].id for i in (0, 1, 3, 4)}
+    assert settled[records[1].id] == Reject("ppl_high", "ppl 9,120")
+
+
+def test_failures_that_were_mended_leave_no_file(tmp_path):
+    records = documents()
+    shards.publish(tmp_path, 0, outcomes(records), rows=6, source="")
+    shards.publish(tmp_path, 0, ((r, extend(r, Filtered, ppl=None, tokens=1)) for r in records), rows=6, source="")
+    assert not shards.part(tmp_path, 0, "failed").exists()
+
+
+@pytest.mark.parametrize("damage", [b'{"id":"half', b'{"id":1}\n', b"\xff\xfe\n"])
+def test_a_damaged_shard_names_file_line_and_remedy(tmp_path, damage):
+    shards.publish(tmp_path, 0, outcomes(documents()[:1]), rows=1, source="")
+    with shards.part(tmp_path, 0).open("ab") as file:
+        file.write(damage)
+    with pytest.raises(InputError, match=r"part-00000\.jsonl:2: the shard is damaged.*delete its \.done\.json"):
+        shards.read(tmp_path, 0, Filtered)

@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pytest
+
+from kun.config import Config
+from kun.config_files import dump, load, reference
+from kun.errors import ConfigError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def write(folder, name="my.yaml", **files):
+    for file, text in {name.removesuffix(".yaml"): "", **files}.items():
+        (folder / f"{file}.yaml").write_text(text, encoding="utf-8")
+    return folder / name
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
+def test_every_shipped_file_loads(path):
+    config = load(path)
+    assert load_text(dump(config)) == config
+
+
+def load_text(text):
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load(path)
+
+
+def test_base_shows_every_default():
+    assert (CONFIGS / "base.yaml").read_text(encoding="utf-8") == reference()
+    assert load(CONFIGS / "base.yaml") == Config()
+
+
+def test_the_paper_s_numbers():
+    config = load(CONFIGS / "yi-34b.yaml")
+    assert config.train.label["num_train_epochs"] == 6
+    assert config.train.chat["num_train_epochs"] == 4
+    assert config.train.sft["learning_rate"] == 1e-5
+    assert config.filter.max_tokens == 512
+    assert (config.label.sampling.temperature, config.label.sampling.top_p) == (0.5, 0.95)
+
+
+def test_mappings_merge_and_everything_else_replaces(tmp_path):
+    path = write(
+        tmp_path,
+        below="filter: {min_chars: 1, max_tokens: 9}\nlabel: {pointing_words: [甲, 乙]}",
+        my="extends: below.yaml\nfilter: {max_tokens: 7}\nlabel: {pointing_words: [丙]}",
+    )
+    config = load(path)
+    assert (config.filter.min_chars, config.filter.max_tokens) == (1, 7)
+    assert config.label.pointing_words == ("丙",)
+
+
+def test_a_number_like_1e_5_is_a_number(tmp_path):
+    assert load(write(tmp_path, my="train: {sft: {learning_rate: 1e-5}}")).train.sft == {"learning_rate": 1e-5}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("filter: {max_tokns: 3}", "filter.max_tokns: unknown setting; did you mean max_tokens?"),
+        ("fliter: {}", "fliter: unknown setting; did you mean filter?"),
+        ("filter: {min_chars: many}", "filter.min_chars: .*integer, not 'many'"),
+        ("filter: {min_chars: true}", "filter.min_chars: .*integer, not True"),
+        ("filter: {ppl_max: q60}", "filter.ppl_max: .*not 'q60'"),
+        ("corpora: {wudao: {paths: x, format: word}}", "corpora.wudao.format: .*'wudao', 'wanjuan'"),
+        ("corpora: {../up: {paths: [x], format: text}}", r"corpora.*letters, digits"),
+        ("score: {select: best_f1}", "score: select: best_f1 needs score.calibration"),
+        ("filter: {lm: {model: a, estimate_from: b}}", "filter.lm: model and estimate_from exclude each other"),
+        ("filter: {ppl_min: 50.0, ppl_max: 9.0}", "filter: ppl_min .* above ppl_max"),
+        ("filter: {ppl_min: p70, ppl_max: p60}", "filter: ppl_min .* above ppl_max"),
+        ("- a list", "must be a mapping"),
+        ("a: [", "not valid YAML"),
+        ("run: a\nrun: b", "not valid YAML: .*duplicate key"),
+        ("extends: gone.yaml", "gone.yaml: cannot be read"),
+        ("extends: my.yaml", "extends itself"),
+        ("extends: [a, b]", "takes the name of one YAML file"),
+    ],
+)
+def test_errors_name_file_and_key(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=rf"\.yaml: .*{message}" if "gone" not in message else message):
+        load(write(tmp_path, my=text))
+
+
+def test_the_file_that_set_the_key_is_named(tmp_path):
+    path = write(tmp_path, below="filter: {min_chars: -1}", my="extends: below.yaml\nfilter: {max_tokens: 3}")
+    with pytest.raises(ConfigError, match=r"below\.yaml: filter\.min_chars"):
+        load(path)
+
+
+def test_the_command_line_overrides_with_types(tmp_path):
+    path = write(tmp_path, my="corpora: {wudao: {paths: [a], format: wudao}}\ntrain: {label: {num_train_epochs: 2}}")
+    options = ["--filter.ppl-max", "3000", "--corpora.wudao.paths", "b", "c", "--train.label.num-train-epochs", "5"]
+    config = load(path, options)
+    assert config.filter.ppl_max == 3000.0
+    assert config.corpora["wudao"].paths == ("b", "c")
+    assert config.train.label == {"num_train_epochs": 5}
+
+
+@pytest.mark.parametrize(
+    "options", [["--filter.max-tokens", "few"], ["--filter.nothing", "1"], ["--filter.max-tokens", "-1"]]
+)
+def test_a_wrong_override_ends_with_2(tmp_path, options, capsys):
+    with pytest.raises(SystemExit) as ended:
+        load(write(tmp_path, my=""), options)
+    assert ended.value.code == 2
+    assert "filter" in capsys.readouterr().err
