@@ -44,7 +44,8 @@ def render(found: dict[str, Any]) -> str:
     lines = [f"{found['id']} ({found['subset']}, shard {found['shard']})"]
     known: dict[str, Any] = {"id": found["id"], "subset": found["subset"]}
     for event in found["life"]:
-        lines.append(f"{event['stage']}: {event['outcome']}" + (f": {event['reason']}" if "reason" in event else ""))
+        why = event.get("reason") or event.get("error")
+        lines.append(f"{event['stage']}: {event['outcome']}" + (f": {why}" if why else ""))
         if event.get("detail"):
             lines.append(f"    {event['detail']}")
         for name, value in event["record"].items():

@@ -1,0 +1,101 @@
+"""A pipeline of two stages over a list of texts, to test the machinery without models: `Small(tmp_path, texts)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kun.config import Sampling
+from kun.engines.base import Answer, Failure, Generate, Generated, Request
+from kun.records import Document, Filtered, Labelled, Origin, Reject, extend
+from kun.runner import run_stage
+from kun.runs import RunFolder
+from kun.steps import Ask, Ingest, Map, Stage, Step
+
+
+@dataclass
+class CountingEngine:
+    """Answers a prompt with itself. `breaks` are prompts that fail, and `dies_after` ends the process's patience."""
+
+    breaks: set[int] = field(default_factory=set)
+    dies_after: int | None = None
+    window: int = 100
+    asked: list[int] = field(default_factory=list)
+    closed: bool = False
+
+    def run(self, groups: Iterable[Sequence[Request]], on_answer=lambda count: None) -> Iterator[list[Answer]]:
+        for group in groups:
+            if self.dies_after is not None and len(self.asked) >= self.dies_after:
+                raise KeyboardInterrupt
+            answers: list[Answer] = []
+            for request in group:
+                self.asked.append(request.prompt[0])
+                broken = request.prompt[0] in self.breaks
+                answers.append(Failure("engine: broken") if broken else Generated(request.prompt, finished=True))
+                on_answer(1)
+            yield answers
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def keep_even_lengths(document: Document) -> Filtered | Reject:
+    if len(document.text) % 2:
+        return Reject("odd", f"{len(document.text)} characters")
+    return extend(document, Filtered, ppl=None, tokens=len(document.text))
+
+
+class LabelByLength:
+    def ask(self, record: Filtered) -> Generate | Reject:
+        if record.text.startswith("bug"):
+            raise ZeroDivisionError("a bug in ask")
+        if record.tokens > 50:
+            return Reject("over_window")
+        return Generate([record.tokens], Sampling(), seed=0)
+
+    def accept(self, record: Filtered, answer: Generated) -> Labelled:
+        return extend(record, Labelled, instruction=f"{answer.tokens[0]} characters about what?")
+
+
+@dataclass
+class Small:
+    """`texts` by subset; `settings` stand for the configuration of each stage and decide its fingerprint."""
+
+    path: Path
+    texts: dict[str, list[str]]
+    engine: CountingEngine = field(default_factory=CountingEngine)
+    settings: dict[str, int] = field(default_factory=lambda: {"filter.min": 1, "label.max": 1})
+
+    @property
+    def run(self) -> RunFolder:
+        return RunFolder(self.path)
+
+    def stages(self) -> list[Stage]:
+        def rows(step: Step) -> Iterator[tuple[Document, Document | Reject]]:
+            for row, text in enumerate(self.texts[step.part]):
+                record = Document(id=f"{step.part}-{row}", subset=step.part, text=text, origin=Origin("a.txt", row))
+                yield record, record if text else Reject("empty")
+
+        def setting(stage: str):
+            return lambda: {key: value for key, value in self.settings.items() if key.startswith(stage)}
+
+        read = [Step("stage2_ingest", name, lambda name=name: {"files": self.texts[name]}) for name in self.texts]
+        kept = [Step("stage2_filter", step.part, setting("filter"), needs=(step,)) for step in read]
+        label = [Step("stage3_label", step.part, setting("label"), needs=(step,)) for step in kept]
+        return [
+            Stage("stage2", "stage2_ingest", Ingest(rows, shard_rows=3), tuple(read)),
+            Stage("stage2", "stage2_filter", Map(Document, Filtered, lambda *_: keep_even_lengths), tuple(kept)),
+            Stage(
+                "stage3",
+                "stage3_label",
+                Ask(Filtered, Labelled, lambda _: self.engine, lambda *_: LabelByLength()),
+                tuple(label),
+            ),
+        ]
+
+    def go(self, workers: int = 1, force: bool = False) -> list[bool]:
+        """Run all stages; whether each had something to do."""
+        run = self.run
+        run.store.mkdir(parents=True, exist_ok=True)
+        return [run_stage(stage, run, workers, force) for stage in self.stages()]

@@ -1,0 +1,133 @@
+import pytest
+
+from kun.errors import InputError
+from kun.records import Filtered, Labelled
+from kun.runner import run_stage
+from kun.store import shards
+from tests.small_pipeline import CountingEngine, Small
+
+TEXTS = {"wudao": ["四个字符", "三字符", "", "六个字符的文", "bug!", "两字", "长" * 60], "skypile": ["繁體"]}
+
+
+def labels(small: Small) -> dict[str, str]:
+    folder = small.path / "stage3_label"
+    found = {}
+    for subset in small.texts:
+        for marker in sorted((folder / subset).glob("part-*.done.json")):
+            index = int(marker.name[5:10])
+            found |= {record.id: record.instruction for record in shards.read(folder / subset, index, Labelled)}
+    return found
+
+
+def whole(small: Small, stage: int, part: str = "wudao"):
+    step = next(step for step in small.stages()[stage].steps if step.part == part)
+    return small.run.whole(step)
+
+
+def test_every_record_ends_kept_rejected_or_failed(tmp_path):
+    small = Small(tmp_path, TEXTS)
+    assert small.go() == [True, True, True]
+    ingest, filtered, labelled = (whole(small, stage) for stage in range(3))
+    assert (ingest.rows, ingest.kept, ingest.rejected) == (7, 6, {"empty": 1})
+    assert (filtered.rows, filtered.kept, filtered.rejected) == (6, 5, {"odd": 1})
+    assert (labelled.rows, labelled.kept, labelled.rejected, labelled.failed) == (5, 3, {"over_window": 1}, 1)
+    assert set(labels(small)) == {"wudao-0", "wudao-3", "wudao-5", "skypile-0"}
+    assert small.engine.closed
+
+
+def test_a_finished_stage_has_nothing_to_do(tmp_path):
+    texts = {"wudao": ["四个字符", "两字"]}
+    small = Small(tmp_path, texts)
+    small.go()
+    again = Small(tmp_path, texts)
+    assert again.go() == [False, False, False]
+    assert again.engine.asked == []
+
+
+def test_only_failed_records_are_asked_again(tmp_path):
+    texts = {"wudao": ["一" * n for n in (2, 4, 6, 8)]}
+    Small(tmp_path, texts, CountingEngine(breaks={4})).go()
+    again = Small(tmp_path, texts)
+    assert again.go() == [False, False, True]
+    assert again.engine.asked == [4]
+    assert list(labels(again)) == ["wudao-0", "wudao-1", "wudao-2", "wudao-3"]
+    assert whole(again, 2).failed == 0
+
+
+def test_an_interrupted_run_asks_only_for_the_shards_that_are_missing(tmp_path):
+    texts = {"wudao": ["一" * n for n in range(2, 20, 2)]}
+    with pytest.raises(KeyboardInterrupt):
+        Small(tmp_path, texts, CountingEngine(dies_after=3)).go()
+    again = Small(tmp_path, texts)
+    again.go()
+    assert again.engine.asked == [8, 10, 12, 14, 16, 18]
+    assert len(labels(again)) == 9
+
+
+def test_a_changed_setting_never_mixes_and_going_back_costs_nothing(tmp_path):
+    texts = {"wudao": ["四个字符"]}
+    Small(tmp_path, texts).go()
+    changed = Small(tmp_path, texts, settings={"filter.min": 1, "label.max": 2})
+    assert changed.go() == [False, False, True]
+    back = Small(tmp_path, texts)
+    assert back.go() == [False, False, False]
+    step = back.stages()[2].steps[0]
+    assert back.run.link(step).resolve() == back.run.folder(step).resolve()
+
+
+def test_another_corpus_leaves_the_first_alone(tmp_path):
+    small = Small(tmp_path, {"wudao": ["四个字符"]})
+    small.go()
+    more = Small(tmp_path, {"wudao": ["四个字符"], "skypile": ["两字"]})
+    more.go()
+    assert more.engine.asked == [2]
+
+
+def test_worker_processes_give_the_same_files_as_one(tmp_path):
+    texts = {"wudao": [f"第{n}篇文字" for n in range(100)]}
+    one, two = Small(tmp_path / "one", texts), Small(tmp_path / "two", texts)
+    one.go(workers=1)
+    two.go(workers=2)
+    folders = [small.path / "stage2_filter" / "wudao" for small in (one, two)]
+    names = [sorted(p.name for p in folder.glob("part-*.jsonl")) for folder in folders]
+    assert names[0] == names[1] and len(names[0]) == 68
+    assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names[0])
+
+
+def test_a_stage_refuses_input_that_is_not_complete(tmp_path):
+    small = Small(tmp_path, {"wudao": ["四个字符"]})
+    with pytest.raises(InputError, match=r"stage3_label/wudao reads stage2_filter/wudao, which is not complete"):
+        run_stage(small.stages()[2], small.run)
+
+
+def test_a_stage_refuses_stale_input_and_says_why(tmp_path):
+    Small(tmp_path, {"wudao": ["四个字符"]}).go()
+    changed = Small(tmp_path, {"wudao": ["四个字符"]}, settings={"filter.min": 2, "label.max": 1})
+    with pytest.raises(
+        InputError, match=r"stage2_filter/wudao, which is stale \(filter.min changed\); run `kun run stage2`"
+    ):
+        run_stage(changed.stages()[2], changed.run)
+
+
+def test_force_makes_it_again(tmp_path):
+    texts = {"wudao": ["四个字符"]}
+    Small(tmp_path, texts).go()
+    again = Small(tmp_path, texts)
+    assert run_stage(again.stages()[2], again.run, force=True)
+    assert again.engine.asked == [4]
+
+
+def test_rows_mended_upstream_flow_down(tmp_path):
+    """A failed record that a later run keeps changes the shards that were made from the one it is in, and no others."""
+    texts = {"wudao": ["一" * n for n in (2, 4, 6, 8)]}
+    small = Small(tmp_path, texts)
+    small.go()
+    step = small.stages()[1].steps[0]
+    folder = small.run.folder(step)
+    records = shards.read(folder, 0, Filtered)
+    done = shards.marker(folder, 0)
+    shards.publish(folder, 0, [(r, r) for r in records[:2]], rows=2, source=done.source)
+    (folder / "done.json").unlink()
+    again = Small(tmp_path, texts)
+    again.go()
+    assert again.engine.asked == [2, 4]

@@ -1,0 +1,67 @@
+import pytest
+
+from kun.errors import InputError
+from kun.status import as_json, next_command, render, survey
+from tests.small_pipeline import CountingEngine, Small
+
+TEXTS = {"wudao": ["四个字符", "三字符", "两字"]}
+
+
+def states(small):
+    return survey(small.stages(), small.run)
+
+
+def test_before_anything_ran(tmp_path):
+    small = Small(tmp_path, TEXTS)
+    assert [state.condition for state in states(small)] == ["waiting"] * 3
+    assert next_command(states(small)) == "stage2"
+
+
+def test_the_funnel_of_a_finished_run(tmp_path):
+    small = Small(tmp_path, TEXTS)
+    small.go()
+    report = as_json(states(small), small.run)
+    assert report["next"] is None
+    label = report["stages"][-1]
+    assert (label["stage"], label["subset"], label["state"]) == ("stage3_label", "wudao", "complete")
+    assert (label["in"], label["kept"], label["rejected"], label["failed"]) == (2, 2, {}, 0)
+    assert report["stages"][1]["rejected"] == {"odd": 1}
+    assert "odd 1" in render(states(small), small.run)
+
+
+def test_stale_says_why_and_what_lies_below_is_stale_with_it(tmp_path):
+    Small(tmp_path, TEXTS).go()
+    changed = Small(tmp_path, TEXTS, settings={"filter.min": 2, "label.max": 1})
+    ingest, kept, label = states(changed)
+    assert ingest.condition == "complete"
+    assert (kept.condition, kept.why) == ("stale", ("filter.min changed",))
+    assert (label.condition, label.why) == ("stale", ("stage2_filter/wudao changed",))
+    assert next_command(states(changed)) == "stage2"
+
+
+def test_failures_are_what_comes_next(tmp_path):
+    small = Small(tmp_path, TEXTS, CountingEngine(breaks={2}))
+    small.go()
+    assert states(small)[-1].condition == "failures"
+    assert next_command(states(small)) == "stage3"
+
+
+def test_half_done(tmp_path):
+    texts = {"wudao": ["一" * n for n in range(2, 20, 2)]}
+    small = Small(tmp_path, texts, CountingEngine(dies_after=3))
+    with pytest.raises(KeyboardInterrupt):
+        small.go()
+    state = states(small)[-1]
+    assert (state.condition, state.counts.shards, state.counts.kept) == ("partial", 1, 3)
+
+
+def test_a_file_that_is_gone_is_shown_not_thrown(tmp_path):
+    small = Small(tmp_path, TEXTS)
+    stages = small.stages()
+
+    def gone():
+        raise InputError("a.jsonl: No such file or directory; it is named by the setting corpora.wudao.paths")
+
+    object.__setattr__(stages[0].steps[0], "decides", gone)
+    state = survey(stages, small.run)[0]
+    assert state.condition == "blocked" and "corpora.wudao.paths" in state.why[0]

@@ -1,0 +1,41 @@
+import pytest
+
+from kun.errors import InputError
+from kun.trace import find, render
+from tests.small_pipeline import CountingEngine, Small
+
+STAGES = ["stage2_ingest", "stage2_filter", "stage3_label"]
+
+
+@pytest.fixture
+def small(tmp_path):
+    small = Small(tmp_path, {"wudao": ["四个字符", "三字符", "两字", "六个字符的文", ""]}, CountingEngine(breaks={2}))
+    small.go()
+    return small
+
+
+@pytest.mark.parametrize(
+    ("record", "outcomes"),
+    [
+        ("wudao-0", ["kept", "kept", "kept"]),
+        ("wudao-1", ["kept", "rejected"]),
+        ("wudao-2", ["kept", "kept", "failed"]),
+        ("wudao-3", ["kept", "kept", "kept"]),
+        ("wudao-4", ["rejected"]),
+    ],
+)
+def test_the_life_of_every_record_is_found(small, record, outcomes):
+    found = find(small.run, STAGES, ["wudao"], record)
+    assert [event["outcome"] for event in found["life"]] == outcomes
+
+
+def test_it_says_what_was_added_and_why_it_ended(small):
+    text = render(find(small.run, STAGES, ["wudao"], "wudao-1"))
+    assert "三字符" in text and "rejected: odd" in text and "3 characters" in text
+    assert "instruction: 4 characters about what?" in render(find(small.run, STAGES, ["wudao"], "wudao-0"))
+    assert "engine: broken" in render(find(small.run, STAGES, ["wudao"], "wudao-2"))
+
+
+def test_an_unknown_id_is_an_error(small):
+    with pytest.raises(InputError, match="no record has the id nowhere"):
+        find(small.run, STAGES, ["wudao"], "nowhere")
