@@ -83,11 +83,12 @@ def _with_needs(steps: list[Step]) -> list[Step]:
 
 def card(run: RunFolder, done: dict[Step, Whole], config: Config, funnel: list[State]) -> str:
     """The data set card: the hub's YAML header, the funnel, models and settings."""
-    configs = "\n".join(f"- config_name: {step.part}\n  data_files: {step.part}.jsonl" for step in done)
+    loadable = [step.part for step, whole in done.items() if whole.kept]  # datasets refuses a file without rows
+    configs = "\n".join(f"- config_name: {name}\n  data_files: {name}.jsonl" for name in loadable) or "[]"
     infos = "\n".join(
-        f"- config_name: {step.part}\n  features:\n  - name: instruction\n    dtype: string\n"
-        f"  - name: output\n    dtype: string\n  splits:\n  - name: train\n    num_examples: {whole.kept}"
-        for step, whole in done.items()
+        f"- config_name: {name}\n  features:\n  - name: instruction\n    dtype: string\n"
+        "  - name: output\n    dtype: string"
+        for name in loadable
     )
     rows = sum(whole.kept for whole in done.values())
     size = next((f"n<{name}" if name == "1K" else name for name, top in _SIZES if rows < top), "n>1T")
@@ -101,7 +102,7 @@ size_categories:
 configs:
 {configs}
 dataset_info:
-{infos}
+{infos or "[]"}
 ---
 
 # {Path(config.run).name}

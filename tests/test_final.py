@@ -1,0 +1,110 @@
+import json
+
+import pyarrow.parquet as parquet
+import pytest
+
+from kun.config import Config
+from kun.final import assemble
+from kun.records import Origin, Polished, Reject
+from kun.runs import RunFolder, summarise
+from kun.status import State
+from kun.steps import Step
+from kun.store import shards
+from kun.trace import find
+
+OUTPUTS = ["答案，有全角标点。", '{"a": "b"}\\', "行\u2028分隔\n第二行", "表情🙂 繁體", ""]
+
+
+def polished(i: int, output: str) -> Polished:
+    fields = {
+        "ppl": 91.5,
+        "tokens": 7,
+        "instruction": f"第{i}问？",
+        "score": 0.9,
+        "output": output,
+        "faithfulness": 1.0,
+    }
+    return Polished(id=f"{i:016x}", subset="wudao", text="原文", origin=Origin("part-000.json", i), **fields)
+
+
+def finished_run(path, outputs, subset="wudao") -> tuple[RunFolder, Step]:
+    run = RunFolder(path)
+    step = Step("stage5_polish", subset, lambda: {"prompts.polish": "abc"})
+    folder = run.begin(step)
+    markers = []
+    for index, start in enumerate(range(0, max(len(outputs), 1), 2)):
+        rows = [
+            (r, r if r.output else Reject("too_short"))
+            for r in map(polished, range(start, start + 2), outputs[start : start + 2])
+        ]
+        markers.append(shards.publish(folder, index, rows, rows=len(rows), source=""))
+    run.finish(step, summarise(markers))
+    return run, step
+
+
+def state_of(run, step) -> list[State]:
+    return [State("stage5", step.stage, step.part, "complete", (), run.whole(step), True)]
+
+
+@pytest.fixture
+def final(tmp_path):
+    run, step = finished_run(tmp_path / "runs" / "测试", OUTPUTS)
+    assert assemble(run, [step], Config(run=str(run.path)), state_of(run, step))
+    return run, step
+
+
+def test_rows_have_exactly_instruction_and_output(final):
+    lines = (final[0].path / "final" / "wudao.jsonl").read_bytes().split(b"\n")
+    rows = [json.loads(line) for line in lines if line]
+    assert rows == [{"instruction": f"第{i}问？", "output": OUTPUTS[i]} for i in range(4)]
+    assert "答案，有全角标点。".encode() in lines[0]
+
+
+def test_lineage_leads_back_to_file_and_row(final):
+    run, _ = final
+    table = parquet.read_table(run.path / "final" / "lineage.parquet")
+    assert table.num_rows == 4
+    row = table.to_pylist()[2]
+    assert (row["subset"], row["line"], row["file"], row["row"], row["text"]) == (
+        "wudao",
+        3,
+        "part-000.json",
+        2,
+        "原文",
+    )
+    assert "prompts.polish" in table.schema.metadata[b"kun"].decode()
+
+
+def test_a_line_of_the_final_file_can_be_traced(final):
+    found = find(final[0], ["stage5_polish"], ["wudao"], "wudao:3")
+    assert found["id"] == f"{2:016x}"
+    assert found["final"] == {"file": "final/wudao.jsonl", "line": 3}
+
+
+def test_again_there_is_nothing_to_do_and_new_rows_replace_the_folder_whole(final, tmp_path):
+    run, step = final
+    assert not assemble(run, [step], Config(), state_of(run, step))
+    run, step = finished_run(run.path, OUTPUTS[:3])
+    assert assemble(run, [step], Config(), state_of(run, step))
+    assert (run.path / "final" / "wudao.jsonl").read_text(encoding="utf-8").count('"instruction"') == 3
+    assert len(list(run.store.glob("final-*"))) == 1
+
+
+def test_the_card_has_the_funnel_and_the_settings(final):
+    card = (final[0].path / "final" / "README.md").read_text(encoding="utf-8")
+    assert "| stage5_polish/wudao | 5 | 4 | 1 | 0 | too_short 1 |" in card
+    assert "config_name: wudao" in card and "max_tokens: 512" in card
+
+
+@pytest.mark.slow
+def test_the_folder_loads_as_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from datasets import load_dataset
+
+    run, step = finished_run(tmp_path / "run", OUTPUTS)
+    _, nothing = finished_run(run.path, [], subset="skypile")
+    assemble(run, [nothing, step], Config(run=str(run.path)), state_of(run, step))
+    rows = load_dataset(str(run.path / "final"), "wudao", split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows.column_names == ["instruction", "output"]
+    assert [row["output"] for row in rows] == [output for output in OUTPUTS if output]
+    assert (run.path / "final" / "skypile.jsonl").read_bytes() == b""
