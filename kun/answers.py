@@ -1,0 +1,185 @@
+"""What a model's answer is worth: `clean_instruction(reply)`, `says_twice(instruction)`, `repeats(output, limit=5)`.
+
+Pure functions of text, without models. Sources of the rules: the post-filters of the original Kun and the demands of
+its rubric (see docs/stage3.md to stage5.md); every one is linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Tokens that steer a chat template: as text in a data set they would steer the models trained on it.
+CONTROL = re.compile(
+    r"<\|[^\s<>|]{1,40}\|>|<｜[^\s<>｜]{1,40}｜>|</?s>|<pad>|<unk>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>",
+    re.IGNORECASE,
+)
+BLANK_RUN = re.compile(r"(?<=\S)[^\S\n]{5,}|\n(?:[^\S\n]*\n){4,}")  # not the indentation of a line of code
+LABELS = (
+    r"指令|问题|提问|问|请求|用户|instruction|question|prompt|user|q",
+    r"答复|回答|回复|答案|答|助手|reply|response|answer|assistant|a",
+)
+QUOTES = {"“": "”", "「": "」", "『": "』", '"': '"', "'": "'", "‘": "’", "《": "》", "【": "】", "*": "*", "`": "`"}
+EDGE_QUOTES = {opening: closing for opening, closing in QUOTES.items() if opening not in "《【"}
+ONE_CHARACTER = re.compile(r"([^\W\d_])\1{15,}")  # 16 times the same letter is no language
+SENTENCE_END = re.compile(r"[。！？!?；;\n]+|\.(?=\s|$)")
+
+
+def clean_instruction(reply: str) -> str:
+    """The instruction in a label model's reply: no label before it, no quotes around it, cut at a run of 5+ blanks,
+    lines that repeat the one before them collapsed."""
+    return _collapse_lines(_undress(BLANK_RUN.split(reply.strip(), maxsplit=1)[0], LABELS[0]))
+
+
+def clean_output(reply: str) -> str:
+    """The output in a chat model's reply: no blanks around it, no label before it."""
+    return _strip_label(reply.strip(), LABELS[1])
+
+
+def folded(text: str) -> str:
+    """Letters and digits alone, width and case folded: what two spellings of the same words have in common."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
+
+
+def says_twice(instruction: str) -> str | None:
+    """The part that an instruction says twice over: all of it, or a sentence of 6 letters or more."""
+    bare = folded(instruction)
+    period = (bare + bare).find(bare, 1)
+    if len(bare) >= 4 and period < len(bare):
+        return bare[:period]
+    seen = set()
+    for sentence in SENTENCE_END.split(instruction):
+        bare = folded(sentence)
+        if len(bare) >= 6:
+            if bare in seen:
+                return sentence.strip()
+            seen.add(bare)
+    return None
+
+
+def pointing_word(text: str, words: tuple[str, ...]) -> str | None:
+    """The first of `words` that stands in the text, whatever its case."""
+    text = text.casefold()
+    return next((word for word in words if word.casefold() in text), None)
+
+
+def copied(instruction: str, text: str, length: int = 30) -> str | None:
+    """A stretch of `length` letters that the instruction copies from the text: it gives the answer away."""
+    bare, source = folded(instruction), folded(text)
+    starts = range(len(bare) - length + 1)
+    return next((bare[i : i + length] for i in starts if bare[i : i + length] in source), None)
+
+
+def unusable(text: str) -> tuple[str, str] | None:
+    """(reason, detail) where a reply holds what no row of a data set may: control tokens or broken characters."""
+    if control := CONTROL.search(text):
+        return "control_token", control[0]
+    if "\ufffd" in text:
+        return "garbled", f"U+FFFD at character {text.index(chr(0xFFFD))}"
+    return None
+
+
+def echo(reply: str, prompt: str) -> str | None:
+    """A line of the prompt's own words (10 letters or more, of no field) that the reply repeats."""
+    bare = folded(reply)
+    lines = (folded(line) for line in prompt.splitlines() if "{" not in line)
+    return next((line for line in lines if len(line) >= 10 and line in bare), None)
+
+
+def opening_repeats(text: str, limit: int) -> str | None:
+    """The shortest unit that a text opens with more than `limit` times in a row; blanks do not count.
+
+    Linear time: the Z-function z[p], the length of the match of the text with itself shifted by p, says that a unit
+    of p characters stands 1 + z[p] // p times at the opening.
+    """
+    bare = "".join(text.split())
+    last = len(bare) // (limit + 1)
+    z = [0] * (last + 1)
+    left = right = 0
+    for p in range(1, last + 1):
+        size = min(right - p, z[p - left]) if p < right else 0
+        while p + size < len(bare) and bare[size] == bare[p + size]:
+            size += 1
+        z[p] = size
+        if size >= limit * p:
+            return bare[:p]
+        if p + size > right:
+            left, right = p, p + size
+    return None
+
+
+def repeated_share(text: str, gram: int = 8, longest: int = 100_000) -> float:
+    """Share of a text's character n-grams that it had before (0 to 1); only its first `longest` characters count."""
+    bare = "".join(text[:longest].split())
+    grams = max(len(bare) - gram + 1, 1)
+    return 1 - len({bare[i : i + gram] for i in range(grams)}) / grams
+
+
+def repeats(text: str, limit: int) -> str | None:
+    """How a reply repeats itself: at its opening, one character on end, or over half of it. None: it does not."""
+    if unit := opening_repeats(text, limit):
+        return f"opens with {unit[:40]!r} more than {limit} times"
+    if run := ONE_CHARACTER.search(text):
+        return f"{run[1]!r} {len(run[0])} times on end"
+    if len(text) >= 40 and (share := repeated_share(text)) > 0.5:
+        return f"{share:.0%} of it was said before"
+    return None
+
+
+def verdict(reply: str, good: str, bad: str) -> bool | None:
+    """The verdict that a reply gives: True for the good word, False for the bad one, None for neither or both.
+
+    A word inside the other one (合格 in 不合格) is not that word, and a denied good word (不合格, not good) is bad.
+    """
+    reply, good, bad = (unicodedata.normalize("NFKC", part).casefold() for part in (reply, good, bad))
+    longer, shorter = sorted((good, bad), key=len, reverse=True)
+    has_longer = _has_word(longer, reply)
+    has_shorter = _has_word(shorter, re.sub(_word(longer), " ", reply))
+    has_good, has_bad = (has_longer, has_shorter) if longer == good else (has_shorter, has_longer)
+    denied = rf"(?:不是?|并非|非|未|没有?|\bnot\s+(?:an?\s+)?|n't\s+){_word(good)}"
+    if has_good and re.search(denied, re.sub(_word(bad), " ", reply) if good in bad else reply):
+        return False
+    return has_good if has_good != has_bad else None
+
+
+def _word(word: str) -> str:
+    edge = r"\b" if word.isascii() else ""
+    return f"{edge}{re.escape(word)}{edge}"
+
+
+def _has_word(word: str, text: str) -> bool:
+    return re.search(_word(word), text) is not None
+
+
+def _undress(text: str, labels: str) -> str:
+    """The text without a label before it and quotes around it, in whatever order they come."""
+    while True:
+        inner = _strip_quotes(_strip_label(text, labels))
+        if inner == text:
+            return text
+        text = inner
+
+
+def _strip_label(text: str, labels: str) -> str:
+    """`指令：`, `**Instruction:**`, `【问题】` at the start; a label needs a colon or brackets to be one."""
+    label = rf"\s*(?:[*#]*\s*(?:{labels})\s*\d{{0,2}}\s*\**[:：]\**|[【\[]\s*(?:{labels})\s*[】\]][:：]?)\s*"
+    return re.sub(rf"\A{label}", "", text, flags=re.IGNORECASE).strip()
+
+
+def _strip_quotes(text: str) -> str:
+    closing = EDGE_QUOTES.get(text[:1])
+    if closing and len(text) > 1 and text.endswith(closing) and not {text[0], closing} & set(text[1:-1].strip("*`")):
+        return text.strip("*`") if text[0] in "*`" else text[1:-1].strip()
+    return text
+
+
+def _collapse_lines(text: str) -> str:
+    kept: list[str] = []
+    last = ""
+    for line in text.strip().split("\n"):
+        bare = folded(line)
+        if bare and bare == last:
+            continue
+        last = bare or last
+        kept.append(line.rstrip())
+    return "\n".join(kept).strip()
