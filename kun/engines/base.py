@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -54,7 +55,8 @@ class Engine(Protocol):
     """Answers groups of requests (a group is a shard) in order; an error is an answer, never an exception.
 
     `window` is the longest prompt plus reply, in tokens. Implementations may take further groups from the iterator
-    before they yield the first, so that nothing drains between shards.
+    before they yield the first, so that nothing drains between shards. `on_answer(n)` is called after n more requests
+    are answered.
     """
 
     window: int
@@ -64,3 +66,9 @@ class Engine(Protocol):
     ) -> Iterator[list[Answer]]: ...
 
     def close(self) -> None: ...
+
+
+def request_seed(run_seed: int, record_id: str, stage: str) -> int:
+    """The seed of one record's request: the same in every run of the same settings, whatever stands around it."""
+    digest = hashlib.blake2b(f"{run_seed}\n{stage}\n{record_id}".encode(errors="surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "big") >> 1  # 63 bits, as torch and vLLM take them

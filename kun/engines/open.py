@@ -1,0 +1,52 @@
+"""The configured engine: `open_engine(config, Path("runs/demo/stage1_train/label"))`. Imports torch when called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from kun.config import Config
+from kun.engines.base import Engine
+from kun.errors import ConfigError, InputError
+from kun.tokenizer import local_folder
+
+
+def open_engine(config: Config, model_folder: Path) -> Engine:
+    """An engine with the model of `model_folder` (adapter or merged) on the configured base model.
+
+    Raises InputError where a folder holds no model, ConfigError where the engine's settings do not go with it.
+    """
+    size = window(config)
+    import torch
+
+    from kun.engines.transformers_engine import TransformersEngine
+    from kun.training.models import load_model
+
+    device = config.engine.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = config.engine.dtype
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    model, chat = load_model(local_folder(config.base_model or ""), model_folder, dtype, device, merge=True)
+    return TransformersEngine(model, chat.end_ids, chat.pad_id, size, config.engine.batch_tokens)
+
+
+def window(config: Config) -> int:
+    """Longest prompt plus reply in tokens: `engine.window`, or what the base model was made for. Without torch."""
+    if not config.base_model:
+        raise ConfigError("base_model: is not set; give the folder of the base model")
+    path = local_folder(config.base_model) / "config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = settings.get("text_config", settings)
+        own = settings.get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"base_model: {path} is not the configuration of a model: {error}") from None
+    if not isinstance(own, int):
+        if config.engine.window is None:
+            raise ConfigError(f"engine.window: {path} does not tell the model's own (max_position_embeddings); set it")
+        return config.engine.window
+    if config.engine.window is not None and config.engine.window > own:
+        raise ConfigError(f"engine.window: {config.engine.window} is more than the base model's {own} tokens ({path})")
+    return config.engine.window or own

@@ -1,0 +1,82 @@
+"""Stage 3, label: to each kept document, the instruction to which it would be the reply. `kun run stage3`
+
+The label model was trained on the seed pairs turned round (output -> instruction), with this same prompt. It is asked
+once per document; what it answers is cleaned, and rejected where it could not stand in a data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kun.answers import clean_instruction, copied, echo, folded, pointing_word, says_twice, unusable
+from kun.chat import Chat, load_chat
+from kun.config import Config, Label
+from kun.engines.base import Generate, Generated, request_seed
+from kun.engines.open import open_engine, window
+from kun.prompts import Prompt, load_prompts
+from kun.records import Filtered, Labelled, Reject, extend
+from kun.steps import Ask, Stage, Step, flat
+from kun.store.digests import Digests
+from kun.text import preview
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Both halves of the stage. `window`: longest prompt plus reply, in tokens; `seed`: that of the run."""
+
+    prompt: Prompt
+    settings: Label
+    chat: Chat
+    window: int
+    seed: int
+
+    def ask(self, document: Filtered) -> Generate | Reject:
+        tokens = self.chat.prompt(self.prompt.messages(text=document.text))
+        sampling = self.settings.sampling
+        if len(tokens) + sampling.max_tokens > self.window:
+            return Reject("over_window", f"{len(tokens)} + {sampling.max_tokens} of {self.window} tokens")
+        return Generate(tokens, sampling, request_seed(self.seed, document.id, "label"))
+
+    def accept(self, document: Filtered, answer: Generated) -> Labelled | Reject:
+        reply = self.chat.decode(answer.tokens)
+        if not answer.finished:
+            return Reject("unfinished", preview(reply))
+        instruction = clean_instruction(reply)
+        if not folded(instruction):
+            return Reject("empty", preview(reply))
+        if len(instruction) > self.settings.max_chars:
+            return Reject("too_long", f"{len(instruction)} characters: {preview(instruction)}")
+        if found := unusable(instruction):
+            return Reject(*found)
+        if twice := says_twice(instruction):
+            return Reject("doubled", preview(twice))
+        if line := echo(instruction, self.prompt.user):
+            return Reject("echo", preview(line))
+        if word := pointing_word(instruction, self.settings.pointing_words):
+            return Reject("points_at_text", f"{word}: {preview(instruction)}")
+        if stretch := copied(instruction, document.text):
+            return Reject("copies_text", stretch)
+        return extend(document, Labelled, instruction=instruction)
+
+
+def stage(config: Config, digests: Digests, label_model: Step, filtered: Sequence[Step]) -> Stage:
+    """The stage over the steps of the filter, by the label model that stage 1 made."""
+    prompt = load_prompts(config.prompts).label
+    settings = {**flat("label", config.label), "prompts.label": prompt.digest, "seed": config.seed}
+    return Stage(
+        "stage3",
+        "stage3_label",
+        Ask(
+            reads=Filtered,
+            writes=Labelled,
+            engine=lambda folders: open_engine(config, folders(label_model)),
+            asker=lambda step, folders, engine: Labelling(
+                prompt, config.label, load_chat(folders(label_model)), engine.window, config.seed
+            ),
+        ),
+        tuple(
+            Step("stage3_label", step.part, lambda: {**settings, "window": window(config)}, (step, label_model))
+            for step in filtered
+        ),
+    )

@@ -1,0 +1,113 @@
+"""Stage 5, polish: the primary chat rewrites each document into a proper reply to its instruction. `kun run stage5`
+
+Answer polishment is Kun's second novelty: the document is the known material, the reply copies it where it can and adds
+nothing. Replies that fail the paper's post-filters, or that the source does not bear out, are rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kun.answers import clean_output, echo, folded, pointing_word, repeats, unusable
+from kun.chat import Chat, load_chat
+from kun.config import Config, Polish
+from kun.engines.base import Generate, Generated, request_seed
+from kun.engines.open import open_engine, window
+from kun.faithfulness import faithfulness
+from kun.prompts import Prompt, load_prompts
+from kun.records import Polished, Reject, Scored, extend
+from kun.steps import Ask, Stage, Step, flat
+from kun.store.digests import Digests
+from kun.text import preview, split_sentences
+
+# Room for a reply: a rewritten text is hardly over one and a half times as long as its material, plus a few sentences.
+GROWTH, SPARE = 1.5, 64
+
+
+@dataclass(frozen=True)
+class Polishing:
+    """Both halves of the stage. `window`: longest prompt plus reply, in tokens; `seed`: that of the run."""
+
+    prompt: Prompt
+    settings: Polish
+    chat: Chat
+    window: int
+    seed: int
+
+    def ask(self, record: Scored) -> Generate | Reject:
+        tokens = self._fitting(record)
+        if tokens is None:
+            used = len(self._tokens("", record.instruction))
+            return Reject("over_window", f"the instruction alone takes {used} of {self.window} tokens")
+        return Generate(tokens, self.settings.sampling, request_seed(self.seed, record.id, "polish"))
+
+    def accept(self, record: Scored, answer: Generated) -> Polished | Reject:
+        output = clean_output(self.chat.decode(answer.tokens))
+        if not answer.finished:
+            return Reject("unfinished", preview(output))
+        if len(output) < max(self.settings.min_chars, 1):
+            return Reject("too_short", f"{len(output)} characters: {preview(output)}")
+        if found := unusable(output):
+            return Reject(*found)
+        if how := repeats(output, self.settings.max_opening_repeats):
+            return Reject("repeats", how)
+        if folded(output) == folded(record.instruction):
+            return Reject("echo", "the instruction")
+        if line := echo(output, f"{self.prompt.system or ''}\n{self.prompt.user}"):
+            return Reject("echo", preview(line))
+        if word := pointing_word(output, self.settings.banned_words):
+            return Reject("banned_word", word)
+        faith = faithfulness(output, record.text, record.instruction)
+        if faith.score < self.settings.min_faithfulness:
+            return Reject("unfaithful", preview(faith.detail))
+        return extend(record, Polished, output=output, faithfulness=faith.score)
+
+    def _tokens(self, text: str, instruction: str) -> list[int]:
+        return self.chat.prompt(self.prompt.messages(text=text, instruction=instruction))
+
+    def _fitting(self, record: Scored) -> list[int] | None:
+        """The prompt with as many whole sentences of the material as fit, by halving; None: not even the first does."""
+        fitted, tokens = self._fit(record.text, record.instruction)
+        if fitted:
+            return tokens
+        ends = [0]
+        for sentence in split_sentences(record.text):
+            ends.append(ends[-1] + len(sentence))
+        fits, too_many, best = 0, len(ends) - 1, None
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            fitted, tokens = self._fit(record.text[: ends[middle]].rstrip(), record.instruction)
+            if fitted:
+                fits, best = middle, tokens
+            else:
+                too_many = middle
+        return best
+
+    def _fit(self, text: str, instruction: str) -> tuple[bool, list[int]]:
+        """Whether the prompt leaves room for the reply, and the prompt."""
+        tokens = self._tokens(text, instruction)
+        room = min(self.settings.sampling.max_tokens, int(GROWTH * self.chat.count(text)) + SPARE)
+        return len(tokens) + room <= self.window, tokens
+
+
+def stage(config: Config, digests: Digests, primary_chat: Step, scored: Sequence[Step]) -> Stage:
+    """The stage over the selected records, by the primary chat that stage 1 made."""
+    prompt = load_prompts(config.prompts).polish
+    settings = {**flat("polish", config.polish), "prompts.polish": prompt.digest, "seed": config.seed}
+    return Stage(
+        "stage5",
+        "stage5_polish",
+        Ask(
+            reads=Scored,
+            writes=Polished,
+            engine=lambda folders: open_engine(config, folders(primary_chat)),
+            asker=lambda step, folders, engine: Polishing(
+                prompt, config.polish, load_chat(folders(primary_chat)), engine.window, config.seed
+            ),
+        ),
+        tuple(
+            Step("stage5_polish", step.part, lambda: {**settings, "window": window(config)}, (step, primary_chat))
+            for step in scored
+        ),
+    )
