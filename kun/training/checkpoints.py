@@ -1,0 +1,77 @@
+"""Checkpoints that are whole or do not count: `Checkpoints(work, progress, ...)` as a callback, `latest(work)`.
+
+A checkpoint counts once its marker is on the disk, and that is written after everything in it was flushed. Older ones
+go only then. So whenever the process dies, the last whole checkpoint is there, and what is half written is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from kun.store import atomic
+
+MARKER = "complete"
+
+
+def latest(work: Path) -> Path | None:
+    """The last whole checkpoint; all others are removed."""
+    whole = sorted((path for path in work.glob("checkpoint-*") if (path / MARKER).is_file()), key=_step)
+    for path in work.glob("checkpoint-*"):
+        if path not in whole[-1:]:
+            remove(path)
+    return whole[-1] if whole else None
+
+
+def seal(checkpoint: Path) -> None:
+    """Flush a checkpoint to the disk, then mark it."""
+    for path in (*checkpoint.rglob("*"), checkpoint, checkpoint.parent):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    atomic.write(checkpoint / MARKER, b"")
+
+
+def remove(checkpoint: Path) -> None:
+    """Remove a checkpoint; the marker goes first, so that half of one never counts."""
+    (checkpoint / MARKER).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint)
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Seals each checkpoint, asks for an evaluation at the end of each epoch, and reports progress.
+
+    Evaluations are asked for at the end of a step, before the checkpoint of that step is written: the trainer's own
+    `eval_strategy="epoch"` comes after it, and would be lost by a process that dies between the two.
+    """
+
+    def __init__(self, progress: Callable[[int, int], None], steps_per_epoch: int, evaluate: bool) -> None:
+        self._progress = progress
+        self._steps_per_epoch = steps_per_epoch
+        self._evaluate = evaluate
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress(state.global_step, state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress(state.global_step, state.max_steps)
+        at_end = state.global_step % self._steps_per_epoch == 0 or state.global_step >= state.max_steps
+        control.should_evaluate = self._evaluate and at_end
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        current = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        seal(current)
+        for path in Path(args.output_dir).glob("checkpoint-*"):
+            if path != current:
+                remove(path)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1])

@@ -1,0 +1,110 @@
+"""Models and their adapters, from local folders: `model, chat = load_model(base, "runs/x/stage1_train/label", ...)`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kun.chat import Chat, load_chat
+from kun.errors import InputError
+from kun.tokenizer import local_folder
+
+
+def load_model(
+    base_folder: str | Path,
+    model_folder: str | Path | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    merge: bool = True,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Chat]:
+    """A model ready for inference, and its chat.
+
+    `model_folder` is what stage 1 wrote: an adapter (put on the base; merged into it unless `merge` is False) or a
+    merged model. None: the base itself. `dtype` and `device` as in kun.config.EngineConfig. InputError names
+    `base_model` where that folder holds no model.
+    """
+    place, kind = choose_device(device), choose_dtype(dtype, device)
+    if model_folder is None or (Path(model_folder) / "config.json").is_file():
+        chat = load_chat(model_folder or base_folder, trust_remote_code)
+        model = load_base(model_folder or base_folder, chat, kind, trust_remote_code)
+    else:
+        from peft import PeftModel
+
+        chat = load_chat(model_folder, trust_remote_code)
+        model = load_base(base_folder, load_chat(base_folder, trust_remote_code), kind, trust_remote_code)
+        model = PeftModel.from_pretrained(model, str(model_folder), local_files_only=True)
+        if merge:
+            model = model.merge_and_unload()
+    return model.to(place).eval(), chat
+
+
+def load_base(base: str | Path, chat: Chat, dtype: Any, trust_remote_code: bool = False) -> Any:
+    """The base model with rows for all of the chat's tokens, on the CPU. Safetensors only, local files only."""
+    folder = local_folder(base)
+    if not (folder / "config.json").is_file():
+        raise InputError(f"base_model: {folder} is not a model folder: it has no config.json")
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # OSError, ValueError, KeyError, SafetensorError, by what is wrong with the folder
+        raise InputError(f"base_model: the model in {folder} cannot be loaded: {error}") from None
+    prepare_base(model, chat)
+    return model
+
+
+def prepare_base(model: Any, chat: Chat) -> None:
+    """Make room for the chat's new tokens, and let the model know its end and padding tokens.
+
+    New rows start as the mean of the others, the same each time. A model that knows all tokens keeps its weights.
+    """
+    import torch
+
+    rows = model.get_input_embeddings().weight.shape[0]
+    needed = max(chat.files.raw.get_vocab(with_added_tokens=True).values()) + 1
+    if needed > rows:
+        model.resize_token_embeddings(needed, mean_resizing=False)
+    if chat.new_ids:
+        new = torch.tensor(chat.new_ids)
+        head = model.get_output_embeddings()
+        weights = {
+            id(layer.weight): layer.weight for layer in (model.get_input_embeddings(), head) if layer is not None
+        }
+        with torch.no_grad():
+            for weight in weights.values():
+                known = torch.ones(weight.shape[0], dtype=torch.bool)
+                known[new] = False
+                known[rows:] = False
+                weight[new] = weight[known].float().mean(dim=0).to(weight.dtype)
+    model.generation_config.eos_token_id = list(chat.end_ids)
+    model.generation_config.pad_token_id = chat.pad_id
+    model.config.pad_token_id = chat.pad_id
+
+
+def embedding_names(model: Any) -> list[str]:
+    """Names of the input embeddings and, where it is not tied to them, of the output head."""
+    names = {id(module): name for name, module in model.named_modules()}
+    inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = head is None or head.weight is inputs.weight
+    return [names[id(inputs)]] if tied else [names[id(inputs)], names[id(head)]]
+
+
+def choose_device(device: str = "auto") -> str:
+    """`auto`: a GPU where there is one."""
+    import torch
+
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def choose_dtype(dtype: str = "auto", device: str = "auto") -> Any:
+    """`auto`: bfloat16 on a GPU, float32 on a CPU."""
+    import torch
+
+    if dtype == "auto":
+        dtype = "float32" if choose_device(device) == "cpu" else "bfloat16"
+    return getattr(torch, dtype)

@@ -1,0 +1,119 @@
+"""The mappings of the configuration as the libraries' own objects: `sft_config(config, "label", work, steps)`.
+
+Keys and values are checked against the type hints of LoraConfig and SFTConfig, so that a slip of the pen is a
+ConfigError that names `train.sft.<key>`, not a crash an hour later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kun.config import Config
+from kun.errors import ConfigError
+from kun.training.models import choose_device
+
+# What Kun decides itself: where files go, that its token ids are taken as they are, that a resumed run ends the same.
+OWN = {
+    "bf16",
+    "completion_only_loss",
+    "data_seed",
+    "dataset_kwargs",
+    "disable_tqdm",
+    "eval_packing",
+    "eval_steps",
+    "eval_strategy",
+    "fp16",
+    "logging_strategy",
+    "max_length",
+    "output_dir",
+    "packing",
+    "padding_free",
+    "prediction_loss_only",
+    "remove_unused_columns",
+    "report_to",
+    "save_strategy",
+    "save_total_limit",
+    "seed",
+    "use_cpu",
+}
+
+
+def lora_config(config: Config, token_names: list[str], new_ids: tuple[int, ...]) -> Any:
+    """peft.LoraConfig of `train.lora`, which trains the rows `new_ids` of the embeddings `token_names` as well."""
+    from peft import LoraConfig
+
+    values = _checked(LoraConfig, {"train.lora": config.train.lora}, own={"task_type", "inference_mode"})
+    if new_ids and not set(values.get("modules_to_save") or ()) & {name.split(".")[-1] for name in token_names}:
+        values.setdefault("trainable_token_indices", {name: list(new_ids) for name in token_names})
+    return _build(LoraConfig, "train.lora", task_type="CAUSAL_LM", **values)
+
+
+def sft_config(config: Config, job: str, work: Path) -> Any:
+    """trl.SFTConfig of `train.sft` and `train.<job>`, for examples that are token ids already.
+
+    Every step is logged; `logging_steps` only smooths the curve. `save_steps` counts optimiser steps.
+    """
+    from trl import SFTConfig
+
+    own_steps: dict[str, Any] = {"train.sft": config.train.sft, f"train.{job}": getattr(config.train, job)}
+    values = _checked(SFTConfig, own_steps, own=OWN)
+    on_cpu = choose_device() == "cpu"
+    fixed = {
+        "output_dir": str(work),
+        "max_length": None,
+        "packing": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_total_limit": None,
+        "eval_strategy": "no",
+        "prediction_loss_only": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": on_cpu,
+        "bf16": not on_cpu,
+        "seed": config.seed,
+    }
+    defaults = {"dataloader_pin_memory": not on_cpu, "gradient_checkpointing": False}
+    return _build(SFTConfig, "train.sft", **{**defaults, **values, **fixed})
+
+
+def _checked(kind: type, mappings: Mapping[str, Mapping[str, Any]], own: set[str]) -> dict[str, Any]:
+    """The merged mappings, values converted to the fields' types. ConfigError names section and key."""
+    from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+    known = {field.name for field in dataclasses.fields(kind) if field.init} - own
+    hints = typing.get_type_hints(kind)
+    merged: dict[str, Any] = {}
+    for section, mapping in mappings.items():
+        for key, value in mapping.items():
+            if key in own:
+                raise ConfigError(f"{section}.{key}: Kun sets this itself; remove it")
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise ConfigError(f"{section}.{key}: not a setting of {kind.__name__}{hint}")
+            try:
+                adapter = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))
+                merged[key] = adapter.validate_python(value)
+            except ValidationError as error:
+                raise ConfigError(f"{section}.{key}: {value!r}: {error.errors()[0]['msg']}") from None
+            except PydanticSchemaGenerationError:  # a hint that cannot be checked
+                merged[key] = value
+    return merged
+
+
+def _build(kind: type, section: str, **values: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return kind(**values)
+        except (TypeError, ValueError, ImportError) as error:
+            key = next((f".{name}" for name in values if name in str(error)), "")
+            raise ConfigError(f"{section}{key}: {error}") from None

@@ -1,0 +1,158 @@
+"""Seed files to examples in token ids, every bad line named: `seeds.read(path, Pair, "seeds.pairs", bad)`.
+
+Nothing here needs torch: a seed file that cannot be used ends the stage before a model is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+import msgspec
+
+from kun.chat import Chat, Message
+from kun.errors import InputError
+
+Reason = Literal["not_json", "missing_field", "wrong_type", "empty_field", "duplicate", "over_long"]
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """A seed pair."""
+
+    instruction: str
+    output: str
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """An instruction with its verdict."""
+
+    instruction: str
+    verdict: Literal["good", "bad"]
+
+
+class Polish(msgspec.Struct, frozen=True):
+    """A text polished into the reply to an instruction."""
+
+    instruction: str
+    text: str
+    output: str
+
+
+class BadSeed(msgspec.Struct, frozen=True):
+    """A line that is not used: `reason` is counted, `detail` says it for this line (from 1)."""
+
+    file: str
+    line: int
+    reason: Reason
+    detail: str
+
+
+SeedRow = TypeVar("SeedRow", Pair, Judged, Polish)
+
+
+@dataclass(frozen=True)
+class Seed(Generic[SeedRow]):
+    """A good line. `key` is a digest of its fields: the same wherever the line stands."""
+
+    file: str
+    line: int
+    key: str
+    row: SeedRow
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is to learn from a seed: to this conversation, this reply."""
+
+    seed: Seed[Pair] | Seed[Judged] | Seed[Polish]
+    messages: Sequence[Message]
+    reply: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A task in token ids: the loss is on `completion`, which ends in the end token."""
+
+    task: Task
+    prompt: list[int]
+    completion: list[int]
+
+
+def read(path: str, kind: type[SeedRow], setting: str, bad: list[BadSeed]) -> list[Seed[SeedRow]]:
+    """The good lines of a seed file; the others are added to `bad`. InputError where no line is good."""
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{setting}: {path}: {error.strerror}") from None
+    seeds: list[Seed[SeedRow]] = []
+    first_line: dict[str, int] = {}
+    before = len(bad)
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        row = _parse(line, kind)
+        if isinstance(row, tuple):
+            bad.append(BadSeed(path, number, *row))
+            continue
+        key = hashlib.blake2b(msgspec.json.encode([kind.__name__, row]), digest_size=16).hexdigest()
+        if key in first_line:
+            bad.append(BadSeed(path, number, "duplicate", f"the same as line {first_line[key]}"))
+            continue
+        first_line[key] = number
+        seeds.append(Seed(path, number, key, row))
+    if not seeds:
+        raise _nothing_usable(setting, path, bad[before:])
+    return seeds
+
+
+def encode(tasks: Iterable[Task], chat: Chat, max_length: int, setting: str, bad: list[BadSeed]) -> list[Example]:
+    """The tasks in token ids; those over `max_length` tokens in all go to `bad`. InputError where none is left."""
+    examples = []
+    before, path = len(bad), ""
+    for task in tasks:
+        path = task.seed.file
+        example = Example(task, chat.prompt(task.messages), chat.completion(task.reply))
+        length = len(example.prompt) + len(example.completion)
+        if length > max_length:
+            detail = f"{length} tokens with its prompt; train.max_length is {max_length}"
+            bad.append(BadSeed(path, task.seed.line, "over_long", detail))
+        else:
+            examples.append(example)
+    if not examples:
+        raise _nothing_usable(setting, path, bad[before:])
+    return examples
+
+
+def split(examples: Sequence[Example], held_out: float) -> tuple[list[Example], list[Example]]:
+    """Training and evaluation examples. A seed's side depends on the seed alone, so both models hold out the same."""
+    chosen = [int(example.task.seed.key[:12], 16) < held_out * 16**12 for example in examples]
+    training = [example for example, out in zip(examples, chosen, strict=True) if not out]
+    if not training:  # a handful of seeds, all drawn
+        return list(examples), []
+    return training, [example for example, out in zip(examples, chosen, strict=True) if out]
+
+
+def _parse(line: bytes, kind: type[SeedRow]) -> SeedRow | tuple[Reason, str]:
+    try:
+        value = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return "not_json", str(error)
+    try:
+        row = msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        return ("missing_field" if "missing required field" in str(error) else "wrong_type"), str(error)
+    empty = [name for name in kind.__struct_fields__ if not getattr(row, name).strip()]
+    return ("empty_field", f"`{empty[0]}` is empty") if empty else row
+
+
+def _nothing_usable(setting: str, path: str, bad: Sequence[BadSeed]) -> InputError:
+    if not bad:
+        return InputError(f"{setting}: {path} is empty")
+    counts = ", ".join(f"{count} {reason}" for reason, count in Counter(seed.reason for seed in bad).items())
+    first = bad[0]
+    where = f"{path}:{first.line}: {first.reason}: {first.detail}"
+    return InputError(f"{setting}: {path} has no usable seed: {counts}; the first: {where}")

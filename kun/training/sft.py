@@ -1,0 +1,218 @@
+"""LoRA SFT of one model by TRL and PEFT: `train(config, "label", chat, training, held_out, bad, folder, progress)`.
+
+TRL is given token ids and labels that Kun made, and a test at the start that it collates them as they are: the tokens
+of a prompt in training are those of the prompt in inference, and the loss is on the reply and its end token.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kun.chat import Chat, load_chat
+from kun.config import Config
+from kun.errors import ConfigError
+from kun.store import atomic, digests
+from kun.training.seeds import BadSeed, Example
+
+IGNORED = -100  # the label of a token that the loss leaves out
+
+
+def train(
+    config: Config,
+    job: str,
+    chat: Chat,
+    training: Sequence[Example],
+    held_out: Sequence[Example],
+    bad: Sequence[BadSeed],
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Fill `folder` with adapter or merged model, tokenizer, template, settings, metrics, loss curve; the metrics.
+
+    Works in `folder/work`, goes on from the last checkpoint there, and removes it at the end.
+    """
+    from kun.training import checkpoints
+    from kun.training.curve import write_curve
+    from kun.training.options import sft_config
+
+    work = folder / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    arguments = sft_config(config, job, work)
+    _same_job(work, config, job, chat, [*training, *held_out])
+    chat.save(folder)
+    _quiet()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = _trainer(config, chat, training, held_out, arguments)
+        check(trainer, load_chat(folder), [*training, *held_out])
+        per_epoch = math.ceil(len(trainer.get_train_dataloader()) / arguments.gradient_accumulation_steps)
+        trainer.add_callback(checkpoints.Watch(progress, per_epoch, evaluate=bool(held_out)))
+        last = checkpoints.latest(work)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        _save_model(trainer, config, folder)
+    history = trainer.state.log_history
+    metrics = _metrics(config, job, training, held_out, bad, history, trainer.state.global_step)
+    write_curve(folder, job, history, smooth=int(config.train.sft.get("logging_steps", 1)))
+    atomic.write(folder / "seeds.rejects.jsonl", b"".join(msgspec.json.encode(seed) + b"\n" for seed in bad))
+    atomic.write(folder / "train_config.json", _json(_settings(config, job)))
+    atomic.write(folder / "metrics.json", _json(metrics))
+    shutil.rmtree(work)
+    return metrics
+
+
+def check(trainer: Any, chat: Chat, examples: Sequence[Example]) -> None:
+    """Raise AssertionError unless batches are what inference will ask; `chat` is that of the saved folder.
+
+    Looks at the shortest and the longest examples and one of each seed file, as the trainer's collator gives them.
+    """
+    by_length = sorted(examples, key=lambda example: len(example.prompt) + len(example.completion))
+    one_each = {example.task.seed.file: example for example in examples}
+    for example in (*by_length[:4], *by_length[-4:], *one_each.values()):
+        prompt = chat.prompt(example.task.messages)
+        batch = trainer.data_collator([_row(example), _row(by_length[-1])])
+        ids, labels, attended = (batch[key][0].tolist() for key in ("input_ids", "labels", "attention_mask"))
+        taught = [token for token, label in zip(ids, labels, strict=True) if label != IGNORED]
+        length = sum(attended)
+        assert chat.pad_id != chat.end_id, "the padding token is the end token: the model would never learn to stop"
+        assert ids[: len(prompt)] == prompt, "the prompt of training is not the prompt of inference"
+        assert ids[len(prompt) : length] == taught == [label for label in labels if label != IGNORED]
+        assert taught[-1] == chat.end_id and chat.end_id not in taught[:-1], "a reply must end in its one end token"
+        assert set(ids[length:]) <= {chat.pad_id}, "padding with another token than the padding token"
+        assert chat.decode(taught) == chat.decode(chat.encode(example.task.reply)), "the reply is not what is taught"
+
+
+def _row(example: Example) -> dict[str, list[int]]:
+    ids = example.prompt + example.completion
+    return {"input_ids": ids, "labels": [IGNORED] * len(example.prompt) + example.completion}
+
+
+def _trainer(
+    config: Config, chat: Chat, training: Sequence[Example], held_out: Sequence[Example], arguments: Any
+) -> Any:
+    from datasets import Dataset
+    from peft import get_peft_model
+    from transformers import PreTrainedTokenizerFast, PrinterCallback, set_seed
+    from trl import SFTTrainer
+
+    from kun.training.models import choose_dtype, embedding_names, load_base
+    from kun.training.options import lora_config
+
+    model = load_base(str(config.base_model), chat, choose_dtype(), config.trust_remote_code)
+    lora = lora_config(config, embedding_names(model), chat.new_ids)
+    set_seed(config.seed)
+    try:
+        model = get_peft_model(model, lora)
+    except ValueError as error:  # modules that this model does not have
+        raise ConfigError(f"train.lora: {error}") from None
+    special = {role: chat.files.raw.id_to_token(number) for role, number in _roles(chat).items()}
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list([_row(example) for example in training]),
+        eval_dataset=Dataset.from_list([_row(example) for example in held_out]) if held_out else None,
+        processing_class=PreTrainedTokenizerFast(tokenizer_object=chat.files.raw, **special),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _roles(chat: Chat) -> dict[str, int]:
+    return {"eos_token": chat.end_id, "pad_token": chat.pad_id}
+
+
+def _save_model(trainer: Any, config: Config, folder: Path) -> None:
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if config.train.save == "merged":
+        model = model.merge_and_unload()
+        if hasattr(type(model), "forward"):
+            model.__dict__.pop("forward", None)  # TRL's fused head
+        model.save_pretrained(folder)
+        return
+    model.peft_config["default"].base_model_name_or_path = config.base_model
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    # PEFT writes sets in the order of the day
+    stable = {key: sorted(value) if _is_names(value) else value for key, value in written.items()}
+    atomic.write(path, _json(stable))
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _same_job(work: Path, config: Config, job: str, chat: Chat, examples: Sequence[Example]) -> None:
+    """Remove checkpoints of another training than this one."""
+    ids = [[example.prompt, example.completion] for example in examples]
+    settings = msgspec.json.encode([_settings(config, job), chat.fingerprint, ids], enc_hook=str)
+    name = digests.of_bytes(settings).encode()
+    path = work / "job"
+    if path.is_file() and path.read_bytes() == name:
+        return
+    shutil.rmtree(work)
+    work.mkdir()
+    atomic.write(path, name)
+
+
+def _settings(config: Config, job: str) -> dict[str, Any]:
+    """The part of the configuration that made this model."""
+    dump = config.model_dump(mode="json", include={"base_model", "prompts", "seed", "seeds", "train"})
+    other = "chat" if job == "label" else "label"
+    return {"job": job, **dump, "train": {key: value for key, value in dump["train"].items() if key != other}}
+
+
+def _metrics(
+    config: Config,
+    job: str,
+    training: Sequence[Example],
+    held_out: Sequence[Example],
+    bad: Sequence[BadSeed],
+    history: Sequence[dict[str, Any]],
+    steps: int,
+) -> dict[str, Any]:
+    """Counts, and losses in nats per token; no times, so that equal trainings give equal files."""
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    evaluations = [entry for entry in history if "eval_loss" in entry]
+    last = evaluations[-1] if evaluations else {}
+    return {
+        "job": job,
+        "base_model": config.base_model,
+        "examples": len(training),
+        "held_out": len(held_out),
+        "by_file": dict(Counter(example.task.seed.file for example in (*training, *held_out))),
+        "bad_seeds": dict(Counter(seed.reason for seed in bad)),
+        "trained_tokens": sum(len(example.completion) for example in training),
+        "steps": steps,
+        "train_loss_first": losses[0] if losses else None,
+        "train_loss_last": losses[-1] if losses else None,
+        "eval_loss": last.get("eval_loss"),
+        "eval_token_accuracy": last.get("eval_mean_token_accuracy"),
+        "eval_loss_by_epoch": [entry["eval_loss"] for entry in evaluations],
+    }
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, indent=2, default=str).encode() + b"\n"
+
+
+def _quiet() -> None:
+    """No bars and no chatter; what a user needs to know comes as errors and metrics."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    for name in ("trl", "peft", "accelerate", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
