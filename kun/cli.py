@@ -31,6 +31,7 @@ from kun.store.digests import Digests
 from kun.store.lock import hold
 from stages import pipeline
 
+CONFIGS = Path(__file__).parent.parent / "configs"
 DESCRIPTION = """Kun turns raw text and seed pairs into instruction/output data, in five stages that resume:
   stage1  train the label model and the primary chat from the seed pairs
   stage2  read the raw corpora and keep what is worth a model's time
@@ -202,10 +203,28 @@ def _trace(arguments: argparse.Namespace, _: list[str]) -> int:
 
 
 def _demo_data(arguments: argparse.Namespace, _: list[str]) -> int:
-    from kun.demo.world import write_world
+    from kun.demo.world import SUBSETS, write_world
 
     write_world(arguments.out, arguments.seed)
-    print(f"wrote a world to {arguments.out}: seeds, corpora and gold key")
+    config = arguments.out / "config.yaml"
+    base = os.path.relpath(CONFIGS / "demo.yaml", arguments.out)
+    corpora = "\n".join(f"  {name}: {{paths: [{arguments.out}/corpora/{name}]}}" for name in SUBSETS)
+    text = f"""# The world of seed {arguments.seed}, with the settings of the demo.
+extends: {base}
+run: runs/{arguments.out.resolve().name}
+base_model: {Path(__file__).parent / "demo" / "base"}
+seeds:
+  pairs: {arguments.out}/seeds.jsonl
+  judge: {arguments.out}/judge.jsonl
+  polish: {arguments.out}/polish.jsonl
+corpora:
+{corpora}
+filter:
+  lm: {{estimate_from: {arguments.out}/clean.jsonl}}
+"""
+    atomic.write(config, text.encode())
+    print(f"wrote a world to {arguments.out}: seeds, corpora, gold key")
+    print(f"next: kun run all --config {config}")
     return 0
 
 

@@ -1,0 +1,19 @@
+"""The five stages in order: `pipeline(config, digests)` gives them as data, for `kun.runner` to run."""
+
+from __future__ import annotations
+
+from kun.config import Config
+from kun.steps import Stage
+from kun.store.digests import Digests
+from stages import stage1_train, stage2_filter, stage3_label, stage4_score, stage5_polish
+
+
+def pipeline(config: Config, digests: Digests) -> list[Stage]:
+    """Seeds make two models; each corpus is read, filtered, labelled, judged, selected and polished."""
+    train = stage1_train.stage(config, digests)
+    label_model, primary_chat = train.steps
+    *prepare, filtered = stage2_filter.stages(config, digests)
+    labelled = stage3_label.stage(config, digests, label_model, filtered.steps)
+    verdicts, scored = stage4_score.stages(config, digests, primary_chat, labelled.steps)
+    polished = stage5_polish.stage(config, digests, primary_chat, scored.steps)
+    return [train, *prepare, filtered, labelled, verdicts, scored, polished]

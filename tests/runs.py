@@ -1,0 +1,48 @@
+"""Real runs of `kun` in a process of its own, on a small demo world: `kun(folder, "run", "all", "--config", ...)`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "2"}
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-c", "from kun.cli import main; main()", *map(str, arguments)]
+
+
+def kun(folder: Path, *arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run `kun` in `folder` to its end; output is captured as text."""
+    return subprocess.run(
+        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout
+    )
+
+
+def small_world(folder: Path, *, seed: int = 11, documents: int = 20) -> Path:
+    """A demo world of a few documents and a configuration that trains for a few steps; gives the configuration."""
+    from kun.demo.world import write_world
+
+    write_world(folder / "world", seed, documents=documents, seeds=60)
+    config = folder / "world" / "config.yaml"
+    small = folder / "small.yaml"
+    small.write_text(
+        f"extends: {config}\n"
+        "run: run\n"
+        "ingest: {shard_rows: 16}\n"
+        "train:\n"
+        "  sft: {save_steps: 2, logging_steps: 1}\n"
+        "  label: {num_train_epochs: 1}\n"
+        "  chat: {num_train_epochs: 1}\n"
+        "label: {sampling: {max_tokens: 24}}\n"
+        "score: {select: top_share, top_share: 0.8}\n"
+        "polish: {sampling: {max_tokens: 48}, min_faithfulness: 0.0, min_chars: 1}\n",
+        encoding="utf-8",
+    )
+    return small
