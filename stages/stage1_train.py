@@ -7,29 +7,63 @@ in stage 5; where seeds for these jobs are given, it learns them here, through t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from kun.chat import Chat, Message, load_chat
 from kun.config import Config
 from kun.errors import ConfigError
+from kun.progress import Progress
 from kun.prompts import PromptSet, load_prompts
+from kun.steps import Build, Folders, Stage, Step, flat
+from kun.store.digests import Digests
+from kun.tokenizer import local_folder
 from kun.training import seeds
 from kun.training.seeds import BadSeed, Example, Judged, Pair, Polish, Seed, Task
 
 Job = Literal["label", "chat"]
 
 
-def train_model(config: Config, job: Job, folder: Path, progress: Callable[[int, int], None]) -> dict[str, Any]:
+def stage(config: Config, digests: Digests) -> Stage:
+    """The stage with its two steps; they share the seed pairs and the base model."""
+
+    def build(step: Step, folder: Path, folders: Folders, progress: Progress) -> dict[str, Any]:
+        return train_model(config, "label" if step.part == "label" else "chat", folder, progress)
+
+    steps = [Step("stage1_train", job, partial(decides, config, job, digests)) for job in get_args(Job)]
+    return Stage("stage1", "stage1_train", Build(build), tuple(steps))
+
+
+def decides(config: Config, job: Job, digests: Digests) -> dict[str, Any]:
+    """What makes the model: base, seed files, prompts (by content), and the settings of the training."""
+    base_model, pairs = _needed(config)
+    prompts = load_prompts(config.prompts)
+    settings = flat("train", config.train) | {"seeds.held_out": config.seeds.held_out, "seed": config.seed}
+    settings["base_model"] = digests.path(local_folder(base_model), "base_model")
+    settings["seeds.pairs"] = digests.path(pairs, "seeds.pairs")
+    if job == "label":
+        del settings["train.chat"]
+        return {**settings, "prompts.label": prompts.label.digest}
+    del settings["train.label"]
+    if config.seeds.judge is not None:
+        settings["seeds.judge"] = digests.path(config.seeds.judge, "seeds.judge")
+        settings["prompts.score"] = prompts.score.digest
+    if config.seeds.polish is not None:
+        settings["seeds.polish"] = digests.path(config.seeds.polish, "seeds.polish")
+        settings["prompts.polish"] = prompts.polish.digest
+    return settings
+
+
+def train_model(config: Config, job: Job, folder: Path, progress: Progress) -> dict[str, Any]:
     """Train one of the two models into `folder` and return its metrics.
 
     A killed training that is started again with the same folder goes on from its last checkpoint and ends in the
     same bytes. ConfigError and InputError, all bad seeds included, come before any model is loaded.
     """
-    if config.base_model is None or config.seeds.pairs is None:
-        raise ConfigError(f"{'base_model' if config.base_model is None else 'seeds.pairs'}: stage 1 needs it")
-    chat = load_chat(config.base_model, config.trust_remote_code)
+    base_model, _ = _needed(config)
+    chat = load_chat(base_model, config.trust_remote_code)
     bad: list[BadSeed] = []
     examples = collect(config, job, chat, bad)
     training, held_out = seeds.split(examples, config.seeds.held_out)
@@ -43,8 +77,7 @@ def collect(config: Config, job: Job, chat: Chat, bad: list[BadSeed]) -> list[Ex
     """The examples of a model; seeds that cannot be used are added to `bad`."""
     prompts = load_prompts(config.prompts)
     files, limit = config.seeds, config.train.max_length
-    assert files.pairs is not None
-    pairs = seeds.read(files.pairs, Pair, "seeds.pairs", bad)
+    pairs = seeds.read(_needed(config)[1], Pair, "seeds.pairs", bad)
     if job == "label":
         return seeds.encode(label_tasks(pairs, prompts), chat, limit, "seeds.pairs", bad)
 
@@ -82,3 +115,11 @@ def polish_tasks(polished: list[Seed[Polish]], prompts: PromptSet) -> Iterator[T
     for seed in polished:
         messages = prompts.polish.messages(text=seed.row.text, instruction=seed.row.instruction)
         yield Task(seed, messages, seed.row.output)
+
+
+def _needed(config: Config) -> tuple[str, str]:
+    """The base model and the seed pairs, without which there is nothing to train."""
+    if config.base_model is None or config.seeds.pairs is None:
+        missing = "base_model" if config.base_model is None else "seeds.pairs"
+        raise ConfigError(f"{missing}: training needs it; set it in the configuration or by --{missing}")
+    return config.base_model, config.seeds.pairs

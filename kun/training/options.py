@@ -48,10 +48,11 @@ def lora_config(config: Config, token_names: list[str], new_ids: tuple[int, ...]
     """peft.LoraConfig of `train.lora`, which trains the rows `new_ids` of the embeddings `token_names` as well."""
     from peft import LoraConfig
 
-    values = _checked(LoraConfig, {"train.lora": config.train.lora}, own={"task_type", "inference_mode"})
+    given = {"train.lora": config.train.lora}
+    values = _checked(LoraConfig, given, own={"task_type", "inference_mode"})
     if new_ids and not set(values.get("modules_to_save") or ()) & {name.split(".")[-1] for name in token_names}:
         values.setdefault("trainable_token_indices", {name: list(new_ids) for name in token_names})
-    return _build(LoraConfig, "train.lora", task_type="CAUSAL_LM", **values)
+    return _build(LoraConfig, given, task_type="CAUSAL_LM", **values)
 
 
 def sft_config(config: Config, job: str, work: Path) -> Any:
@@ -61,8 +62,8 @@ def sft_config(config: Config, job: str, work: Path) -> Any:
     """
     from trl import SFTConfig
 
-    own_steps: dict[str, Any] = {"train.sft": config.train.sft, f"train.{job}": getattr(config.train, job)}
-    values = _checked(SFTConfig, own_steps, own=OWN)
+    given: dict[str, Any] = {"train.sft": config.train.sft, f"train.{job}": getattr(config.train, job)}
+    values = _checked(SFTConfig, given, own=OWN)
     on_cpu = choose_device() == "cpu"
     fixed = {
         "output_dir": str(work),
@@ -81,7 +82,7 @@ def sft_config(config: Config, job: str, work: Path) -> Any:
         "seed": config.seed,
     }
     defaults = {"dataloader_pin_memory": not on_cpu, "gradient_checkpointing": False}
-    return _build(SFTConfig, "train.sft", **{**defaults, **values, **fixed})
+    return _build(SFTConfig, given, **{**defaults, **values, **fixed})
 
 
 def _checked(kind: type, mappings: Mapping[str, Mapping[str, Any]], own: set[str]) -> dict[str, Any]:
@@ -109,11 +110,17 @@ def _checked(kind: type, mappings: Mapping[str, Mapping[str, Any]], own: set[str
     return merged
 
 
-def _build(kind: type, section: str, **values: Any) -> Any:
+def _build(kind: type, mappings: Mapping[str, Mapping[str, Any]], **values: Any) -> Any:
+    """The object; what its constructor refuses is a ConfigError that names the setting it speaks of."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return kind(**values)
         except (TypeError, ValueError, ImportError) as error:
-            key = next((f".{name}" for name in values if name in str(error)), "")
-            raise ConfigError(f"{section}{key}: {error}") from None
+            given = [
+                (f"{section}.{key}", key, value)
+                for section, mapping in mappings.items()
+                for key, value in mapping.items()
+            ]
+            spoken = [name for name, key, value in given if key in str(error) or f" {value} " in f" {error} "]
+            raise ConfigError(f"{(spoken or list(mappings))[0]}: {error}") from None

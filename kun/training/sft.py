@@ -114,6 +114,9 @@ def _trainer(
         model = get_peft_model(model, lora)
     except ValueError as error:  # modules that this model does not have
         raise ConfigError(f"train.lora: {error}") from None
+    head = model.get_output_embeddings()
+    if not hasattr(head, "bias"):  # PEFT's wrapper of a head with trained rows lacks it, and TRL's loss asks for it
+        object.__setattr__(head, "bias", head.original_module.bias)
     special = {role: chat.files.raw.id_to_token(number) for role, number in _roles(chat).items()}
     trainer = SFTTrainer(
         model=model,
