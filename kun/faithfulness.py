@@ -54,13 +54,19 @@ def faithfulness(output: str, text: str, instruction: str = "") -> Faithfulness:
     bare = folded(source)
     for item in _spans(reply):
         items += 1
-        if folded(item) not in bare:
+        if not _has(bare, item):
             missing.append(item)
     names = chinese_names(reply, source)
     altered = [name for name in altered_names(reply, source) if name not in names]
     items += len(names) + len(altered)
     missing += [name for name, found in names.items() if not found] + altered
     return Faithfulness(1.0 if not items else 1 - len(missing) / items, items, tuple(missing))
+
+
+def _has(bare: str, item: str) -> bool:
+    """Whether the folded source has the item; an English plural or possessive is its singular."""
+    item = folded(item.removesuffix("'s"))
+    return item in bare or (len(item) > 4 and item.isascii() and item.endswith("s") and item[:-1] in bare)
 
 
 def _plain(text: str) -> str:

@@ -76,7 +76,7 @@ def chinese_names(reply: str, source: str) -> dict[str, bool]:
         if (
             match[2] in source
             and not NO_PLACE & set(core)
-            and not any(core[i : i + 2] in COMMON for i in range(len(core) - 1))
+            and not any((core + match[2])[i : i + 2] in COMMON for i in range(len(core)))
         ):
             names[core + match[2]] = core[:2] in source or core[-2:] in source
     return names

@@ -12,7 +12,9 @@ DIGITS = {c: value for value, c in enumerate("零一二三四五六七八九")} 
 SMALL = {"十": 10, "百": 100, "千": 1000}
 LARGE = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 HAN = "".join(DIGITS) + "".join(SMALL) + "".join(LARGE)
-ARABIC = re.compile(r"(?<![A-Za-z\d.])(\d{1,3}(?:,\d{3})+|\d+)((?:\.\d+)*)(?![A-Za-z]*\d)\s?(%|[千万萬亿億]+)?")
+ARABIC = re.compile(
+    r"(?<![A-Za-z\d.])(?<![A-Za-z]-)(\d{1,3}(?:,\d{3})+|\d+)((?:\.\d+)*)(?![A-Za-z]*\d)\s?(%|[千万萬亿億]+)?"
+)
 CHINESE = re.compile(
     rf"(百分之)?([{HAN}]+)(点[零〇一二三四五六七八九]+(?![十百]))?(成(?![为為了不立功员員本果绩績都分长長就年熟]))?"
 )
@@ -20,7 +22,7 @@ NUMBERING = re.compile(
     r"^[ \t]*[(\[#*-]*[ \t]*\d{1,2}[ \t]*[.、)\]．:：](?!\d)|[(（]\d{1,2}[)）]|第\d{1,2}(?=[步点条项种个])", re.M
 )
 COUNT_OF_POINTS = re.compile(
-    r"\d(?=\s?(?:[个大条种]?(?:方面|步骤|要点|原因|部分|特点|阶段|建议|方法)|点[:：，]|steps|points|ways))"
+    r"(?<!\d)\d(?=\s?(?:[个大条种]?(?:方面|步骤|要点|原因|部分|特点|阶段|建议|方法)|点[:：，]|steps|points|ways))"
 )
 
 
@@ -42,7 +44,8 @@ def unsupported_numbers(reply: str, source: str) -> list[str]:
     for number in numbers(reply):
         match = ARABIC.fullmatch(number) or CHINESE.fullmatch(number)
         spelled = (_arabic_values if number[0].isdigit() else _chinese_values)(match) if match else set()
-        if number not in source and not spelled & values:
+        as_written = not number[0].isdigit() and number in source
+        if not as_written and not spelled & values:
             missing.append(number)
     return missing
 
@@ -66,7 +69,7 @@ def _arabic_values(match: re.Match[str]) -> set[str]:
     if unit == "%":
         return {value + "%"}
     if unit:
-        return {_scaled(value, unit)} | ({value} if unit in LARGE else set())
+        return {_scaled(value, unit)}
     return {value}
 
 

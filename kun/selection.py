@@ -54,7 +54,7 @@ def best_f1(calibration: Sequence[tuple[float, bool]]) -> float:
         right += is_good
         below = ranked[place][0] if place < len(ranked) else 0.0
         f1 = 2 * right / (place + goods)
-        if below < score and f1 > best:
+        if (below < score or place == len(ranked)) and f1 > best:
             best, found = f1, (score + below) / 2
     return found
 

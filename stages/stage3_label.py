@@ -72,7 +72,11 @@ def stage(config: Config, digests: Digests, label_model: Step, filtered: Sequenc
             writes=Labelled,
             engine=lambda folders: open_engine(config, folders(label_model)),
             asker=lambda step, folders, engine: Labelling(
-                prompt, config.label, load_chat(folders(label_model)), engine.window, config.seed
+                prompt,
+                config.label,
+                load_chat(folders(label_model), config.trust_remote_code),
+                engine.window,
+                config.seed,
             ),
         ),
         tuple(

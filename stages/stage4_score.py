@@ -105,7 +105,9 @@ def stages(config: Config, digests: Digests, primary_chat: Step, labelled: Seque
         return {**asked, "window": window(config)}
 
     def scoring(folders: Folders, engine: Engine) -> Scoring:
-        return Scoring(prompt, settings, load_chat(folders(primary_chat)), engine.window, config.seed)
+        return Scoring(
+            prompt, settings, load_chat(folders(primary_chat), config.trust_remote_code), engine.window, config.seed
+        )
 
     verdicts = Stage(
         "stage4",

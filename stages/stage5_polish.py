@@ -103,7 +103,11 @@ def stage(config: Config, digests: Digests, primary_chat: Step, scored: Sequence
             writes=Polished,
             engine=lambda folders: open_engine(config, folders(primary_chat)),
             asker=lambda step, folders, engine: Polishing(
-                prompt, config.polish, load_chat(folders(primary_chat)), engine.window, config.seed
+                prompt,
+                config.polish,
+                load_chat(folders(primary_chat), config.trust_remote_code),
+                engine.window,
+                config.seed,
             ),
         ),
         tuple(

@@ -17,19 +17,14 @@ def open_engine(config: Config, model_folder: Path) -> Engine:
     Raises InputError where a folder holds no model, ConfigError where the engine's settings do not go with it.
     """
     size = window(config)
-    import torch
-
     from kun.engines.transformers_engine import TransformersEngine
     from kun.training.models import load_model
 
-    device = config.engine.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = config.engine.dtype
-    if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
-    model, chat = load_model(local_folder(config.base_model or ""), model_folder, dtype, device, merge=True)
-    return TransformersEngine(model, chat.end_ids, chat.pad_id, size, config.engine.batch_tokens)
+    base, settings = local_folder(config.base_model or ""), config.engine
+    model, chat = load_model(
+        base, model_folder, settings.dtype, settings.device, trust_remote_code=config.trust_remote_code
+    )
+    return TransformersEngine(model, chat.end_ids, chat.pad_id, size, settings.batch_tokens)
 
 
 def window(config: Config) -> int:
