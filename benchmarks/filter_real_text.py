@@ -1,0 +1,147 @@
+"""Stage 2 on the real text of ../shared/data: noise caught, prose lost, documents per second.
+
+    python benchmarks/filter_real_text.py --data ../shared/data
+
+The language model is estimated from text/prose_zh.jsonl. What is counted, per subset, against corpora/noise_key.jsonl:
+rows that are dropped for their length (too_short, too_long) are left out of both shares; `noise caught` is the share of
+rows of kind noise that are rejected for any other reason; `prose lost` is the share of all other rows (special_tokens
+among them, rows of kind duplicate and rows rejected as exact duplicates left out) that are rejected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from kun.config import Config
+from kun.corpora import read
+from kun.corpora.ingest import documents
+from kun.filters.lmplz import make
+from kun.records import Document, Filtered, Origin, Reject
+from stages.stage2_filter import measure, open_filter
+
+LENGTH = ("too_short", "too_long")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--base", help="model folder whose tokenizer counts; default: that of the demo's base model")
+    parser.add_argument("--lm", type=Path, help="artefact to use, or to make where there is none")
+    parser.add_argument("--ppl-min", default=Config().filter.ppl_min)
+    parser.add_argument("--ppl-max", default=Config().filter.ppl_max)
+    parser.add_argument("--repetition", type=float, default=Config().filter.repetition)
+    parser.add_argument("--max-tokens", type=int, default=Config().filter.max_tokens)
+    parser.add_argument("--show", type=int, default=0, help="so many wrong decisions of each kind are printed")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        base = arguments.base or demo_tokenizer(Path(scratch) / "base")
+        config = configuration(arguments, base)
+        model = arguments.lm or Path(scratch) / "lm"
+        if not (model / "lm.json").is_file():
+            start = time.perf_counter()
+            make(config.filter.lm, model)
+            print(f"language model: {time.perf_counter() - start:.0f} s, {size(model) / 1e6:.0f} MB", file=sys.stderr)
+        print("| subset | rows | noise caught | prose lost | special tokens kept | duplicates found | by length |"
+              " limits | documents/s |")  # fmt: skip
+        print("|---|---|---|---|---|---|---|---|---|")
+        for subset in config.corpora:
+            report(subset, config, model, arguments)
+
+
+def configuration(arguments: argparse.Namespace, base: str) -> Config:
+    corpora = arguments.data / "corpora"
+    if not corpora.is_dir():
+        sys.exit(f"no folder {corpora}")
+    return Config.model_validate(
+        {
+            "base_model": base,
+            "corpora": {n: {"paths": [str(corpora / n)], "format": n} for n in ("wudao", "wanjuan", "skypile")},
+            "filter": {
+                "lm": {"estimate_from": str(arguments.data / "text/prose_zh.jsonl")},
+                "ppl_min": limit(arguments.ppl_min),
+                "ppl_max": limit(arguments.ppl_max),
+                "repetition": arguments.repetition,
+                "max_tokens": arguments.max_tokens,
+            },
+        }
+    )
+
+
+def limit(value: str | float | None) -> str | float | None:
+    return None if value in (None, "none") else value if str(value).startswith("p") else float(value)
+
+
+def demo_tokenizer(folder: Path) -> str:
+    from kun.demo.tokens import build_tokenizer
+
+    build_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def report(subset: str, config: Config, model: Path, arguments: argparse.Namespace) -> None:
+    kinds = kinds_of(subset, config, arguments.data / "corpora" / "noise_key.jsonl")
+    items = list(documents(subset, read(subset, config.corpora[subset])))
+    read_in = [outcome for _, outcome in items if isinstance(outcome, Document)]
+    limits, _ = measure(config, read_in, model)
+    judge = open_filter(config, model, limits)
+    start = time.perf_counter()
+    verdicts = {document.id: judge(document) for document in read_in}
+    seconds = time.perf_counter() - start
+
+    counts: Counter[tuple[str, str]] = Counter()
+    shown: Counter[tuple[str, str]] = Counter()
+    texts = {document.id: document.text for document in read_in}
+    twins = Counter(outcome.detail for _, outcome in items if isinstance(outcome, Reject))
+    for raw, outcome in items:
+        kind = kinds.get(raw.origin, "prose")
+        final = verdicts.get(raw.id, outcome)
+        reason = "kept" if isinstance(final, Filtered) else final.reason if isinstance(final, Reject) else "?"
+        found = reason == "duplicate" or twins[raw.id] > 0 or reason in LENGTH
+        counts[kind, ("found" if found else "missed") if kind == "duplicate" else reason] += 1
+        wrong = (kind == "noise") == (reason == "kept") and kind != "duplicate"
+        if wrong and reason not in (*LENGTH, "duplicate") and shown[kind, reason] < arguments.show:
+            shown[kind, reason] += 1
+            print(f"    {kind} {reason} {texts.get(raw.id, raw.text)[:100]!r}", file=sys.stderr)
+    print(row(subset, counts, len(items), limits, len(read_in) / seconds))
+    print(subset, dict(sorted(counts.items())), file=sys.stderr)
+
+
+def kinds_of(subset: str, config: Config, key: Path) -> dict[Origin, str]:
+    """Kind of a row by its origin; the key numbers rows over the files of a subset."""
+    rows = [row.origin for row in read(subset, config.corpora[subset])]
+    lines = [json.loads(line) for line in key.read_bytes().splitlines()]
+    return {rows[line["row"]]: line["kind"] for line in lines if line["subset"] == subset}
+
+
+def row(subset: str, counts: Counter[tuple[str, str]], rows: int, limits: tuple[float | None, ...], rate: float) -> str:
+    def total(kinds: tuple[str, ...], without: tuple[str, ...]) -> int:
+        return sum(n for (kind, reason), n in counts.items() if kind in kinds and reason not in without)
+
+    def share(kinds: tuple[str, ...], without: tuple[str, ...]) -> str:
+        of = total(kinds, without)
+        return f"{total(kinds, (*without, 'kept')) / max(of, 1):.1%} of {of}"
+
+    prose, special = ("prose", "special_tokens"), counts["special_tokens", "kept"]
+    twins = f"{counts['duplicate', 'found']} of {total(('duplicate',), ())}"
+    length = sum(n for (_, reason), n in counts.items() if reason in LENGTH) / rows
+    numbers = " to ".join("none" if number is None else f"{number:.1f}" for number in limits)
+    kept = f"{special} of {total(('special_tokens',), LENGTH)}"
+    noise = share(("noise",), LENGTH)
+    lost = share(prose, (*LENGTH, "duplicate"))
+    return f"| {subset} | {rows} | {noise} | {lost} | {kept} | {twins} | {length:.1%} | {numbers} | {rate:.0f} |"
+
+
+if __name__ == "__main__":
+    main()

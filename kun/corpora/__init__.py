@@ -1,0 +1,41 @@
+"""Raw corpora, row by row: `for row in read("wudao", config.corpora["wudao"]): row.origin, row.text, row.reject`.
+
+wudao: one JSON array of objects per `.json` file (`content`; the title is left out). wanjuan: JSON lines (`content`),
+also inside tar archives. skypile and jsonl: JSON lines (`text`, or the setting `field`). text: documents separated by
+blank lines. parquet: a column. All but parquet and tar as plain, `.gz` or `.zst` files.
+
+Nothing in a file ends the reading: a row that cannot be used has a `reject` with one of these reasons.
+
+    not_utf8, not_json, not_object   the row is broken
+    no_field, not_text               the field of the text is missing, or holds something else
+    exam_question                    an examination question of WanJuan
+    too_big                          more than 64 MiB in one row
+    not_array, truncated, damaged    the file is broken from here on; later files are read
+    unsafe_member                    a link, or a path outside the archive, in a tar file
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kun.config import Corpus
+from kun.corpora.files import Found, find
+from kun.corpora.readers import READERS
+from kun.corpora.rows import Row
+from kun.errors import InputError
+
+__all__ = ["Found", "Row", "find", "read"]
+
+
+def read(name: str, corpus: Corpus) -> Iterator[Row]:
+    """The rows of the corpus `name`, file by file; memory does not grow with the files.
+
+    Row numbers are those of the file, from 0: physical lines, elements of the array, rows of the table. InputError,
+    naming the setting, where a path gives nothing or a file cannot be opened.
+    """
+    reader, field = READERS[corpus.format]
+    for found in find(name, corpus):
+        try:
+            yield from reader(found, corpus.field or field)
+        except OSError as error:
+            raise InputError(f"corpora.{name}.paths: {found.path}: {error.strerror or error}") from None

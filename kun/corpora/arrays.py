@@ -1,0 +1,72 @@
+"""The elements of one huge JSON array, in flat memory: `for row, data in elements(stream): decode(data)`.
+
+Only brackets, commas and the borders of strings are looked at; each element is decoded by itself. So a broken element
+costs one row, where an event parser would lose the rest of the file, and hostile nesting costs nothing but a count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import IO
+
+from kun.corpora import files
+from kun.corpora.rows import Piece
+from kun.records import Reject
+
+_CHUNK = 2**20
+_BLANK = b" \t\r\n"
+# A whole string; brackets, commas and a quote whose string is cut off, one by one; everything else in one piece.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},"]|[^\[\]{},"]++', re.DOTALL)
+
+
+def elements(stream: IO[bytes]) -> Iterator[Piece]:
+    """Number and bytes of each element of the array; a broken array ends with a Reject."""
+    row = 0
+    try:
+        for data in _elements(stream):
+            yield row, data
+            row += 1
+    except Exception as error:
+        if (reject := files.damaged(error)) is None:
+            raise
+        yield row, reject
+
+
+def _elements(stream: IO[bytes]) -> Iterator[bytes | Reject]:
+    buffer = stream.read(_CHUNK).removeprefix(files.BOM).lstrip(_BLANK)
+    if not buffer.startswith(b"["):
+        found = "an empty file" if not buffer else f"begins with {buffer[:1]!r}"
+        yield Reject("not_array", f"one JSON array is expected; {found}. For JSON lines use format jsonl")
+        return
+    depth, start, position = 0, 1, 1  # `start`: of the element in hand; `position`: up to where it is scanned
+    empty = True  # no element yet, so that "[]" has none
+    while True:
+        for token in _TOKEN.finditer(buffer, position):
+            mark = buffer[token.start()]
+            if mark == 0x22 and token.end() - token.start() == 1:
+                break  # the string goes on in the next chunk
+            position = token.end()
+            if mark in b"{[":
+                depth += 1
+            elif mark in b"}]":
+                depth -= 1
+                if depth < 0:
+                    last = buffer[start : token.start()].strip(_BLANK)
+                    if last or not empty:
+                        yield last
+                    if buffer[position:].strip(_BLANK) or stream.read(_CHUNK).strip(_BLANK):
+                        yield Reject("not_json", "there is more after the end of the array; it is not read")
+                    return
+            elif mark == 0x2C and depth == 0:
+                yield buffer[start : token.start()].strip(_BLANK)
+                start, empty = position, False
+        if position - start > files.ROW_LIMIT or len(buffer) - start > 2 * files.ROW_LIMIT:
+            yield Reject("too_big", f"a row of more than {files.ROW_LIMIT:,} bytes; the rest of the file is not read")
+            return
+        buffer, position, start = buffer[start:], position - start, 0
+        more = stream.read(max(_CHUNK, len(buffer)))  # doubling: a long string is scanned again, but only twice in all
+        if not more:
+            yield Reject("truncated", "the array does not end; the rows from here on are missing")
+            return
+        buffer += more

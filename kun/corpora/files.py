@@ -1,0 +1,175 @@
+"""The files of a corpus, and their bytes line by line: `for found in find("wudao", corpus): open_file(found.path)`."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from kun.config import Corpus
+from kun.corpora.rows import Piece
+from kun.errors import InputError
+from kun.records import Reject
+
+ROW_LIMIT = 64 * 2**20  # bytes of a row; a longer one is skipped, so that memory stays flat
+BOM = b"\xef\xbb\xbf"
+
+ENDINGS = {
+    "wudao": (".json",),
+    "wanjuan": (".jsonl", ".tar", ".tgz"),
+    "skypile": (".jsonl",),
+    "jsonl": (".jsonl", ".ndjson", ".json"),
+    "text": (".txt",),
+    "parquet": (".parquet",),
+}
+COMPRESSIONS = (".gz", ".zst")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of a corpus. `name` says it in records: relative to the folder, or to the fixed part of the glob."""
+
+    path: Path
+    name: str
+
+
+def find(name: str, corpus: Corpus) -> list[Found]:
+    """The files of the corpus `name`, in the order of its paths, inside a path sorted; each file once.
+
+    A folder gives the files with the format's endings, in it and below; hidden ones are left out. InputError where a
+    path gives nothing.
+    """
+    setting = f"corpora.{name}.paths"
+    bases: dict[Path, Path] = {}
+    for entry in corpus.paths:
+        for path, base in _expand(entry, corpus.format, setting):
+            bases.setdefault(path, base)
+    if not bases:
+        raise InputError(f"{setting}: no paths are given")
+    names = [path.relative_to(base).as_posix() for path, base in bases.items()]
+    if len(set(names)) < len(names):  # the same name under two paths: say more of it
+        common = os.path.commonpath([path.absolute().parent for path in bases])
+        names = [path.absolute().relative_to(common).as_posix() for path in bases]
+    # A file name may be no UTF-8, but records are.
+    return [Found(path, os.fsencode(name).decode("utf-8", "replace")) for path, name in zip(bases, names, strict=True)]
+
+
+def _expand(entry: str, kind: str, setting: str) -> Iterator[tuple[Path, Path]]:
+    """The files of one path, each with the folder to which its name is relative."""
+    path = Path(entry)
+    if path.is_file():
+        yield path, path.parent
+    elif path.is_dir():
+        inside = [p for p in sorted(path.rglob("*")) if p.is_file() and _ends(p.name, kind) and not _hidden(p, path)]
+        if not inside:
+            endings = ", ".join(ENDINGS[kind])
+            raise InputError(f"{setting}: the folder {entry} holds no file of format {kind} ({endings})")
+        yield from ((p, path) for p in inside)
+    elif glob.has_magic(entry):
+        parts = path.parts
+        depth = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+        fixed, pattern = Path(*parts[:depth]), str(Path(*parts[depth:]))
+        matches = [p for p in sorted(fixed.glob(pattern)) if p.is_file() and not _hidden(p, fixed)]
+        if not matches:
+            raise InputError(f"{setting}: no file matches {entry}")
+        yield from ((p, fixed) for p in matches)
+    else:
+        raise InputError(f"{setting}: {entry}: no such file or folder")
+
+
+def _ends(name: str, kind: str) -> bool:
+    plain = name.lower()
+    for compression in COMPRESSIONS if kind != "parquet" else ():
+        plain = plain.removesuffix(compression)
+    return plain.endswith(ENDINGS[kind])
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """The bytes of a file, decompressed as its name says (.gz, .tgz, .zst). InputError where it cannot be opened."""
+    name = path.name.lower()
+    try:
+        if name.endswith((".gz", ".tgz")):
+            return io.BufferedReader(gzip.GzipFile(path), 2**17)
+        if name.endswith(".zst"):
+            return io.BufferedReader(_Zstd(path.open("rb")), 2**17)
+        return path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+class _Zstd(io.RawIOBase):
+    """Zstandard frames one after the other. EOFError where the last one is cut; the library's own reader hides that."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        import zstandard
+
+        self._file = file
+        self._new = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj
+        self._frame: Any = None
+        self._ready = memoryview(b"")
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._rest or self._file.read(2**16)
+            self._rest = b""
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("the last frame is cut")
+                return 0
+            self._frame = self._frame or self._new()
+            self._ready = memoryview(self._frame.decompress(data))
+            if self._frame.eof:
+                self._rest, self._frame = self._frame.unused_data, None
+        size = min(len(buffer), len(self._ready))
+        buffer[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def damaged(error: Exception) -> Reject | None:
+    """The reject for an error that says that a file's content is at fault; None for any other error."""
+    text = str(error).lower()
+    if isinstance(error, EOFError) or (isinstance(error, tarfile.TarError) and "unexpected end" in text):
+        return Reject("truncated", "the file ends too early; the rows from here on are missing")
+    if isinstance(error, gzip.BadGzipFile | zlib.error | tarfile.TarError) or type(error).__name__ == "ZstdError":
+        return Reject("damaged", f"{error}; the rows from here on are missing")
+    return None
+
+
+def lines(stream: IO[bytes]) -> Iterator[Piece]:
+    """The physical lines of a file, split at b"\\n" only, with their numbers from 0; a broken file ends in a Reject."""
+    row = 0
+    try:
+        while line := stream.readline(ROW_LIMIT + 1):
+            if row == 0:
+                line = line.removeprefix(BOM)
+            if len(line) <= ROW_LIMIT or line.endswith(b"\n"):
+                yield row, line
+            else:
+                while line and not line.endswith(b"\n"):
+                    line = stream.readline(ROW_LIMIT)
+                yield row, Reject("too_big", f"a row of more than {ROW_LIMIT:,} bytes")
+            row += 1
+    except Exception as error:
+        if (reject := damaged(error)) is None:
+            raise
+        yield row, reject

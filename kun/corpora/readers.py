@@ -1,0 +1,166 @@
+"""One reader per format, from a file to its rows: `READERS["wudao"](found, "content")`."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import IO
+
+from kun.corpora import arrays
+from kun.corpora.files import ROW_LIMIT, Found, damaged, lines, open_file
+from kun.corpora.rows import Piece, Row, text_field, unusable
+from kun.records import Origin, Reject
+from kun.text import preview
+
+Reader = Callable[[Found, str], Iterator[Row]]
+
+
+def read_array(found: Found, field: str) -> Iterator[Row]:
+    """One JSON array of objects (WuDao)."""
+    with open_file(found.path) as stream:
+        yield from _objects(arrays.elements(stream), found.name, field)
+
+
+def read_lines(found: Found, field: str) -> Iterator[Row]:
+    """One JSON object per line (SkyPile, WanJuan); blank lines are counted, and give nothing."""
+    with open_file(found.path) as stream:
+        yield from _objects(_filled(stream), found.name, field)
+
+
+def read_lines_or_tar(found: Found, field: str) -> Iterator[Row]:
+    """JSON lines, or an archive of such files (WanJuan), read as a stream: nothing is ever extracted.
+
+    Rows of an archive have the origin `archive.tar.gz/member`. Links, devices and members whose path leaves the
+    archive are rejected; other files than `.jsonl` are passed over.
+    """
+    if not found.path.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.zst")):
+        yield from read_lines(found, field)
+        return
+    member_name, here = found.name, 0
+    with open_file(found.path) as stream:
+        try:
+            with tarfile.open(fileobj=stream, mode="r|", errorlevel=1) as archive:
+                for member in archive:
+                    member_name, here = f"{found.name}/{preview(member.name, 1000)}", 0
+                    path = PurePosixPath(member.name)
+                    if member.isdir() or (member.isreg() and not _wanted(path)):
+                        continue
+                    if not member.isreg() or path.is_absolute() or ".." in path.parts:
+                        reject = Reject("unsafe_member", "a link, a device, or a path outside the archive")
+                        yield Row(Origin(member_name, 0), "", reject)
+                        continue
+                    data = archive.extractfile(member)
+                    assert data is not None  # it is a regular file
+                    for row in _objects(_filled(data), member_name, field):
+                        here = row.origin.row + 1
+                        yield row
+        except Exception as error:
+            if (reject_file := damaged(error)) is None:
+                raise
+            yield Row(Origin(member_name, here), "", reject_file)
+
+
+def _wanted(path: PurePosixPath) -> bool:
+    return path.suffix.lower() == ".jsonl" and not path.name.startswith(".")
+
+
+def read_text(found: Found, field: str) -> Iterator[Row]:
+    """Plain text: documents are separated by blank lines, their row is that of the first line.
+
+    A file without blank lines is one document.
+    """
+    with open_file(found.path) as stream:
+        for origin, block in _blocks(stream, found.name):
+            if isinstance(block, Reject):
+                yield Row(origin, "", block)
+                continue
+            try:
+                yield Row(origin, block.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                detail = f"invalid byte 0x{block[error.start]:02x} at byte {error.start} of the document"
+                yield unusable(origin, block, Reject("not_utf8", detail))
+
+
+def _blocks(stream: IO[bytes], name: str) -> Iterator[tuple[Origin, bytes | Reject]]:
+    block: list[bytes] = []
+    first, size = 0, 0
+    too_big = Reject("too_big", f"a document of more than {ROW_LIMIT:,} bytes")
+    for row, line in lines(stream):
+        if isinstance(line, bytes) and line.strip():
+            if not block:
+                first, size = row, 0
+            size += len(line)
+            block.append(line if size <= ROW_LIMIT else b"")
+            continue
+        if block:
+            yield Origin(name, first), b"".join(block) if size <= ROW_LIMIT else too_big
+            block = []
+        if isinstance(line, Reject):
+            yield Origin(name, row), line
+    if block:
+        yield Origin(name, first), b"".join(block) if size <= ROW_LIMIT else too_big
+
+
+def read_parquet(found: Found, field: str) -> Iterator[Row]:
+    """A column of a Parquet file, a batch at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    try:
+        with pq.ParquetFile(found.path) as file:
+            schema = file.schema_arrow
+            if field not in schema.names:
+                detail = preview(f"no column {field!r}; columns: {', '.join(schema.names) or 'none'}")
+                yield Row(Origin(found.name, 0), "", Reject("no_field", detail))
+                return
+            kind = schema.field(field).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+                yield Row(Origin(found.name, 0), "", Reject("not_text", f"the column {field!r} holds {kind}"))
+                return
+            for batch in file.iter_batches(batch_size=1024, columns=[field]):
+                column = batch.column(0)
+                column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+                # As bytes: one text that is not UTF-8 would end the batch.
+                for value in column.cast(pa.large_binary()).to_pylist():
+                    yield _cell(Origin(found.name, row), value, field)
+                    row += 1
+    except (pa.ArrowException, OSError) as error:
+        yield Row(Origin(found.name, row), "", Reject("damaged", preview(f"no whole Parquet file: {error}")))
+
+
+def _cell(origin: Origin, value: bytes | None, field: str) -> Row:
+    if value is None:
+        return Row(origin, "", Reject("not_text", f"the column {field!r} holds null"))
+    try:
+        return Row(origin, value.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        detail = f"invalid byte 0x{value[error.start]:02x} at byte {error.start} of the row"
+        return unusable(origin, value, Reject("not_utf8", detail))
+
+
+def _filled(stream: IO[bytes]) -> Iterator[Piece]:
+    return ((row, line) for row, line in lines(stream) if isinstance(line, Reject) or line.strip())
+
+
+def _objects(pieces: Iterable[Piece], name: str, field: str) -> Iterator[Row]:
+    text_of = text_field(field)
+    for number, data in pieces:
+        origin = Origin(name, number)
+        if isinstance(data, Reject):
+            yield Row(origin, "", data)
+            continue
+        text = text_of(data)
+        yield Row(origin, text) if isinstance(text, str) else unusable(origin, data, text)
+
+
+READERS: dict[str, tuple[Reader, str]] = {  # with the field of the text, where the configuration does not say it
+    "wudao": (read_array, "content"),
+    "wanjuan": (read_lines_or_tar, "content"),
+    "skypile": (read_lines, "text"),
+    "jsonl": (read_lines, "text"),
+    "text": (read_text, ""),
+    "parquet": (read_parquet, "text"),
+}

@@ -1,0 +1,4 @@
+"""What is worth a model's time: rules about one text, each a small pure function that answers None or a Reject.
+
+`stages/stage2_filter.py` puts them in order.
+"""

@@ -1,0 +1,56 @@
+"""Thresholds that are percentiles: `thresholds(config.filter, ppls)` turns `p90` into a number.
+
+The perplexities are those of a sample of the subset, `sample(documents, n)`, that the cheaper rules keep.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from kun.config import Filter, Threshold
+from kun.records import Document
+
+
+class Limits(NamedTuple):
+    """Perplexities outside [low, high] are rejected; None: no limit."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+NO_LIMITS = Limits()
+
+
+def sample(documents: Iterable[Document], size: int) -> list[Document]:
+    """The documents with the smallest ids. Ids are hashes: a fair sample, the same in whatever order they come.
+
+    Memory: `size` documents.
+    """
+    return heapq.nsmallest(size, documents, key=lambda document: document.id)
+
+
+def thresholds(settings: Filter, ppls: Sequence[float]) -> Limits:
+    """The limits in numbers. Without any perplexity measured, percentiles are no limits."""
+    ordered = sorted(ppls)
+    return Limits(_number(settings.ppl_min, ordered), _number(settings.ppl_max, ordered))
+
+
+def needs_sample(settings: Filter) -> bool:
+    """Whether a limit is a percentile."""
+    return isinstance(settings.ppl_min, str) or isinstance(settings.ppl_max, str)
+
+
+def _number(threshold: Threshold | None, ordered: Sequence[float]) -> float | None:
+    if not isinstance(threshold, str):
+        return threshold
+    return percentile(ordered, float(threshold.removeprefix("p"))) if ordered else None
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Percentile of sorted numbers, interpolated linearly, as numpy does."""
+    position = (len(ordered) - 1) * percent / 100
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
