@@ -22,6 +22,7 @@ LABELS = (
 QUOTES = {"“": "”", "「": "」", "『": "』", '"': '"', "'": "'", "‘": "’", "《": "》", "【": "】", "*": "*", "`": "`"}
 EDGE_QUOTES = {opening: closing for opening, closing in QUOTES.items() if opening not in "《【"}
 ONE_CHARACTER = re.compile(r"([^\W\d_])\1{15,}")  # 16 times the same letter is no language
+NUMBERING = re.compile(r"\A[\s-]*\d+\.")
 SENTENCE_END = re.compile(r"[。！？!?；;\n]+|\.(?=\s|$)")
 
 
@@ -80,10 +81,10 @@ def unusable(text: str) -> tuple[str, str] | None:
 
 
 def echo(reply: str, prompt: str) -> str | None:
-    """A line of the prompt's own words (10 letters or more, of no field) that the reply repeats."""
+    """A sentence of the prompt's own words (10 letters or more, without a field) that the reply repeats."""
     bare = folded(reply)
-    lines = (folded(line) for line in prompt.splitlines() if "{" not in line)
-    return next((line for line in lines if len(line) >= 10 and line in bare), None)
+    sentences = (NUMBERING.sub("", part) for part in SENTENCE_END.split(prompt) if "{" not in part)
+    return next((own for own in map(folded, sentences) if len(own) >= 10 and own in bare), None)
 
 
 def opening_repeats(text: str, limit: int) -> str | None:

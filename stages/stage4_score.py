@@ -68,6 +68,8 @@ class Scoring:
         """The share of the good verdict, in [0, 1]; 1 or 0 for a drawn verdict."""
         if isinstance(answer, Chosen):
             good, bad = answer.logprobs
+            if max(good, bad) == -math.inf:
+                return Reject("no_verdict", "both verdicts have probability 0")
             return 1 / (1 + math.exp(min(bad - good, 700.0)))
         reply = self.chat.decode(answer.tokens)
         is_good = verdict(reply, self.prompt.good, self.prompt.bad)
@@ -94,7 +96,7 @@ def _verdict_tokens(chat: Chat, prompt: JudgePrompt) -> tuple[list[int], tuple[t
 
 
 def stages(config: Config, digests: Digests, primary_chat: Step, labelled: Sequence[Step]) -> list[Stage]:
-    """The verdicts of the primary chat that stage 1 made (on the calibration file too, if it decides); the selection."""
+    """The verdicts of the primary chat of stage 1 (on the calibration file too, if that decides); the selection."""
     settings = config.score
     prompt = load_prompts(config.prompts).score
     asked: dict[str, Any] = {"score.method": settings.method, "prompts.score": prompt.digest}
@@ -150,7 +152,7 @@ def stages(config: Config, digests: Digests, primary_chat: Step, labelled: Seque
 
 
 def _calibrate(scoring: Scoring, engine: Engine, path: Path, folder: Path, progress: Progress) -> Mapping[str, Any]:
-    """Score the judged instructions into `folder`/scores.json: [score, is good]; those without a verdict are counted."""
+    """Score the judged instructions into `folder`/scores.json: [score, is good]; those without one are counted."""
     judged = read_calibration(path)
     asked = [scoring.judge(instruction, None, f"calibration-{row}") for row, (instruction, _) in enumerate(judged)]
     requests = [item for item in asked if isinstance(item, Request)]
