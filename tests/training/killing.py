@@ -1,4 +1,4 @@
-"""Train in processes that are killed: `killing.killed_trainings(config, folder, rng, kills=5)`, run as a script below.
+"""Train in processes that are killed: `killed_trainings(config, folder, rng, kills=5)`, or as a script.
 
     python -m tests.training.killing CONFIG.json REFERENCE_FOLDER KILLED_FOLDER SEED KILLS
 

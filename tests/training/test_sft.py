@@ -114,8 +114,9 @@ def test_a_killed_training_ends_in_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(config.model_dump_json())
     command = [sys.executable, "-m", "tests.training.killing", tmp_path / "config.json"]
     command += [tmp_path / "whole", tmp_path / "killed", "3", "6"]
+    one_thread = {**environment(), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        list(map(str, command)), cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=300
+        list(map(str, command)), cwd=REPOSITORY, env=one_thread, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert len(ast.literal_eval(done.stdout.strip().splitlines()[-1])) == 6
