@@ -65,7 +65,7 @@ def _histogram(axes: Any, values: dict[str, list[float]], title: str, log: bool)
 
 
 def _values(folder: Path, kind: type[Raw], field: str) -> Iterator[Any]:
-    markers = sorted(folder.glob("part-*.done.json"))
-    for path in markers[:: max(1, len(markers) // MOST_SHARDS)]:
-        for record in shards.read(folder, int(path.name[5:].split(".")[0]), kind):
+    finished = shards.finished(folder)
+    for index in finished[:: max(1, len(finished) // MOST_SHARDS)]:
+        for record in shards.read(folder, index, kind):
             yield getattr(record, field)

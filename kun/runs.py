@@ -99,17 +99,8 @@ class RunFolder:
     def progress(self, step: Step) -> Whole:
         """What is done of a step so far, from the markers of its shards."""
         folder = self.folder(step)
-        return summarise(
-            [
-                marker
-                for path in sorted(folder.glob("part-*.done.json"))
-                if (marker := _marker(folder, path)) is not None
-            ]
-        )
-
-
-def _marker(folder: Path, path: Path) -> shards.Done | None:
-    return shards.marker(folder, int(path.name.removeprefix("part-").removesuffix(".done.json")))
+        markers = [shards.marker(folder, index) for index in shards.finished(folder)]
+        return summarise([marker for marker in markers if marker is not None])
 
 
 def summarise(markers: list[shards.Done], source: str = "") -> Whole:

@@ -60,10 +60,11 @@ def render(found: dict[str, Any]) -> str:
 
 def _shard_of(folder: Path, record_id: str) -> int | None:
     needle = b'"id":' + msgspec.json.encode(record_id)
-    for path in sorted(folder.glob("part-*.jsonl")):
-        with path.open("rb") as file:
-            if any(needle in line for line in file):
-                return int(path.name.split(".")[0].removeprefix("part-"))
+    for index in shards.finished(folder):
+        for kind in ("", "rejects"):
+            with shards.part(folder, index, kind).open("rb") as file:
+                if any(needle in line for line in file):
+                    return index
     return None
 
 

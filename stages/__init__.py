@@ -14,6 +14,6 @@ def pipeline(config: Config, digests: Digests) -> list[Stage]:
     label_model, primary_chat = train.steps
     *prepare, filtered = stage2_filter.stages(config, digests)
     labelled = stage3_label.stage(config, digests, label_model, filtered.steps)
-    verdicts, scored = stage4_score.stages(config, digests, primary_chat, labelled.steps)
+    *judging, scored = stage4_score.stages(config, digests, primary_chat, labelled.steps)
     polished = stage5_polish.stage(config, digests, primary_chat, scored.steps)
-    return [train, *prepare, filtered, labelled, verdicts, scored, polished]
+    return [train, *prepare, filtered, labelled, *judging, scored, polished]

@@ -7,16 +7,26 @@ normalisation and exact duplicates come before, at ingest (kun.corpora).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from kun.config import Config, Filter
+import msgspec
+
+from kun import corpora
+from kun.config import Config, Corpus, Filter, LanguageModel
+from kun.corpora.files import find
+from kun.corpora.ingest import documents, splitter
 from kun.errors import InputError
-from kun.filters import length, lm, percentiles, repetition
+from kun.filters import length, lm, lmplz, percentiles, repetition
 from kun.filters.percentiles import NO_LIMITS, Limits
-from kun.records import Document, Filtered, Reject, extend
-from kun.tokenizer import local_folder
+from kun.records import Document, Filtered, Raw, Reject, extend
+from kun.steps import Build, Folders, Ingest, Map, Stage, Step, flat
+from kun.store import atomic
+from kun.store.digests import Digests, of_value
+from kun.store.shards import read_all
+from kun.tokenizer import FILES, local_folder
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,6 @@ def measure(config: Config, documents: Iterable[Document], model: Path) -> tuple
 
 def piece_splitter(config: Config) -> Callable[[str], list[str]] | None:
     """How ingest cuts over-long texts, where the settings ask for it."""
-    from kun.corpora.ingest import splitter
-
     if config.ingest.overlong == "drop":
         return None
     return splitter(length.token_counter(_base(config), config.trust_remote_code), config.filter.max_tokens)
@@ -80,3 +88,72 @@ def _base(config: Config) -> Path:
     if config.base_model is None:
         raise InputError("base_model: not set; its tokenizer says how long a text is")
     return local_folder(config.base_model)
+
+
+def stages(config: Config, digests: Digests) -> list[Stage]:
+    """Reading, the language model where one is configured, and the filter; a step per corpus."""
+    ingest = Stage("stage2", "stage2_ingest", _ingest(config), tuple(_ingest_steps(config, digests)))
+    if config.filter.lm.model is None and config.filter.lm.estimate_from is None:
+        return [ingest, _filter(config, digests, ingest.steps, None)]
+    model = Step("stage2_lm", "kenlm", lambda: _lm_decides(config, digests))
+    build = Build(lambda step, folder, folders, progress: lmplz.make(config.filter.lm, folder, progress).made)
+    lm_stage = Stage("stage2", "stage2_lm", build, (model,))
+    return [ingest, lm_stage, _filter(config, digests, ingest.steps, model)]
+
+
+def _ingest(config: Config) -> Ingest:
+    def items(step: Step) -> Iterator[tuple[Raw, Document | Reject]]:
+        rows = corpora.read(step.part, config.corpora[step.part])
+        return documents(step.part, rows, duplicates=config.ingest.duplicates, split=piece_splitter(config))
+
+    return Ingest(items, config.ingest.shard_rows)
+
+
+def _ingest_steps(config: Config, digests: Digests) -> Iterator[Step]:
+    for name, corpus in config.corpora.items():
+
+        def decides(name: str = name, corpus: Corpus = corpus) -> dict[str, Any]:
+            setting = f"corpora.{name}.paths"
+            files = [[found.name, digests.path(found.path, setting)] for found in find(name, corpus)]
+            settings: dict[str, Any] = {f"corpora.{name}.files": files, f"corpora.{name}.format": corpus.format}
+            settings |= {f"corpora.{name}.field": corpus.field, **flat("ingest", config.ingest)}
+            if config.ingest.overlong == "split":
+                settings |= {"filter.max_tokens": config.filter.max_tokens, **_tokenizer(config, digests)}
+            return settings
+
+        yield Step("stage2_ingest", name, decides)
+
+
+def _lm_decides(config: Config, digests: Digests) -> dict[str, Any]:
+    settings = flat("filter.lm", config.filter.lm)
+    for name in ("model", "sentencepiece", "estimate_from"):
+        if path := settings[f"filter.lm.{name}"]:
+            settings[f"filter.lm.{name}"] = digests.path(path, f"filter.lm.{name}")
+    return settings
+
+
+def _tokenizer(config: Config, digests: Digests) -> dict[str, str]:
+    folder = _base(config)
+    files = {name: digests.path(folder / name, "base_model") for name in FILES if (folder / name).exists()}
+    return {"tokenizer of base_model": of_value(files)}
+
+
+def _filter(config: Config, digests: Digests, ingested: tuple[Step, ...], model: Step | None) -> Stage:
+    own = config.filter.model_copy(update={"lm": LanguageModel()})  # the model is a step of its own
+
+    def open_rules(step: Step, folders: Folders) -> Rules:
+        artefact = None if model is None else folders(model)
+        limits = NO_LIMITS
+        if artefact is not None:
+            source = read_all(folders(step.needs[0]), Document)
+            limits, rest_on = measure(config, source, artefact)
+            record = {"ppl_min": limits.low, "ppl_max": limits.high, "documents": rest_on}
+            atomic.write(folders(step) / "thresholds.json", msgspec.json.encode(record))
+        return open_filter(config, artefact, limits)
+
+    def decides() -> dict[str, Any]:
+        return {**flat("filter", own), **_tokenizer(config, digests)}
+
+    needs = () if model is None else (model,)
+    steps = tuple(Step("stage2_filter", step.part, decides, (step, *needs)) for step in ingested)
+    return Stage("stage2", "stage2_filter", Map(Document, Filtered, open_rules), steps)

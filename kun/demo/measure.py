@@ -88,11 +88,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def _records(run: RunFolder, config: Config, stage: str, kind: type[R]) -> Iterator[R]:
     for subset in config.corpora:
-        markers = sorted((run.path / stage / subset).glob("part-*.done.json"))
-        if not markers:
-            raise InputError(f"{run.path / stage / subset}: has no rows yet; run `kun run {stage.split('_')[0]}` first")
-        for path in markers:
-            yield from shards.read(path.parent, int(path.name[5:].split(".")[0]), kind)
+        folder = run.path / stage / subset
+        if not folder.exists():
+            raise InputError(f"{folder}: has no rows yet; run `kun run {stage.split('_')[0]}` first")
+        yield from shards.read_all(folder, kind)
 
 
 def _place(record: Raw) -> tuple[str, str, int]:

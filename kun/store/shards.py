@@ -112,9 +112,20 @@ def marker(folder: Path, index: int) -> Done | None:
         raise InputError(f"{path}: the marker is damaged ({error}); delete it and run the stage again") from None
 
 
+def finished(folder: Path) -> list[int]:
+    """The shards of a folder that have their marker, in order."""
+    return sorted(int(path.name[len("part-") : -len(".done.json")]) for path in folder.glob("part-*.done.json"))
+
+
 def read(folder: Path, index: int, kind: type[R]) -> list[R]:
     """The kept records of a shard."""
     return list(_decode(part(folder, index), kind))
+
+
+def read_all(folder: Path, kind: type[R]) -> Iterator[R]:
+    """The kept records of every finished shard of a step, in order."""
+    for index in finished(folder):
+        yield from read(folder, index, kind)
 
 
 def rejects(folder: Path, index: int) -> Iterator[RejectedRow]:
