@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kun.errors import InputError
-from kun.tokenizer import ROLES, TokenizerFiles, local_folder, read_tokenizer, text_tokenizer
+from kun.tokenizer import ROLES, TokenizerFiles, local_folder, puts_blanks, read_tokenizer, text_tokenizer
 
 Role = Literal["system", "user", "assistant"]
 
@@ -109,11 +109,11 @@ class Chat:
 
     @cached_property
     def _sections(self) -> Any:
-        return text_tokenizer(self.files.raw, sections=True)
+        return text_tokenizer(self.files.raw, sections=True) if puts_blanks(self.files.raw) else self._inner
 
     @cached_property
     def _forbidden(self) -> frozenset[int]:
-        tokens = {token["id"] for token in self.files.added()} | {self.end_id, self.pad_id}
+        tokens = set(self.files.added()) | {self.end_id, self.pad_id}
         unknown = self.files.special("unk_token")  # stands for characters outside the vocabulary: text, not control
         return frozenset(tokens - {self.files.id(unknown) if unknown else -1})
 
@@ -167,7 +167,7 @@ def _end(files: TokenizerFiles) -> tuple[int | None, str]:
 def _with_padding(files: TokenizerFiles, end_id: int) -> tuple[TokenizerFiles, str]:
     """A padding token that is not the end token, or a model would never learn to stop: the given one, or another."""
     given, unknown, eos = (files.special(role) for role in ("pad_token", "unk_token", "eos_token"))
-    names = [token["content"] for token in files.added()]
+    names = [token.content for token in files.added().values()]
     spare = [name for name in names if re.search(r"reserved|unused|extra_", name)]
     candidates = [given, *(name for name in names if "pad" in name.lower()), unknown, *spare, eos]
     token = next((name for name in candidates if name and files.id(name) != end_id), None)
@@ -222,16 +222,12 @@ def _render(files: TokenizerFiles, messages: list[dict[str, str]], reply: bool) 
 
 def _split(files: TokenizerFiles, text: str) -> list[int | str]:
     """Rendered text as ids of control tokens and strings in between."""
-    tokens = sorted(files.added(), key=lambda token: -len(token["content"]))
+    tokens = sorted(files.added().values(), key=lambda token: -len(token.content))
     if not tokens:
         return [text]
     blank = r"\s*"  # some tokens take the white space beside them along
     forms = (
-        (blank if token["lstrip"] else "")
-        + "("
-        + re.escape(token["content"])
-        + ")"
-        + (blank if token["rstrip"] else "")
+        (blank if token.lstrip else "") + "(" + re.escape(token.content) + ")" + (blank if token.rstrip else "")
         for token in tokens
     )
     parts: list[int | str] = []

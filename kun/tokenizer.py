@@ -20,6 +20,7 @@ from kun.errors import InputError
 
 ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "tokenizer.model")
+FLAGS = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,12 @@ class TokenizerFiles:
         content = value.get("content") if isinstance(value, dict) else value
         return content if isinstance(content, str) and self.raw.token_to_id(content) is not None else None
 
-    def added(self) -> list[dict[str, Any]]:
-        """The added tokens of `tokenizer.json` that are not mere white space: control tokens and the like."""
-        tokens = json.loads(self.raw.to_str())["added_tokens"]
-        return [token for token in tokens if token["content"].replace("▁", " ").strip()]
+    def added(self) -> dict[int, AddedToken]:
+        """The added tokens that are not mere white space, by id: control tokens and the like."""
+        return {number: token for number, token in self._decoder().items() if not is_blank(token.content)}
+
+    def _decoder(self) -> dict[int, AddedToken]:
+        return dict(self.raw.get_added_tokens_decoder())
 
     def with_control_tokens(self, contents: Iterable[str]) -> TokenizerFiles:
         """The files with these as special tokens; one that the vocabulary has keeps its id."""
@@ -68,10 +71,9 @@ class TokenizerFiles:
                 if (self.folder / name).is_file():
                     shutil.copyfile(self.folder / name, folder / name)
             return
-        known = json.loads(self.raw.to_str())["added_tokens"]
         config = {key: value for key, value in self.config.items() if key not in ("chat_template", "auto_map")}
         config["added_tokens_decoder"] = {
-            str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in known
+            str(number): {flag: getattr(token, flag) for flag in FLAGS} for number, token in self._decoder().items()
         }
         self.raw.save(str(folder / "tokenizer.json"))
         text = json.dumps(config, ensure_ascii=False, indent=2)
@@ -143,6 +145,17 @@ def _template(folder: Path, config: dict[str, Any]) -> str | None:
     return template if isinstance(template, str) and template.strip() else None
 
 
+def is_blank(token: str) -> bool:
+    """Whether an added token is mere white space, which is text like any other."""
+    return not token.replace("▁", " ").strip()
+
+
+def puts_blanks(raw: Tokenizer) -> bool:
+    """Whether the tokenizer puts a blank before a section that is not the first: then `sections` makes a difference."""
+    states = [json.loads(part.__getstate__()) for part in (raw.normalizer, raw.pre_tokenizer) if part is not None]
+    return any(_without_prefix(state) != state for state in states)
+
+
 def text_tokenizer(raw: Tokenizer, sections: bool) -> Tokenizer:
     """A copy of `raw` for which all text is text: no added token but white space is ever matched.
 
@@ -151,7 +164,7 @@ def text_tokenizer(raw: Tokenizer, sections: bool) -> Tokenizer:
     """
     spec = json.loads(raw.to_str())
     for token in spec["added_tokens"]:
-        token["special"] = bool(token["content"].replace("▁", " ").strip())
+        token["special"] = not is_blank(token["content"])
     spec["pre_tokenizer"] = _without_prefix(spec["pre_tokenizer"], keep=("always",) if sections else ())
     if not sections:
         spec["normalizer"] = _without_prefix(spec["normalizer"])

@@ -82,7 +82,9 @@ def sft_config(config: Config, job: str, work: Path) -> Any:
         "seed": config.seed,
     }
     defaults = {"dataloader_pin_memory": not on_cpu, "gradient_checkpointing": False}
-    return _build(SFTConfig, given, **{**defaults, **values, **fixed})
+    arguments = _build(SFTConfig, given, **{**defaults, **values, **fixed})
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process, one GPU: TRL refuses DataParallel
+    return arguments
 
 
 def _checked(kind: type, mappings: Mapping[str, Mapping[str, Any]], own: set[str]) -> dict[str, Any]:

@@ -108,6 +108,9 @@ def _trainer(
     from kun.training.options import lora_config
 
     model = load_base(str(config.base_model), chat, choose_dtype(), config.trust_remote_code)
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if window and (longest := max(len(_row(example)["input_ids"]) for example in (*training, *held_out))) > window:
+        raise ConfigError(f"train.max_length: an example has {longest} tokens, and the base model reads {window}")
     lora = lora_config(config, embedding_names(model), chat.new_ids)
     set_seed(config.seed)
     try:
@@ -117,28 +120,26 @@ def _trainer(
     head = model.get_output_embeddings()
     if not hasattr(head, "bias"):  # PEFT's wrapper of a head with trained rows lacks it, and TRL's loss asks for it
         object.__setattr__(head, "bias", head.original_module.bias)
-    special = {role: chat.files.raw.id_to_token(number) for role, number in _roles(chat).items()}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=chat.files.raw,
+        eos_token=chat.files.raw.id_to_token(chat.end_id),
+        pad_token=chat.files.raw.id_to_token(chat.pad_id),
+    )
     trainer = SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list([_row(example) for example in training]),
         eval_dataset=Dataset.from_list([_row(example) for example in held_out]) if held_out else None,
-        processing_class=PreTrainedTokenizerFast(tokenizer_object=chat.files.raw, **special),
+        processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def _roles(chat: Chat) -> dict[str, int]:
-    return {"eos_token": chat.end_id, "pad_token": chat.pad_id}
 
 
 def _save_model(trainer: Any, config: Config, folder: Path) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if config.train.save == "merged":
         model = model.merge_and_unload()
-        if hasattr(type(model), "forward"):
-            model.__dict__.pop("forward", None)  # TRL's fused head
         model.save_pretrained(folder)
         return
     model.peft_config["default"].base_model_name_or_path = config.base_model
