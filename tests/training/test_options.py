@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from kun.config import Config, Train
+from kun.config_files import load
 from kun.errors import ConfigError
 from kun.training.options import lora_config, sft_config
+from tests.runs import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,11 @@ def test_settings_reach_the_libraries(tmp_path: Path) -> None:
 def test_embeddings_that_are_trained_whole_need_no_rows() -> None:
     config = Config(train=Train(lora={"modules_to_save": ["embed_tokens", "lm_head"]}))
     assert lora_config(config, ["model.embed_tokens", "lm_head"], (7,)).trainable_token_indices is None
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_libraries_take_the_shipped_settings(path: Path, tmp_path: Path) -> None:
+    config = load(path)
+    for job in ("label", "chat"):
+        assert sft_config(config, job, tmp_path).num_train_epochs > 0
+    assert lora_config(config, ["embed_tokens"], ()).r > 0

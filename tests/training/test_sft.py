@@ -15,7 +15,7 @@ from kun.chat import Chat, Message, load_chat
 from kun.errors import ConfigError, InputError
 from tests.runs import REPOSITORY, environment
 from tests.tiny_models import SHAPES, llama, yi
-from tests.training.settings import small_config, write_lines
+from tests.training.settings import pairs, small_config, write_lines
 
 pytestmark = pytest.mark.slow
 
@@ -161,6 +161,18 @@ def test_modules_that_the_model_lacks_are_an_error(tmp_path: Path) -> None:
 
     config = small_config(tmp_path, llama(tmp_path / "base"), train={"lora": {"target_modules": ["query"]}})
     with pytest.raises(ConfigError, match=r"train\.lora: .*query"):
+        train_model(config, "label", tmp_path / "label", lambda done, total: None)
+
+
+def test_examples_over_the_models_window_are_an_error(tmp_path: Path) -> None:
+    from stages.stage1_train import train_model
+
+    config = small_config(tmp_path, llama(tmp_path / "base"), train={"max_length": 4000})
+    rows = [*pairs(3), {"instruction": "长", "output": "长文。" * 100}]
+    write_lines(tmp_path / "pairs.jsonl", rows)
+    with pytest.raises(
+        ConfigError, match=r"train\.max_length: an example has \d+ tokens, and the base model reads 512"
+    ):
         train_model(config, "label", tmp_path / "label", lambda done, total: None)
 
 
