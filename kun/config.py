@@ -127,11 +127,11 @@ class Filter(Section):
     min_chars: int = Field(20, ge=0, description="shorter texts are dropped")
     max_tokens: int = Field(512, gt=0, description="longer texts, in tokens of the base tokenizer, are dropped")
     lm: LanguageModel = Field(LanguageModel(), description="language model")
-    ppl_min: Threshold | None = Field("p1", description="lowest perplexity kept (boilerplate is below): number or pN")
-    ppl_max: Threshold | None = Field("p60", description="highest perplexity kept: number, or percentile of a sample")
+    ppl_min: Threshold | None = Field("p0.5", description="lowest perplexity kept (boilerplate is below): number or pN")
+    ppl_max: Threshold | None = Field("p90", description="highest perplexity kept: number, or percentile of a sample")
     sample: int = Field(20000, gt=0, description="documents per subset that percentiles are measured on")
     repetition: float | None = Field(
-        0.5, gt=0, le=1, description="largest share of a text that repeats itself; null: off"
+        0.5, gt=0, le=1, description="a text of which this share repeats itself is dropped; null: off"
     )
 
     @model_validator(mode="after")

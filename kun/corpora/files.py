@@ -145,6 +145,9 @@ class _Zstd(io.RawIOBase):
         super().close()
 
 
+BROKEN = ("truncated", "damaged")
+
+
 def damaged(error: Exception) -> Reject | None:
     """The reject for an error that says that a file's content is at fault; None for any other error."""
     text = str(error).lower()

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from kun.corpora import arrays
-from kun.corpora.files import ROW_LIMIT, Found, damaged, lines, open_file
+from kun.corpora.files import BROKEN, ROW_LIMIT, Found, damaged, lines, open_file
 from kun.corpora.rows import Piece, Row, text_field, unusable
 from kun.records import Origin, Reject
 from kun.text import preview
@@ -55,6 +55,8 @@ def read_lines_or_tar(found: Found, field: str) -> Iterator[Row]:
                     for row in _objects(_filled(data), member_name, field):
                         here = row.origin.row + 1
                         yield row
+                        if row.reject is not None and row.reject.reason in BROKEN:
+                            return  # the archive, not the member, is at fault
         except Exception as error:
             if (reject_file := damaged(error)) is None:
                 raise
