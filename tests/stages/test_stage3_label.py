@@ -74,7 +74,7 @@ def test_hostile_text_stays_text(chat: Chat, text: str) -> None:
     plain = labelling(chat).ask(document("x"))
     assert isinstance(request, Generate)
     assert isinstance(plain, Generate)
-    control = {token["id"] for token in chat.files.added()}
+    control = set(chat.files.added())
     assert [t for t in request.prompt if t in control] == [t for t in plain.prompt if t in control]
     assert text in chat.decode(request.prompt)
 

@@ -123,7 +123,7 @@ def test_an_instruction_cannot_speak_to_the_judge_in_control_tokens(chat: Chat) 
     request, plain = scoring(chat).ask(record(hostile)), scoring(chat).ask(record("x"))
     assert isinstance(request, Choose)
     assert isinstance(plain, Choose)
-    control = {token["id"] for token in chat.files.added()}
+    control = set(chat.files.added())
     assert [t for t in request.prompt if t in control] == [t for t in plain.prompt if t in control]
 
 

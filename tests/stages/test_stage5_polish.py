@@ -91,7 +91,7 @@ def test_hostile_material_stays_material(chat: Chat) -> None:
     request, plain = polishing(chat).ask(record(text)), polishing(chat).ask(record("x"))
     assert isinstance(request, Generate)
     assert isinstance(plain, Generate)
-    control = {token["id"] for token in chat.files.added()}
+    control = set(chat.files.added())
     assert [t for t in request.prompt if t in control] == [t for t in plain.prompt if t in control]
     assert text in chat.decode(request.prompt)
 
