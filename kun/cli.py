@@ -23,6 +23,7 @@ from kun.config import Config
 from kun.config_files import dump, load
 from kun.errors import InputError, KunError
 from kun.final import assemble
+from kun.report import draw
 from kun.runner import run_stage
 from kun.runs import RunFolder
 from kun.steps import Stage
@@ -169,6 +170,7 @@ def _finish(run: RunFolder, stages: list[Stage], config: Config) -> None:
     if assemble(run, polished, config, status.survey(stages, run)):
         for path in sorted((run.path / "final").glob("*.jsonl")):
             print(f"wrote {path}")
+        draw(run, status.survey(stages, run))
 
 
 def _status(arguments: argparse.Namespace, _: list[str]) -> int:

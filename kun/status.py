@@ -86,6 +86,7 @@ def as_json(states: list[State], run: RunFolder) -> dict[str, Any]:
 def render(states: list[State], run: RunFolder) -> str:
     """The funnel as text for a terminal."""
     lines = [f"{run.path}", f"{'step':<27}{'state':<10}{'in':>11}{'kept':>11}{'rejected':>10}{'failed':>8}"]
+    told: set[str] = set()  # one missing file blocks many steps; it is named once
     for state in states:
         counts = state.counts
         name = f"{state.stage}/{state.part}"
@@ -99,7 +100,8 @@ def render(states: list[State], run: RunFolder) -> str:
                 lines.append(
                     "    " + ", ".join(f"{reason} {count:,}" for reason, count in _most_first(counts.rejected))
                 )
-        lines += [f"    why: {reason}" for reason in state.why]
+        lines += [f"    why: {reason}" for reason in state.why if reason not in told]
+        told |= set(state.why)
     return "\n".join(lines)
 
 

@@ -29,12 +29,19 @@ def small_world(folder: Path, *, seed: int = 11, documents: int = 20) -> Path:
     """A demo world of a few documents and a configuration that trains for a few steps; gives the configuration."""
     from kun.demo.world import write_world
 
-    write_world(folder / "world", seed, documents=documents, seeds=60)
-    config = folder / "world" / "config.yaml"
+    world = folder / "world"
+    write_world(world, seed, documents=documents, seeds=60)
     small = folder / "small.yaml"
     small.write_text(
-        f"extends: {config}\n"
+        f"extends: {REPOSITORY}/configs/demo.yaml\n"
         "run: run\n"
+        f"base_model: {REPOSITORY}/kun/demo/base\n"
+        f"seeds: {{pairs: {world}/seeds.jsonl, judge: {world}/judge.jsonl, polish: {world}/polish.jsonl}}\n"
+        "corpora:\n"
+        f"  wudao: {{paths: [{world}/corpora/wudao]}}\n"
+        f"  wanjuan: {{paths: [{world}/corpora/wanjuan]}}\n"
+        f"  skypile: {{paths: [{world}/corpora/skypile]}}\n"
+        f"filter: {{lm: {{estimate_from: {world}/clean.jsonl}}}}\n"
         "ingest: {shard_rows: 16}\n"
         "train:\n"
         "  sft: {save_steps: 2, logging_steps: 1}\n"

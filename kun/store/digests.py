@@ -33,10 +33,10 @@ class Digests:
             self._known = msgspec.json.decode(cache.read_bytes(), type=dict[str, tuple[int, int, str]])
 
     def path(self, path: str | Path, setting: str) -> str:
-        """Digest of a file, or of all files of a folder with their names. InputError names `setting`."""
+        """Digest of a file, or of a folder: its files and their names, without cards. InputError names `setting`."""
         path = Path(path)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path))
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and not _beside_the_point(p.relative_to(path)))
             return of_value([[str(p.relative_to(path)), self.path(p, setting)] for p in inside])
         try:
             stat = path.stat()
@@ -59,5 +59,5 @@ class Digests:
             self._changed = False
 
 
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(root).parts)
+def _beside_the_point(path: Path) -> bool:
+    return path.suffix == ".md" or any(part.startswith(".") or part == "__pycache__" for part in path.parts)

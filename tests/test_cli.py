@@ -1,0 +1,133 @@
+"""What a user meets on the command line, in a process of its own; stage 2 needs no model, only a tokenizer."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kun.store.lock import hold
+from tests.runs import REPOSITORY, environment, kun
+
+TEXTS = ["今天的天气很好，我们一起去公园里散步，看看湖边的花。", "春天来了，院子里的桃树开满了花，蜜蜂忙着采蜜。"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in TEXTS]
+    (tmp_path / "corpus.jsonl").write_text("\n".join([*lines, "{not json", '{"other": 1}', lines[0]]), encoding="utf-8")
+    (tmp_path / "my.yaml").write_text(
+        f"run: runs/my\nbase_model: {REPOSITORY}/kun/demo/base\nprompts: demo\nworkers: 1\n"
+        "corpora: {web: {paths: [corpus.jsonl], format: jsonl}}\n"
+        "filter: {min_chars: 5}\n"
+    )
+    return tmp_path
+
+
+def test_help_teaches(tmp_path):
+    shown = kun(tmp_path, "--help").stdout
+    assert "stage1  train the label model" in shown and "trace" in shown
+    settings = kun(REPOSITORY, "run", "--help").stdout
+    assert "--score.threshold" in settings and "lowest score kept" in settings
+
+
+def test_bad_rows_are_named_rejects_and_a_finished_stage_says_so(folder):
+    done = kun(folder, "run", "stage2", "--config", "my.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "stage2_ingest/web: 5 in, 2 kept, 3 rejected (duplicate 1, no_field 1, not_json 1)" in done.stdout
+    rejects = (folder / "runs/my/stage2_ingest/web/part-00000.rejects.jsonl").read_text(encoding="utf-8")
+    assert '"file":"corpus.jsonl","row":2' in rejects and "{not json" in rejects
+    assert "next: kun run stage1 --config my.yaml" in done.stdout
+    again = kun(folder, "run", "stage2", "--config", "my.yaml")
+    assert again.stdout.count("nothing to do") == 2 and again.returncode == 0
+
+
+def test_a_finished_stage_does_not_import_torch(folder):
+    kun(folder, "run", "stage2", "--config", "my.yaml")
+    code = (
+        "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); from kun.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "run", "stage2", "--config", "my.yaml"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment())
+    assert "nothing to do" in done.stdout and done.stdout.endswith("False\n")
+
+
+def test_status_and_trace(folder):
+    kun(folder, "run", "stage2", "--config", "my.yaml")
+    report = json.loads(kun(folder, "status", "runs/my", "--json").stdout)
+    ingest = next(s for s in report["stages"] if s["stage"] == "stage2_ingest")
+    assert (ingest["subset"], ingest["in"], ingest["kept"]) == ("web", 5, 2)
+    kept = (folder / "runs/my/stage2_filter/web/part-00000.jsonl").read_text(encoding="utf-8").splitlines()
+    record = json.loads(kept[0])
+    assert {"id", "subset", "text", "origin", "ppl", "tokens"} == set(record)
+    life = json.loads(kun(folder, "trace", "runs/my", record["id"], "--json").stdout)["life"]
+    assert [(e["stage"], e["outcome"]) for e in life] == [("stage2_ingest", "kept"), ("stage2_filter", "kept")]
+
+
+def test_a_changed_setting_makes_new_output_beside_the_old_and_says_why(folder):
+    kun(folder, "run", "stage2", "--config", "my.yaml")
+    text = (folder / "my.yaml").read_text().replace("min_chars: 5", "min_chars: 25")
+    (folder / "my.yaml").write_text(text)
+    shown = kun(folder, "status", "--config", "my.yaml").stdout
+    assert "stale" in shown and "why: filter.min_chars changed" in shown
+    done = kun(folder, "run", "stage2", "--config", "my.yaml")
+    assert "stage2_ingest/web: nothing to do" in done.stdout and "too_short 1" in done.stdout
+    assert len(list((folder / "runs/my/store").glob("stage2_filter-web-*"))) == 2
+    back = kun(folder, "run", "stage2", "--config", "my.yaml", "--filter.min-chars", "5")
+    assert back.stdout.count("nothing to do") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "stage2", "--config", "gone.yaml"], "gone.yaml: cannot be read"),
+        (["run", "stage2", "--config", "my.yaml", "--subset", "weib"], "there is no corpus 'weib'; corpora: web"),
+        (["run", "stage2", "--config", "my.yaml", "--corpora.web.paths", "gone/"], "corpora.web.paths: gone/: no such"),
+        (["run", "stage2", "--config", "my.yaml", "--base-model", "."], "base_model: . is not a model folder"),
+        (["run", "stage1", "--config", "my.yaml"], "seeds.pairs: training needs it"),
+        (["run", "stage1", "--config", "my.yaml", "--seeds.pairs", "gone.jsonl"], "gone.jsonl: No such file"),
+        (["run", "stage3", "--config", "my.yaml", "--seeds.pairs", "corpus.jsonl"], "reads stage2_filter/web"),
+        (["run", "stage2", "--config", "my.yaml", "--run", "/proc/kun"], "/proc/kun"),
+        (["status", "nowhere"], "nowhere: is not a run"),
+        (["trace", "nowhere", "x"], "nowhere: is not a run"),
+        (["status", "--wrong"], "unknown arguments: --wrong"),
+    ],
+)
+def test_errors_are_one_clear_message_and_end_with_2(folder, arguments, message):
+    done = kun(folder, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_runs_at_once_are_refused_with_the_name_of_the_holder(folder):
+    kun(folder, "run", "stage2", "--config", "my.yaml")
+    with hold(folder / "runs/my/lock", "kun run stage2 --config my.yaml"):
+        done = kun(folder, "run", "stage2", "--config", "my.yaml")
+    assert done.returncode == 2
+    assert f"in use by 'kun run stage2 --config my.yaml' (process {os.getpid()} on" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_says_so_and_loses_nothing(folder):
+    """A file system of 300 kB takes the corpus in, and not a second time as filtered rows."""
+    long = "".join(chr(0x4E00 + n) for n in range(400))
+    lines = [json.dumps({"text": f"第{n}页。{long}"}, ensure_ascii=False) for n in range(150)]
+    (folder / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "runs").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder / "runs"]).returncode:
+        pytest.skip("mounting is not allowed here")
+    options = ["run", "stage2", "--config", "my.yaml", "--ingest.shard-rows", "10"]
+    try:
+        full = kun(folder, *options)
+        assert full.returncode == 2
+        assert "the disk is full" in full.stderr and "Traceback" not in full.stderr
+        subprocess.run(["mount", "-o", "remount,size=4m", folder / "runs"], check=True)
+        done = kun(folder, *options)
+        assert done.returncode == 0, done.stderr
+        assert "stage2_filter/web: 150 in" in done.stdout
+        assert not list((folder / "runs").rglob(".*.tmp"))
+    finally:
+        subprocess.run(["umount", folder / "runs"], check=True)

@@ -1,0 +1,98 @@
+"""All five stages on a small demo world with the embedded base model: every row accounted for, from file to file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+import pytest
+
+from tests.runs import kun, small_world
+
+pytestmark = pytest.mark.slow
+SUBSETS = ("wudao", "wanjuan", "skypile")
+CHAIN = ("stage2_ingest", "stage2_filter", "stage3_label", "stage4_verdicts", "stage4_score", "stage5_polish")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    done = kun(folder, "run", "all", "--config", small_world(folder))
+    assert done.returncode == 0, done.stderr
+    assert "complete: read run/final" in done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def funnel(folder: Path) -> list[dict]:
+    return json.loads(kun(folder, "status", "run", "--json").stdout)["stages"]
+
+
+@pytest.mark.parametrize("subset", SUBSETS)
+def test_every_row_is_accounted_for(folder, funnel, subset):
+    gold = (folder / "world/gold/documents.jsonl").read_text(encoding="utf-8").splitlines()
+    rows_in = sum(json.loads(line)["subset"] == subset for line in gold)
+    for stage in CHAIN:
+        step = next(step for step in funnel if step["stage"] == stage and step["subset"] == subset)
+        assert step["state"] == "complete"
+        assert step["in"] == rows_in == step["kept"] + sum(step["rejected"].values()) + step["failed"]
+        rows_in = step["kept"]
+    final = (folder / f"run/final/{subset}.jsonl").read_bytes()
+    assert final.count(b"\n") == rows_in
+
+
+def test_final_rows_are_instruction_and_output_and_lead_back_to_their_row(folder):
+    lineage = parquet.read_table(folder / "run/final/lineage.parquet").to_pylist()
+    for subset in SUBSETS:
+        lines = (folder / f"run/final/{subset}.jsonl").read_bytes().split(b"\n")[:-1]
+        rows = [row for row in lineage if row["subset"] == subset]
+        assert [row["line"] for row in rows] == list(range(1, len(lines) + 1))
+        for line, row in zip(lines, rows, strict=True):
+            pair = json.loads(line)
+            assert list(pair) == ["instruction", "output"]
+            assert pair["instruction"] == row["instruction"]
+    assert lineage
+
+
+def test_a_final_line_can_be_traced_through_every_stage(folder):
+    subset = next(name for name in SUBSETS if (folder / f"run/final/{name}.jsonl").stat().st_size)
+    found = json.loads(kun(folder, "trace", "run", f"{subset}:1", "--json").stdout)
+    assert [event["stage"] for event in found["life"]] == list(CHAIN)
+    assert found["final"] == {"file": f"final/{subset}.jsonl", "line": 1}
+
+
+def test_the_names_that_others_rely_on(folder):
+    run = folder / "run"
+    assert (run / "config.yaml").exists()
+    for model in ("label", "chat"):
+        files = {path.name for path in (run / "stage1_train" / model).iterdir()}
+        assert {"adapter_model.safetensors", "tokenizer.json", "metrics.json"} <= files
+    for stage in ("stage2_filter", "stage3_label", "stage4_score", "stage5_polish"):
+        files = {path.name for path in (run / stage / "wudao").iterdir()}
+        assert {"part-00000.jsonl", "part-00000.rejects.jsonl", "part-00000.done.json"} <= files
+    assert (run / "report" / "funnel.png").exists()
+
+
+def test_control_tokens_of_the_corpus_stay_text(folder):
+    """Documents with `<|im_end|>` inside are kept by the filter, as the text they are."""
+    kept = (folder / "run/stage2_filter/wudao").glob("part-*.jsonl")
+    texts = [json.loads(line)["text"] for path in kept if "rejects" not in path.name for line in path.open("rb")]
+    assert texts and all("\x00" not in text for text in texts)
+
+
+def test_the_measures_are_printed(folder):
+    measures = json.loads(kun(folder, "demo-eval", "run", "--json").stdout)
+    assert {"filter.noise_recall", "filter.prose_loss", "label.subject_named", "label.rouge_l"} <= set(measures)
+    assert {"score.auc", "polish.facts_kept", "polish.unsupported"} <= set(measures)
+    assert measures["filter.noise_recall"] >= 0.95 and measures["filter.prose_loss"] <= 0.05
+
+
+def test_one_subset_and_force(folder):
+    config = folder / "small.yaml"
+    done = kun(folder, "run", "stage4", "--config", config, "--subset", "skypile", "--force")
+    assert "stage4_score/skypile: " in done.stdout and "wudao" not in done.stdout
+    assert "nothing to do" not in done.stdout
+    after = kun(folder, "run", "all", "--config", config)
+    assert after.returncode == 0
+    assert "stage5_polish/wudao: nothing to do" in after.stdout
