@@ -7,6 +7,7 @@ in stage 5; where seeds for these jobs are given, it learns them here, through t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -68,7 +69,8 @@ def train_model(config: Config, job: Job, folder: Path, progress: Progress) -> d
     examples = collect(config, job, chat, bad)
     training, held_out = seeds.split(examples, config.seeds.held_out)
 
-    from kun.training.sft import train  # torch, from here on
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in kun.engines.open; read when torch is first imported
+    from kun.training.sft import train
 
     return train(config, job, chat, training, held_out, bad, folder, progress)
 
