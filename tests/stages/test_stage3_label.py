@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from kun.chat import Chat, load_chat
-from kun.config import Label, Sampling
+from kun.config import Config, EngineConfig, Label, Polish, Sampling, Score
 from kun.demo.tokens import build_tokenizer
 from kun.engines.base import Generate, Generated
 from kun.prompts import load_prompts
-from kun.records import Filtered, Labelled, Origin, Reject
+from kun.records import Filtered, Labelled, Origin, Reject, Scored, extend
+from kun.runner import run_stage
+from kun.runs import RunFolder, read_whole
+from kun.steps import Build, Ingest, Map, Stage, Step
+from kun.store.digests import Digests
+from stages import stage3_label, stage4_score, stage5_polish
 from stages.stage3_label import Labelling
+from tests import tiny_models
 
 SETTINGS = Label(sampling=Sampling(max_tokens=60), max_chars=80)
 TEXT = "潮汐是海水在月球和太阳的引力作用下产生的周期性涨落。白天的叫潮，夜间的叫汐，合称潮汐。"
@@ -113,9 +122,53 @@ def test_a_reply_that_the_limit_cut_is_unfinished(chat: Chat) -> None:
 
 
 def test_the_stage_needs_no_torch() -> None:
-    import subprocess
-    import sys
-
     code = "import sys; from stages import stage3_label, stage4_score, stage5_polish; sys.exit('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_stages_3_to_5_with_a_model_account_for_every_row(tmp_path: Path) -> None:
+    base = tiny_models.qwen(tmp_path / "base")
+    short = Sampling(max_tokens=8, temperature=1.0)
+    config = Config(
+        base_model=str(base),
+        prompts="demo",
+        label=Label(sampling=short),
+        score=Score(threshold=0.0),
+        polish=Polish(sampling=short),
+        engine=EngineConfig(device="cpu"),
+    )
+    documents = [document(f"{number}。{TEXT[:number]}", f"id{number}") for number in range(1, 9)]
+    documents.append(document(TEXT * 30, "long"))
+
+    def build(step: Step, folder: Path, folders: object, progress: object) -> dict[str, str]:
+        shutil.copytree(base, folder, dirs_exist_ok=True)
+        return {}
+
+    def answered(record: Filtered) -> Scored:
+        return extend(extend(record, Labelled, instruction=f"说明潮汐{record.id}"), Scored, score=0.5)
+
+    run, digests = RunFolder(tmp_path / "run"), Digests(tmp_path / "digests.json")
+    run.store.mkdir(parents=True)
+    model = Step("stage1_train", "chat", dict)
+    assert run_stage(Stage("stage1", "stage1_train", Build(build), (model,)), run)
+    texts = Step("stage2_filter", "wudao", dict)
+    run_stage(
+        Stage("stage2", "stage2_filter", Ingest(lambda step: iter([(d, d) for d in documents]), 4), (texts,)), run
+    )
+    label = stage3_label.stage(config, digests, model, [texts])
+    given = Step("stage3_label", "given", dict, (texts,))
+    run_stage(Stage("stage3", "stage3_label", Map(Filtered, Scored, lambda *_: answered), (given,)), run)
+    verdicts, selection = stage4_score.stages(config, digests, model, [given])
+    polish = stage5_polish.stage(config, digests, model, selection.steps)
+    for stage in (label, verdicts, selection, polish):
+        assert run_stage(stage, run)
+        whole = read_whole(run.folder(stage.steps[0]))
+        assert whole is not None
+        assert (whole.rows, whole.failed) == (9, 0)
+        assert whole.kept + sum(whole.rejected.values()) == 9
+        if stage is label:
+            assert whole.rejected["over_window"] == 1
+        if stage is selection:
+            assert whole.kept == 9
+        assert not run_stage(stage, run)
