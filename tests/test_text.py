@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from kun.text import normalise, preview, split_paragraphs, split_sentences
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates as well
-AWKWARD = st.text(st.sampled_from("a好。！？…；.!\"”」） \u3000\t\n\r\u2028\u2029\x85\x0b\0\x1f\ufeff\ud800\udc00e\u0301\u200b"))
+AWKWARD = st.text(
+    st.sampled_from('a好。！？…；.!"”」） \u3000\t\n\r\u2028\u2029\x85\x0b\0\x1f\ufeff\ud800\udc00e\u0301\u200b')
+)
 
 
 @pytest.mark.parametrize(
