@@ -5,7 +5,7 @@ from __future__ import annotations
 from kun.records import Reject
 
 # Characters of a stretch that counts as repeated. Measured on real text (docs/measurements.md): with 5, menus of
-# shuffled entries stand at 0.46 to 0.84 and repeated units above 0.9, and 99 % of web, technical and legal prose
+# shuffled entries stand at 0.46 to 0.84 and repeated units at 0.9 and more, and 99 % of web, technical and legal prose
 # below 0.5; 8 and more lose the menus, 4 reaches into legal prose.
 LENGTH = 5
 
