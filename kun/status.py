@@ -105,8 +105,10 @@ def render(states: list[State], run: RunFolder) -> str:
     return "\n".join(lines)
 
 
-def counts_in_words(whole: Whole) -> str:
-    """`1,000 in, 900 kept, 100 rejected (too_short 60, duplicate 40)`."""
+def in_words(stage: Stage, whole: Whole) -> str:
+    """`1,000 in, 900 kept, 100 rejected (too_short 60, duplicate 40)`, or what a build has to report."""
+    if not stage.makes_records:
+        return _report(whole)
     rejected = sum(whole.rejected.values())
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in _most_first(whole.rejected))
     text = f"{whole.rows:,} in, {whole.kept:,} kept, {rejected:,} rejected" + (f" ({reasons})" if reasons else "")
@@ -118,4 +120,8 @@ def _most_first(reasons: dict[str, int]) -> list[tuple[str, int]]:
 
 
 def _report(counts: Whole) -> str:
-    return ", ".join(f"{name} {value}" for name, value in counts.report.items() if isinstance(value, int | float | str))
+    return ", ".join(f"{name} {_short(value)}" for name, value in counts.report.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

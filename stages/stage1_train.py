@@ -7,11 +7,12 @@ in stage 5; where seeds for these jobs are given, it learns them here, through t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import msgspec
 
 from kun.chat import Chat, Message, load_chat
 from kun.config import Config
@@ -31,7 +32,10 @@ def stage(config: Config, digests: Digests) -> Stage:
     """The stage with its two steps; they share the seed pairs and the base model."""
 
     def build(step: Step, folder: Path, folders: Folders, progress: Progress) -> dict[str, Any]:
-        return train_model(config, "label" if step.part == "label" else "chat", folder, progress)
+        metrics = train_model(config, "label" if step.part == "label" else "chat", folder, progress)
+        bad = sum(metrics["bad_seeds"].values())
+        told = {"examples": metrics["examples"], "held out": metrics["held_out"], "bad seeds": bad}
+        return told | {"steps": metrics["steps"], "loss": metrics["train_loss_last"], "eval loss": metrics["eval_loss"]}
 
     steps = [Step("stage1_train", job, partial(decides, config, job, digests)) for job in get_args(Job)]
     return Stage("stage1", "stage1_train", Build(build), tuple(steps))
@@ -58,19 +62,20 @@ def decides(config: Config, job: Job, digests: Digests) -> dict[str, Any]:
 
 
 def train_model(config: Config, job: Job, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Train one of the two models into `folder` and return its metrics.
+    """Train one of the two models into `folder` and return its metrics, written last.
 
     A killed training that is started again with the same folder goes on from its last checkpoint and ends in the
     same bytes. ConfigError and InputError, all bad seeds included, come before any model is loaded.
     """
+    if (folder / "metrics.json").exists():  # killed after the training, before the runner's mark
+        return dict(msgspec.json.decode((folder / "metrics.json").read_bytes()))
     base_model, _ = _needed(config)
     chat = load_chat(base_model, config.trust_remote_code)
     bad: list[BadSeed] = []
     examples = collect(config, job, chat, bad)
     training, held_out = seeds.split(examples, config.seeds.held_out)
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in kun.engines.open; read when torch is first imported
-    from kun.training.sft import train
+    from kun.training.sft import train  # torch, from here on
 
     return train(config, job, chat, training, held_out, bad, folder, progress)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from kun.config import Config
@@ -18,8 +17,6 @@ def open_engine(config: Config, model_folder: Path) -> Engine:
     Raises InputError where a folder holds no model, ConfigError where the engine's settings do not go with it.
     """
     size = window(config)
-    # Threads that spin while they wait starve each other where cores are shared: measured 5 times slower on two.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
     from kun.engines.transformers_engine import TransformersEngine
     from kun.training.models import load_model
 

@@ -65,8 +65,8 @@ def train(
     write_curve(folder, job, history, smooth=int(config.train.sft.get("logging_steps", 1)))
     atomic.write(folder / "seeds.rejects.jsonl", b"".join(msgspec.json.encode(seed) + b"\n" for seed in bad))
     atomic.write(folder / "train_config.json", _json(_settings(config, job)))
-    atomic.write(folder / "metrics.json", _json(metrics))
     shutil.rmtree(work)
+    atomic.write(folder / "metrics.json", _json(metrics))
     return metrics
 
 
