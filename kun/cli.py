@@ -32,6 +32,7 @@ from kun.store.digests import Digests
 from kun.store.lock import hold
 from stages import pipeline
 
+DEMO = Path(__file__).parent / "demo"
 CONFIGS = Path(__file__).parent.parent / "configs"
 DESCRIPTION = """Kun turns raw text and seed pairs into instruction/output data, in five stages that resume:
   stage1  train the label model and the primary chat from the seed pairs
@@ -206,15 +207,20 @@ def _trace(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def _demo_data(arguments: argparse.Namespace, _: list[str]) -> int:
     from kun.demo.world import SUBSETS, write_world
+    from kun.filters.lmplz import find_program
 
     write_world(arguments.out, arguments.seed)
     config = arguments.out / "config.yaml"
     base = os.path.relpath(CONFIGS / "demo.yaml", arguments.out)
+    lm = f"{{estimate_from: {arguments.out}/clean.jsonl}}"
+    if find_program("lmplz") is None:
+        lm = f"{{estimate_from: null, model: {DEMO / 'lm'}}}"
+        print("lmplz is not installed (`make setup` builds it): this world is filtered by a small shipped model")
     corpora = "\n".join(f"  {name}: {{paths: [{arguments.out}/corpora/{name}]}}" for name in SUBSETS)
     text = f"""# The world of seed {arguments.seed}, with the settings of the demo.
 extends: {base}
 run: runs/{arguments.out.resolve().name}
-base_model: {Path(__file__).parent / "demo" / "base"}
+base_model: {DEMO / "base"}
 seeds:
   pairs: {arguments.out}/seeds.jsonl
   judge: {arguments.out}/judge.jsonl
@@ -222,7 +228,7 @@ seeds:
 corpora:
 {corpora}
 filter:
-  lm: {{estimate_from: {arguments.out}/clean.jsonl}}
+  lm: {lm}
 """
     atomic.write(config, text.encode())
     print(f"wrote a world to {arguments.out}: seeds, corpora, gold key")

@@ -1,5 +1,6 @@
 """What a user meets on the command line, in a process of its own; stage 2 needs no model, only a tokenizer."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kun.config_files import load
 from kun.store.lock import hold
 from tests.runs import REPOSITORY, environment, kun
 
@@ -131,3 +133,26 @@ def test_a_full_disk_says_so_and_loses_nothing(folder):
         assert not list((folder / "runs").rglob(".*.tmp"))
     finally:
         subprocess.run(["umount", folder / "runs"], check=True)
+
+
+def test_without_lmplz_a_demo_world_uses_the_shipped_language_model(tmp_path, monkeypatch):
+    monkeypatch.setattr("kun.filters.lmplz.find_program", lambda name: None)
+    from kun.cli import _demo_data
+
+    _demo_data(argparse.Namespace(out=tmp_path / "world", seed=12), [])
+    config = load(tmp_path / "world" / "config.yaml")
+    done = kun(tmp_path, "run", "stage2", "--config", tmp_path / "world" / "config.yaml")
+    assert config.filter.lm.estimate_from is None and config.filter.lm.model
+    assert done.returncode == 0, done.stderr
+    assert "ppl_high" in done.stdout
+
+
+def test_estimating_without_lmplz_says_how_to_get_it(folder):
+    (folder / "clean.jsonl").write_text((folder / "corpus.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    code = "import kun.filters.lmplz as m; m.find_program = lambda name: None; from kun.cli import main; main()"
+    options = ["run", "stage2", "--config", "my.yaml", "--filter.lm.estimate-from", "corpus.jsonl"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *options], cwd=folder, capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 2
+    assert "make setup" in done.stderr and "libboost" in done.stderr
