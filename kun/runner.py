@@ -7,7 +7,7 @@ is published is never asked again, except the failed records.
 from __future__ import annotations
 
 import os
-import shutil
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,18 @@ from kun.progress import bar
 from kun.records import Raw
 from kun.runs import RunFolder, Whole, summarise
 from kun.steps import Ask, Asker, Build, Ingest, Map, Stage, Step
-from kun.store import shards
+from kun.store import atomic, digests, shards
 from kun.store.shards import Failed, Outcome
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A shard that is not done. `source` digests its input; `retry`: only its failed records are asked again."""
+
+    index: int
+    rows: int
+    source: str
+    retry: bool
 
 
 @dataclass(frozen=True)
@@ -55,8 +65,9 @@ def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = Fals
         return False
     for step in pending:
         _check_needs(run, step)
+    for step in pending:
         if force:
-            shutil.rmtree(run.folder(step), ignore_errors=True)
+            atomic.discard(run.folder(step))
         run.begin(step)
     match stage.work:
         case Build():
@@ -111,18 +122,15 @@ def _run_ingest(stage: Stage, work: Ingest, steps: list[Step], run: RunFolder) -
 
 
 def _run_map(stage: Stage, work: Map, steps: list[Step], run: RunFolder, workers: int) -> None:
-    tasks = []
-    functions = {}
-    for step in steps:
-        pending = _pending_shards(run, step)
-        if pending:
-            functions[step.name] = work.open(step, run.folder)
-        tasks += [
-            (step.name, run.folder(step.needs[0]), run.folder(step), index, work.reads, source)
-            for index, source, _ in pending
-        ]
+    pending = {step.name: _pending_shards(run, step, of_the_whole=True) for step in steps}
+    functions = {step.name: work.open(step, run.folder) for step in steps if pending[step.name]}
+    tasks = [
+        (step.name, run.folder(step.needs[0]), run.folder(step), shard.index, work.reads, shard.source)
+        for step in steps
+        for shard in pending[step.name]
+    ]
     workers = min(workers or os.cpu_count() or 1, len(tasks))
-    with _rows(stage, run, steps) as advance:
+    with _rows(stage, run, pending) as advance:
         if workers <= 1:
             for task in tasks:
                 advance(_map_shard(functions, *task))
@@ -162,6 +170,15 @@ _functions: dict[str, Any] = {}  # of this worker process
 
 def _start_worker(functions: dict[str, Any]) -> None:
     _functions.update(functions)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Without this the workers of a run that was killed go on, and then wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(*task: Any) -> int:
@@ -183,7 +200,7 @@ def _map_shard(
 def _run_ask(stage: Stage, work: Ask, steps: list[Step], run: RunFolder) -> None:
     pending = {step.name: _pending_shards(run, step) for step in steps}
     if any(pending.values()):
-        with _rows(stage, run, steps) as advance:
+        with _rows(stage, run, pending) as advance:
             engine = work.engine(run.folder)
             try:
                 jobs = _jobs(steps, pending, work, run)
@@ -195,14 +212,13 @@ def _run_ask(stage: Stage, work: Ask, steps: list[Step], run: RunFolder) -> None
         _finish(run, step)
 
 
-def _jobs(
-    steps: list[Step], pending: dict[str, list[tuple[int, str, bool]]], work: Ask, run: RunFolder
-) -> Iterator[Job]:
+def _jobs(steps: list[Step], pending: dict[str, list[Pending]], work: Ask, run: RunFolder) -> Iterator[Job]:
     for step in steps:
         folder = run.folder(step)
-        for index, source, retry in pending[step.name]:
-            settled = shards.outcomes(folder, index, work.writes) if retry else {}
-            yield Job(step, folder, index, shards.read(run.folder(step.needs[0]), index, work.reads), source, settled)
+        for shard in pending[step.name]:
+            settled = shards.outcomes(folder, shard.index, work.writes) if shard.retry else {}
+            records = shards.read(run.folder(step.needs[0]), shard.index, work.reads)
+            yield Job(step, folder, shard.index, records, shard.source, settled)
 
 
 def _ask_and_publish(
@@ -253,8 +269,9 @@ def _guarded(function: Callable[..., Any], record: Raw, *more: Any) -> Any:
         return Failed(f"{type(error).__name__}: {error}")
 
 
-def _pending_shards(run: RunFolder, step: Step) -> list[tuple[int, str, bool]]:
-    """(index, digest of the input, retry only the failed records) of every shard that is not done."""
+def _pending_shards(run: RunFolder, step: Step, of_the_whole: bool = False) -> list[Pending]:
+    """The shards that are not done. `of_the_whole`: what a shard becomes depends on all shards of the source, as by a
+    percentile or a top share, so that a change in one makes all again."""
     source_folder, folder = run.folder(step.needs[0]), run.folder(step)
     whole = run.whole(step.needs[0])
     assert whole is not None
@@ -263,20 +280,24 @@ def _pending_shards(run: RunFolder, step: Step) -> list[tuple[int, str, bool]]:
         above = shards.marker(source_folder, index)
         if above is None:
             path = shards.part(source_folder, index, "done")
-            raise InputError(f"{path}: the marker is gone; run `kun run {step.needs[0].stage.split('_')[0]} --force`")
+            command = f"kun run {step.needs[0].stage.split('_')[0]}"
+            raise InputError(f"{path}: the marker is gone; delete done.json beside it and run `{command}` again")
         here = shards.marker(folder, index)
         source = above.digests["kept"]
+        if of_the_whole:
+            source = digests.of_value([source, whole.content])
         same_input = here is not None and here.source == source
         if not (same_input and here is not None and here.failed == 0):
-            pending.append((index, source, same_input))
+            pending.append(Pending(index, above.kept, source, retry=same_input))
     return pending
 
 
 @contextmanager
-def _rows(stage: Stage, run: RunFolder, steps: list[Step]) -> Iterator[Callable[[int], None]]:
+def _rows(stage: Stage, run: RunFolder, pending: dict[str, list[Pending]]) -> Iterator[Callable[[int], None]]:
     """A bar over the rows of all steps; yields `advance(rows)`. Published shards count as done from the start."""
+    steps = [step for step in stage.steps if step.name in pending]
     total = sum(whole.kept for step in steps if (whole := run.whole(step.needs[0])))
-    done = sum(run.progress(step).rows for step in steps)
+    done = total - sum(shard.rows for missing in pending.values() for shard in missing)
     with bar(f"{stage.command} {stage.name}", "rows", total) as progress:
         progress(done, total)
 
@@ -291,4 +312,6 @@ def _finish(run: RunFolder, step: Step) -> None:
     above = run.whole(step.needs[0])
     assert above is not None
     markers = [shards.marker(run.folder(step), index) for index in range(above.shards)]
-    run.finish(step, summarise([marker for marker in markers if marker is not None], source=above.content))
+    whole = summarise([marker for marker in markers if marker is not None], source=above.content)
+    assert whole.rows == above.kept, f"{step.name}: {above.kept} rows in, {whole.rows} accounted for"
+    run.finish(step, whole)

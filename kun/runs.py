@@ -86,7 +86,7 @@ class RunFolder:
         """What changed since the folder that the plain name still points at; empty where nothing did."""
         try:
             old = msgspec.json.decode((self.link(step) / "fingerprint.json").read_bytes(), type=Fingerprint)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # never made, or nothing to compare with
             return []
         new = self.fingerprint(step)
         if old.digest == new.digest:
@@ -127,5 +127,5 @@ def read_whole(folder: Path) -> Whole | None:
         return msgspec.json.decode(path.read_bytes(), type=Whole)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise InputError(f"{path}: the marker is damaged ({error}); delete it and run the stage again") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,12 @@ def keep_even_lengths(document: Document) -> Filtered | Reject:
     if len(document.text) % 2:
         return Reject("odd", f"{len(document.text)} characters")
     return extend(document, Filtered, ppl=None, tokens=len(document.text))
+
+
+def wait_for_ever(document: Document) -> Filtered:
+    print("waiting", flush=True)
+    while True:
+        time.sleep(60)
 
 
 class LabelByLength:

@@ -1,9 +1,19 @@
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+
+import psutil
 import pytest
 
 from kun.errors import InputError
-from kun.records import Filtered, Labelled
+from kun.records import Document, Filtered, Labelled, Reject, extend
 from kun.runner import run_stage
+from kun.steps import Map
 from kun.store import shards
+from tests.runs import REPOSITORY, environment
 from tests.small_pipeline import CountingEngine, Small
 
 TEXTS = {"wudao": ["四个字符", "三字符", "", "六个字符的文", "bug!", "两字", "长" * 60], "skypile": ["繁體"]}
@@ -126,8 +136,93 @@ def test_rows_mended_upstream_flow_down(tmp_path):
     folder = small.run.folder(step)
     records = shards.read(folder, 0, Filtered)
     done = shards.marker(folder, 0)
-    shards.publish(folder, 0, [(r, r) for r in records[:2]], rows=2, source=done.source)
+    mended = [(r, r) for r in records[:2]] + [(records[2], Reject("odd"))]
+    shards.publish(folder, 0, mended, rows=3, source=done.source)
     (folder / "done.json").unlink()
     again = Small(tmp_path, texts)
     again.go()
     assert again.engine.asked == [2, 4]
+
+
+def test_a_cut_that_rests_on_all_rows_makes_all_shards_again_when_one_changes(tmp_path):
+    """Or else some rows would be selected by the old cut, and some by the new one."""
+
+    def shorter(document, than):
+        return extend(document, Filtered, ppl=None, tokens=0) if len(document.text) < than else Reject("longest")
+
+    def open_cut(step, folders):
+        lengths = [len(record.text) for record in shards.read_all(folders(step.needs[0]), Document)]
+        return partial(shorter, than=max(lengths))
+
+    small = Small(tmp_path, {"wudao": ["一" * n for n in (1, 9, 2, 3, 4, 5)]})
+    ingest, selection = (
+        replace(stage, work=work)
+        for stage, work in zip(
+            small.stages(), (small.stages()[0].work, Map(Document, Filtered, open_cut)), strict=False
+        )
+    )
+    for stage in (ingest, selection):
+        run_stage(stage, small.run)
+    folder = small.run.folder(ingest.steps[0])
+    records = shards.read(folder, 0, Document)
+    outcomes = [(r, Reject("gone") if len(r.text) == 9 else r) for r in records]
+    shards.publish(folder, 0, outcomes, rows=3, source="")
+    (folder / "done.json").unlink()
+    for stage in (ingest, selection):
+        run_stage(stage, small.run)
+    kept = shards.read_all(small.run.folder(selection.steps[0]), Filtered)
+    assert [len(record.text) for record in kept] == [1, 2, 3, 4]
+
+
+def test_a_shard_that_is_not_what_was_published_is_named_and_can_be_made_again(tmp_path):
+    texts = {"wudao": ["一" * n for n in (2, 4, 6, 8)]}
+    small = Small(tmp_path, texts)
+    ingest, kept, _ = small.stages()
+    run_stage(ingest, small.run)
+    folder = small.run.folder(ingest.steps[0])
+    path = shards.part(folder, 0)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    with pytest.raises(InputError, match=r"2 of the 3 rows.*delete part-00000\.done\.json and done\.json beside it"):
+        run_stage(kept, small.run)
+    for name in ("part-00000.done.json", "done.json"):
+        (folder / name).unlink()
+    Small(tmp_path, texts).go()
+    assert len(labels(small)) == 4
+
+
+def test_force_deletes_nothing_where_the_input_is_not_complete(tmp_path):
+    texts = {"wudao": ["四个字符"], "skypile": ["两字"]}
+    small = Small(tmp_path, texts)
+    small.go()
+    kept = small.stages()[1]
+    (small.run.folder(kept.steps[1]) / "done.json").unlink()
+    label = small.stages()[2]
+    with pytest.raises(InputError, match="not complete"):
+        run_stage(label, small.run, force=True)
+    assert small.run.whole(label.steps[0]) is not None
+
+
+def test_the_workers_of_a_killed_run_end_too(tmp_path):
+    code = f"""
+import time
+from pathlib import Path
+from kun.records import Document, Filtered
+from tests.small_pipeline import Small, wait_for_ever
+from dataclasses import replace
+from kun.runner import run_stage
+from kun.steps import Map
+small = Small(Path({str(tmp_path)!r}), {{"wudao": ["四个字符"] * 20}})
+run_stage(small.stages()[0], small.run)
+waiting = Map(Document, Filtered, lambda *_: wait_for_ever)
+run_stage(replace(small.stages()[1], work=waiting), small.run, workers=2)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()  # a worker is at work
+    children = psutil.Process(process.pid).children()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    for child in alive:
+        child.kill()
+    assert children and not alive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,15 @@ from typing import BinaryIO
 SUFFIX = ".tmp"
 
 
+def temporary_of(path: Path) -> Path:
+    """Where what becomes `path`, or was it, is until it is whole, or gone."""
+    return path.with_name(f".{path.name}{SUFFIX}")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` when the block ends well, flushed to the disk before that."""
-    temporary = path.with_name(f".{path.name}{SUFFIX}")
+    temporary = temporary_of(path)
     try:
         with temporary.open("wb") as file:
             yield file
@@ -39,7 +45,7 @@ def point(link: Path, target: Path) -> None:
     if link.is_symlink() and str(link.readlink()) == relative:
         return
     link.parent.mkdir(parents=True, exist_ok=True)
-    temporary = link.with_name(f".{link.name}{SUFFIX}")
+    temporary = temporary_of(link)
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(relative)
     temporary.replace(link)
@@ -55,7 +61,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def discard(folder: Path) -> None:
+    """Remove a folder, if it is there. It is moved aside first: killed half-way, it is gone, not half there."""
+    aside = temporary_of(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.rename(aside)
+        shutil.rmtree(aside)
+
+
 def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed process left half written, in `folder` and below."""
+    """Remove what a killed process left half written in `folder` and below, or half removed in its place."""
+    shutil.rmtree(temporary_of(folder), ignore_errors=True)
     for path in folder.rglob(f".*{SUFFIX}"):
         path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,7 @@ class Digests:
         self._cache = cache
         self._known: dict[str, tuple[int, int, str]] = {}
         self._changed = False
-        with contextlib.suppress(OSError, msgspec.DecodeError):  # nothing remembered: everything is read again
+        with contextlib.suppress(OSError, ValueError):  # nothing remembered: everything is read again
             self._known = msgspec.json.decode(cache.read_bytes(), type=dict[str, tuple[int, int, str]])
 
     def path(self, path: str | Path, setting: str) -> str:
@@ -37,10 +38,10 @@ class Digests:
         path = Path(path)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and not _beside_the_point(p.relative_to(path)))
-            return of_value([[str(p.relative_to(path)), self.path(p, setting)] for p in inside])
+            return of_value([[_utf8(p.relative_to(path)), self.path(p, setting)] for p in inside])
         try:
             stat = path.stat()
-            key, stamp = str(path.resolve()), (stat.st_size, stat.st_mtime_ns)
+            key, stamp = _utf8(path.resolve()), (stat.st_size, stat.st_mtime_ns)
             known = self._known.get(key)
             if known is None or known[:2] != stamp:
                 with path.open("rb") as file:
@@ -57,6 +58,11 @@ class Digests:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             atomic.write(self._cache, msgspec.json.encode(self._known))
             self._changed = False
+
+
+def _utf8(path: Path) -> str:
+    """A path as JSON can hold it; file names may be in any encoding."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _beside_the_point(path: Path) -> bool:

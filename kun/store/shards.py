@@ -108,8 +108,8 @@ def marker(folder: Path, index: int) -> Done | None:
         return msgspec.json.decode(path.read_bytes(), type=Done)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
-        raise InputError(f"{path}: the marker is damaged ({error}); delete it and run the stage again") from None
+    except ValueError as error:
+        raise InputError(f"{path}: the marker is damaged ({error}); {_remedy(path)}") from None
 
 
 def finished(folder: Path) -> list[int]:
@@ -118,8 +118,13 @@ def finished(folder: Path) -> list[int]:
 
 
 def read(folder: Path, index: int, kind: type[R]) -> list[R]:
-    """The kept records of a shard."""
-    return list(_decode(part(folder, index), kind))
+    """The kept records of a shard. InputError where the file is gone, or not what was published."""
+    path = part(folder, index)
+    records = list(_decode(path, kind))
+    done = marker(folder, index)
+    if done is not None and done.kept != len(records):
+        raise InputError(f"{path}: {len(records)} of the {done.kept} rows of the shard are there; {_remedy(path)}")
+    return records
 
 
 def read_all(folder: Path, kind: type[R]) -> Iterator[R]:
@@ -152,8 +157,13 @@ def _decode(path: Path, kind: type[Any]) -> Iterator[Any]:
             for number, line in enumerate(file, 1):
                 try:
                     yield decoder.decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    remedy = "delete its .done.json and run the stage again"
-                    raise InputError(f"{path}:{number}: the shard is damaged ({error}); {remedy}") from None
+                except ValueError as error:
+                    raise InputError(f"{path}:{number}: the shard is damaged ({error}); {_remedy(path)}") from None
     except FileNotFoundError:
-        raise InputError(f"{path}: the shard is gone; delete its .done.json and run the stage again") from None
+        raise InputError(f"{path}: the shard is gone; {_remedy(path)}") from None
+
+
+def _remedy(path: Path) -> str:
+    """How a shard is made again: without its marker, and without that of the step, which stands for all of them."""
+    name = path.name.partition(".")[0]
+    return f"delete {name}.done.json and done.json beside it, and run the stage that made it again"

@@ -28,3 +28,23 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     (tmp_path / "part-00001.jsonl").write_bytes(b"whole")
     atomic.remove_temporaries(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["part-00001.jsonl"]
+
+
+def test_a_folder_that_was_half_discarded_is_gone_and_leaves_nothing(tmp_path, monkeypatch):
+    folder = tmp_path / "stage3_label-wudao-abc"
+    folder.mkdir()
+    (folder / "done.json").write_bytes(b"{}")
+
+    def killed(path, **_):
+        if path.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("kun.store.atomic.shutil.rmtree", killed)
+        atomic.discard(folder)
+    assert not folder.exists()
+    folder.mkdir()
+    atomic.remove_temporaries(folder)
+    assert list(tmp_path.iterdir()) == [folder]
+    atomic.discard(folder)
+    assert list(tmp_path.iterdir()) == []

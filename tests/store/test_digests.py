@@ -52,3 +52,14 @@ def test_values_hash_alike_whatever_the_order_of_keys():
     assert of_value({"a": 1, "b": [2, None]}) == of_value({"b": [2, None], "a": 1})
     with pytest.raises(TypeError):
         of_value({"a": object()})
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_file_name_that_is_no_utf8_can_be_digested_and_remembered(tmp_path, inside):
+    path = tmp_path / "corpus" / os.fsdecode("新闻".encode("gbk"))
+    path.parent.mkdir()
+    path.write_text("text")
+    digests = Digests(tmp_path / "cache.json")
+    assert digests.path(path.parent if inside else path, "corpora.web.paths")
+    digests.save()
+    assert Digests(tmp_path / "cache.json").path(path, "corpora.web.paths")

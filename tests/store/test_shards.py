@@ -78,5 +78,5 @@ def test_a_damaged_shard_names_file_line_and_remedy(tmp_path, damage):
     shards.publish(tmp_path, 0, outcomes(documents()[:1]), rows=1, source="")
     with shards.part(tmp_path, 0).open("ab") as file:
         file.write(damage)
-    with pytest.raises(InputError, match=r"part-00000\.jsonl:2: the shard is damaged.*delete its \.done\.json"):
+    with pytest.raises(InputError, match=r"part-00000\.jsonl:2: the shard is damaged.*delete part-00000\.done\.json"):
         shards.read(tmp_path, 0, Filtered)
