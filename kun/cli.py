@@ -45,7 +45,7 @@ DESCRIPTION = """Kun turns raw text and seed pairs into instruction/output data,
 
 def main() -> None:
     """Entry point of the console script."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # where a script ignores SIGINT, too
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a wrong path is an error at once, not after a search of the hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait starve each other where cores are shared: measured 5 times slower on two.
@@ -58,6 +58,9 @@ def main() -> None:
     except KunError as error:
         print(f"kun: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # whoever reads, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         print(f"kun: {_explain(error)}", file=sys.stderr)
         sys.exit(2)
@@ -77,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("stage", choices=("stage1", "stage2", "stage3", "stage4", "stage5", "all"))
     run.add_argument("--config", default="configs/demo.yaml", help="YAML file of settings (default: %(default)s)")
-    run.add_argument("--subset", help="only this one of the corpora")
+    run.add_argument("--subset", help="only this one of the corpora; models, which serve all, are made where missing")
     run.add_argument("--force", action="store_true", help="throw the stage's present output away and make it again")
     run.add_argument("-h", "--help", action=_SettingsHelp, help="show this help, and every setting as an option")
     run.set_defaults(verb=_run)
@@ -114,7 +117,7 @@ class _SettingsHelp(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
         parser.print_help()
-        config = namespace.config if Path(namespace.config).exists() else "configs/base.yaml"
+        config = namespace.config if Path(namespace.config).exists() else CONFIGS / "base.yaml"
         load(config, ["--help"])
 
 
@@ -123,6 +126,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if arguments.subset is not None and arguments.subset not in config.corpora:
         known = ", ".join(config.corpora) or "none"
         raise InputError(f"{arguments.config}: there is no corpus {arguments.subset!r}; corpora: {known}")
+    if arguments.stage != "stage1" and not config.corpora:
+        raise InputError(f"{arguments.config}: corpora: none is named; stages 2 to 5 need one")
     run = RunFolder(Path(config.run))
     run.store.mkdir(parents=True, exist_ok=True)
     with hold(run.path / "lock", shlex.join(["kun", *sys.argv[1:]])):
@@ -132,7 +137,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         try:
             for stage in stages:
                 if arguments.stage in ("all", stage.command):
-                    _run_stage(_narrow(stage, arguments.subset), run, config, arguments.force)
+                    force = arguments.force and (arguments.subset is None or stage.makes_records)
+                    _run_stage(_narrow(stage, arguments.subset), run, config, force)
             if arguments.stage in ("all", "stage5"):
                 _finish(run, stages, config)
         finally:
@@ -144,13 +150,13 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if following is None:
         print(f"complete: read {run.path / 'final'}, or see `kun status {run.path}`")
     else:
-        print(f"next: kun run {following} --config {arguments.config}; see also `kun status {run.path}`")
+        print(f"next: kun run {following} --config {shlex.quote(arguments.config)}; see also `kun status {run.path}`")
     return 1 if any(state.condition == "failures" for state in asked) else 0
 
 
 def _narrow(stage: Stage, subset: str | None) -> Stage:
-    """The stage with the steps of one subset only; training serves all subsets."""
-    if subset is None or stage.command == "stage1":
+    """The stage with the steps of one subset only; a model serves all subsets."""
+    if subset is None or not stage.makes_records:
         return stage
     return replace(stage, steps=tuple(step for step in stage.steps if step.part == subset))
 
@@ -182,7 +188,7 @@ def _status(arguments: argparse.Namespace, _: list[str]) -> int:
     else:
         print(status.render(states, run))
         following = status.next_command(states)
-        source = arguments.config or run.path / "config.yaml"
+        source = shlex.quote(arguments.config or str(run.path / "config.yaml"))
         print(f"next: kun run {following} --config {source}" if following else "complete")
     return 1 if any(state.condition == "failures" for state in states) else 0
 
@@ -210,30 +216,34 @@ def _demo_data(arguments: argparse.Namespace, _: list[str]) -> int:
     from kun.filters.lmplz import find_program
 
     write_world(arguments.out, arguments.seed)
-    config = arguments.out / "config.yaml"
-    base = os.path.relpath(CONFIGS / "demo.yaml", arguments.out)
-    lm = f"{{estimate_from: {arguments.out}/clean.jsonl}}"
+    out, config = arguments.out, arguments.out / "config.yaml"
+    lm = f"{{estimate_from: {_yaml(out / 'clean.jsonl')}}}"
     if find_program("lmplz") is None:
-        lm = f"{{estimate_from: null, model: {DEMO / 'lm'}}}"
+        lm = f"{{estimate_from: null, model: {_yaml(DEMO / 'lm')}}}"
         print("lmplz is not installed (`make setup` builds it): this world is filtered by a small shipped model")
-    corpora = "\n".join(f"  {name}: {{paths: [{arguments.out}/corpora/{name}]}}" for name in SUBSETS)
+    corpora = "\n".join(f"  {name}: {{paths: [{_yaml(out / 'corpora' / name)}]}}" for name in SUBSETS)
     text = f"""# The world of seed {arguments.seed}, with the settings of the demo.
-extends: {base}
-run: runs/{arguments.out.resolve().name}
-base_model: {DEMO / "base"}
+extends: {_yaml(os.path.relpath(CONFIGS / "demo.yaml", out))}
+run: {_yaml(Path("runs", out.resolve().name))}
+base_model: {_yaml(DEMO / "base")}
 seeds:
-  pairs: {arguments.out}/seeds.jsonl
-  judge: {arguments.out}/judge.jsonl
-  polish: {arguments.out}/polish.jsonl
+  pairs: {_yaml(out / "seeds.jsonl")}
+  judge: {_yaml(out / "judge.jsonl")}
+  polish: {_yaml(out / "polish.jsonl")}
 corpora:
 {corpora}
 filter:
   lm: {lm}
 """
     atomic.write(config, text.encode())
-    print(f"wrote a world to {arguments.out}: seeds, corpora, gold key")
-    print(f"next: kun run all --config {config}")
+    print(f"wrote a world to {out}: seeds, corpora, gold key")
+    print(f"next: kun run all --config {shlex.quote(str(config))}")
     return 0
+
+
+def _yaml(path: str | Path) -> str:
+    """A path as a YAML value, whatever characters it has."""
+    return msgspec.json.encode(str(path)).decode()
 
 
 def _demo_eval(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -245,10 +255,17 @@ def _demo_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+_IN_THE_WAY = "a file or folder is in the way: remove it, or choose another folder with --run"
+
+
 def _explain(error: OSError) -> str:
     """An error of the operating system with its file and the remedy."""
-    where = f"{error.filename}: " if error.filename else ""
+    name = error.filename2 or error.filename  # of a file that takes another's place: the other
+    where = f"{name}: " if name else ""
     remedy = {
+        errno.EEXIST: _IN_THE_WAY,
+        errno.ENOTDIR: _IN_THE_WAY,
+        errno.EISDIR: _IN_THE_WAY,
         errno.ENOSPC: "the disk is full: free some space",
         errno.EDQUOT: "the disk quota is used up: free some space",
         errno.EACCES: "no permission: change it, or choose another folder with --run",

@@ -55,7 +55,7 @@ def dump(config: Config) -> str:
 
 def _layers(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
     """The mappings of `path` and of all that it extends, the most general first."""
-    if path in above:
+    if path.resolve() in [other.resolve() for other in above]:
         raise ConfigError(f"{path}: extends itself, by way of {' -> '.join(map(str, above))}")
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
@@ -89,9 +89,13 @@ def _explain(error: Any, layers: list[tuple[Path, dict[str, Any]]]) -> str:
     key = ".".join(str(part) for part in where if not _is_union_tag(part))
     if error["type"] == "extra_forbidden":
         return f"{source}: {key}: unknown setting{_nearest(where)}"
-    message = error["msg"].removeprefix("Value error, ")
+    message = _PLAINLY.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     given = "" if isinstance(error["input"], dict | BaseModel) else f", not {error['input']!r}"
     return f"{source}: {key or 'the whole file'}: {message}{given}"
+
+
+_PLAINLY = {"tuple_type": "must be a list, such as [a, b]"}  # what pydantic says of its own types, in those of YAML
+_PLAINLY |= dict.fromkeys(("model_type", "dict_type"), "must be a mapping of settings")
 
 
 def _sets(layer: Any, where: list[Any]) -> bool:
@@ -105,8 +109,9 @@ def _sets(layer: Any, where: list[Any]) -> bool:
 
 
 def _is_union_tag(part: Any) -> bool:
-    """Pydantic adds the tried member of a union to the location: `ppl_max.float`, `ppl_max.constrained-str`."""
-    return isinstance(part, str) and (part in {"float", "str", "int"} or part.startswith("constrained"))
+    """Pydantic adds to the location the tried member of a union, or that the key is wrong: `ppl_max.float`,
+    `ppl_max.constrained-str`, `corpora.1.[key]`."""
+    return isinstance(part, str) and (part in {"float", "str", "int", "[key]"} or part.startswith("constrained"))
 
 
 def _nearest(where: list[Any]) -> str:

@@ -25,17 +25,21 @@ def assemble(run: RunFolder, polished: list[Step], config: Config, funnel: list[
     done = {step: whole for step in polished if (whole := run.whole(step)) is not None}
     content = [[step.name, run.fingerprint(step).digest, whole.content, whole.failed] for step, whole in done.items()]
     folder = run.store / f"final-{digests.of_value(content)[:16]}"
-    if not done or (folder.exists() and (run.path / "final").resolve() == folder.resolve()):
+    names = [*(f"{step.part}.jsonl" for step in done), "lineage.parquet", "README.md"]
+    present = all((folder / name).exists() for name in names)
+    if not done or (present and (run.path / "final").resolve() == folder.resolve()):
         return False
-    building = run.store / f".{folder.name}{atomic.SUFFIX}"
-    for leftover in (building, folder):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in run.store.glob(f".final-*{atomic.SUFFIX}"):
+        shutil.rmtree(leftover)
+    atomic.discard(folder)
+    building = atomic.temporary_of(folder)
     building.mkdir(parents=True)
     for step, whole in done.items():
         _write_rows(run.folder(step), whole, building / f"{step.part}.jsonl")
     _write_lineage(run, done, building / "lineage.parquet")
     atomic.write(building / "README.md", card(run, done, config, funnel).encode())
     building.rename(folder)
+    atomic.sync_folder(run.store)
     atomic.point(run.path / "final", folder)
     for old in run.store.glob("final-*"):
         if old != folder:
@@ -60,7 +64,7 @@ def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> Non
     fields |= {"score": pa.float64(), "faithfulness": pa.float64(), "instruction": pa.string(), "text": pa.string()}
     made_by = {step.name: run.fingerprint(step).parts for step in _with_needs(list(done))}
     schema = pa.schema(fields, metadata={"kun": msgspec.json.encode(made_by)})
-    with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
+    with atomic.replacing(target) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for step, whole in done.items():
             line = 0
             for index in range(whole.shards):
@@ -84,9 +88,9 @@ def _with_needs(steps: list[Step]) -> list[Step]:
 def card(run: RunFolder, done: dict[Step, Whole], config: Config, funnel: list[State]) -> str:
     """The data set card: the hub's YAML header, the funnel, models and settings."""
     loadable = [step.part for step, whole in done.items() if whole.kept]  # datasets refuses a file without rows
-    configs = "\n".join(f"- config_name: {name}\n  data_files: {name}.jsonl" for name in loadable) or "[]"
+    configs = "\n".join(f'- config_name: "{name}"\n  data_files: {name}.jsonl' for name in loadable) or "[]"
     infos = "\n".join(
-        f"- config_name: {name}\n  features:\n  - name: instruction\n    dtype: string\n"
+        f'- config_name: "{name}"\n  features:\n  - name: instruction\n    dtype: string\n'
         "  - name: output\n    dtype: string"
         for name in loadable
     )

@@ -14,7 +14,8 @@ Condition = Literal["complete", "failures", "partial", "stale", "waiting", "bloc
 
 @dataclass(frozen=True)
 class State:
-    """One step. `counts` are those of the folder that its plain name points at; `why` explains stale and blocked."""
+    """One step. `counts` are those of its present folder, or, where it is stale or waits, of the one that its plain
+    name still points at; `why` explains stale and blocked."""
 
     command: str
     stage: str
@@ -37,13 +38,16 @@ def next_command(states: list[State]) -> str | None:
 
 def _state(stage: Stage, step: Step, run: RunFolder) -> State:
     records = stage.makes_records
+    counts = Whole()
     try:
+        counts = read_whole(run.link(step)) or counts
         condition, why = _condition(step, run)
+        if condition in ("complete", "failures"):
+            counts = read_whole(run.folder(step)) or counts
+        elif condition == "partial" and records:
+            counts = run.progress(step)
     except KunError as error:
         condition, why = "blocked", (str(error),)
-    counts = read_whole(run.link(step)) or Whole()
-    if condition == "partial" and records:
-        counts = run.progress(step)
     return State(stage.command, stage.name, step.part, condition, why, counts, records)
 
 

@@ -99,7 +99,7 @@ def _lineage(run: RunFolder, **where: Any) -> dict[str, Any] | None:
 def _id_of_line(run: RunFolder, key: str) -> str:
     subset, _, line = key.rpartition(":")
     subset = Path(subset).name.removesuffix(".jsonl")
-    row = _lineage(run, subset=subset, line=int(line)) if line.isdigit() else None
+    row = _lineage(run, subset=subset, line=int(line)) if line.isdecimal() else None
     if row is None:
         raise InputError(f"{run.path / 'final'}: there is no line {line} of {subset}.jsonl; give it as wudao:18")
     return str(row["id"])

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from kun.config_files import load
 from kun.store.lock import hold
-from tests.runs import REPOSITORY, environment, kun
+from tests.runs import REPOSITORY, command, environment, kun
 
 TEXTS = ["今天的天气很好，我们一起去公园里散步，看看湖边的花。", "春天来了，院子里的桃树开满了花，蜜蜂忙着采蜜。"]
 
@@ -20,6 +21,7 @@ TEXTS = ["今天的天气很好，我们一起去公园里散步，看看湖边�
 def folder(tmp_path: Path) -> Path:
     lines = [json.dumps({"text": text}, ensure_ascii=False) for text in TEXTS]
     (tmp_path / "corpus.jsonl").write_text("\n".join([*lines, "{not json", '{"other": 1}', lines[0]]), encoding="utf-8")
+    (tmp_path / "empty.yaml").write_text("corpora: {}")
     (tmp_path / "my.yaml").write_text(
         f"run: runs/my\nbase_model: {REPOSITORY}/kun/demo/base\nprompts: demo\nworkers: 1\n"
         "corpora: {web: {paths: [corpus.jsonl], format: jsonl}}\n"
@@ -33,6 +35,7 @@ def test_help_teaches(tmp_path):
     assert "stage1  train the label model" in shown and "trace" in shown
     settings = kun(REPOSITORY, "run", "--help").stdout
     assert "--score.threshold" in settings and "lowest score kept" in settings
+    assert "--score.threshold" in kun(tmp_path, "run", "--help").stdout  # wherever it is typed
 
 
 def test_bad_rows_are_named_rejects_and_a_finished_stage_says_so(folder):
@@ -81,6 +84,35 @@ def test_a_changed_setting_makes_new_output_beside_the_old_and_says_why(folder):
     assert back.stdout.count("nothing to do") == 2
 
 
+def test_one_subset_alone_gets_the_language_model_that_serves_all(folder):
+    lm = REPOSITORY / "kun/demo/lm"
+    done = kun(folder, "run", "stage2", "--config", "my.yaml", "--subset", "web", "--filter.lm.model", lm)
+    assert done.returncode == 0, done.stderr
+    assert "stage2_lm/kenlm" in done.stdout and "stage2_filter/web: 2 in" in done.stdout
+    again = ["run", "stage2", "--config", "my.yaml", "--subset", "web", "--filter.lm.model", lm, "--force"]
+    done = kun(folder, *again)
+    assert "stage2_lm/kenlm: nothing to do" in done.stdout and "stage2_filter/web: 2 in" in done.stdout
+
+
+def test_a_reader_that_stops_reading_is_no_error(folder):
+    kun(folder, "run", "stage2", "--config", "my.yaml")
+    line = shlex.join(command("status", "runs/my", "--json")) + " | true"
+    done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, env=environment())
+    assert done.stderr == ""
+
+
+def test_sigterm_stops_a_run_even_where_ctrl_c_is_ignored(folder):
+    """As in the background of a script."""
+    code = (
+        "import os, signal, kun.cli; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+        "kun.cli._run = lambda *_: (os.kill(os.getpid(), signal.SIGTERM), 0)[1]; kun.cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", "stage2"], cwd=folder, capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 130 and "kun: stopped" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -95,6 +127,8 @@ def test_a_changed_setting_makes_new_output_beside_the_old_and_says_why(folder):
         (["status", "nowhere"], "nowhere: is not a run"),
         (["trace", "nowhere", "x"], "nowhere: is not a run"),
         (["status", "--wrong"], "unknown arguments: --wrong"),
+        (["run", "stage2", "--config", "my.yaml", "--run", "corpus.jsonl"], "a file or folder is in the way"),
+        (["run", "stage2", "--config", "empty.yaml"], "empty.yaml: corpora: none is named"),
     ],
 )
 def test_errors_are_one_clear_message_and_end_with_2(folder, arguments, message):
@@ -145,6 +179,17 @@ def test_without_lmplz_a_demo_world_uses_the_shipped_language_model(tmp_path, mo
     assert config.filter.lm.estimate_from is None and config.filter.lm.model
     assert done.returncode == 0, done.stderr
     assert "ppl_high" in done.stdout
+
+
+def test_a_demo_world_may_be_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("kun.demo.world.write_world", lambda out, seed: out.mkdir())
+    from kun.cli import _demo_data
+
+    out = tmp_path / "a, b: [c] #1"
+    _demo_data(argparse.Namespace(out=out, seed=12), [])
+    config = load(out / "config.yaml")
+    assert config.seeds.pairs == str(out / "seeds.jsonl")
+    assert config.corpora["wudao"].paths == (str(out / "corpora/wudao"),)
 
 
 def test_estimating_without_lmplz_says_how_to_get_it(folder):

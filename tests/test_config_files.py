@@ -78,12 +78,16 @@ def test_a_number_like_1e_5_is_a_number(tmp_path):
         ("run: a\nrun: b", "not valid YAML: .*duplicate key"),
         ("extends: gone.yaml", "gone.yaml: cannot be read"),
         ("extends: my.yaml", "extends itself"),
+        ("extends: ../{folder}/my.yaml", "extends itself"),
+        ("filter:", "filter: must be a mapping of settings, not None"),
+        ("corpora: {web: {paths: a.jsonl, format: jsonl}}", "corpora.web.paths: must be a list, such as"),
+        ("corpora: {1: {paths: [a], format: jsonl}}", "corpora.1: "),
         ("extends: [a, b]", "takes the name of one YAML file"),
     ],
 )
 def test_errors_name_file_and_key(tmp_path, text, message):
     with pytest.raises(ConfigError, match=rf"\.yaml: .*{message}" if "gone" not in message else message):
-        load(write(tmp_path, my=text))
+        load(write(tmp_path, my=text.replace("{folder}", tmp_path.name)))
 
 
 def test_the_file_that_set_the_key_is_named(tmp_path):

@@ -90,10 +90,27 @@ def test_again_there_is_nothing_to_do_and_new_rows_replace_the_folder_whole(fina
     assert len(list(run.store.glob("final-*"))) == 1
 
 
+@pytest.mark.parametrize("name", ["wudao.jsonl", "lineage.parquet"])
+def test_a_file_that_was_deleted_is_made_again(final, name):
+    run, step = final
+    before = (run.path / "final" / name).read_bytes()
+    (run.path / "final" / name).unlink()
+    assert assemble(run, [step], Config(), state_of(run, step))
+    assert (run.path / "final" / name).read_bytes() == before
+
+
+def test_what_a_killed_process_left_of_another_final_is_removed(final):
+    run, step = final
+    (run.store / ".final-another.tmp").mkdir()
+    (run.path / "final").unlink()
+    assert assemble(run, [step], Config(), state_of(run, step))
+    assert not list(run.store.glob(".*"))
+
+
 def test_the_card_has_the_funnel_and_the_settings(final):
     card = (final[0].path / "final" / "README.md").read_text(encoding="utf-8")
     assert "| stage5_polish/wudao | 5 | 4 | 1 | 0 | too_short 1 |" in card
-    assert "config_name: wudao" in card and "max_tokens: 512" in card
+    assert 'config_name: "wudao"' in card and "max_tokens: 512" in card
 
 
 @pytest.mark.slow

@@ -55,6 +55,34 @@ def test_half_done(tmp_path):
     assert (state.condition, state.counts.shards, state.counts.kept) == ("partial", 1, 3)
 
 
+def test_the_counts_are_those_of_the_settings_asked_for(tmp_path):
+    small = Small(tmp_path, TEXTS)
+    small.go()
+    first = states(small)
+    Small(tmp_path, {**TEXTS, "wudao": ["四个字符"]}).go()
+    assert states(small) == first
+    small.run.link(small.stages()[2].steps[0]).unlink()
+    assert states(small) == first
+
+
+@pytest.mark.parametrize("damage", [b"{", b'{"content":"\xff"}'])
+def test_a_damaged_marker_is_shown_with_its_remedy(tmp_path, damage):
+    small = Small(tmp_path, TEXTS)
+    small.go()
+    (small.run.folder(small.stages()[2].steps[0]) / "done.json").write_bytes(damage)
+    state = states(small)[-1]
+    assert state.condition == "blocked" and "done.json: the marker is damaged" in state.why[0]
+
+
+def test_a_damaged_fingerprint_is_nothing_to_compare_with(tmp_path):
+    Small(tmp_path, TEXTS).go()
+    changed = Small(tmp_path, TEXTS, settings={"filter.min": 1, "label.max": 2})
+    step = changed.stages()[2].steps[0]
+    (changed.run.link(step) / "fingerprint.json").write_bytes(b"{")
+    assert states(changed)[-1].condition == "waiting"
+    changed.go()
+
+
 def test_a_file_that_is_gone_is_shown_not_thrown(tmp_path):
     small = Small(tmp_path, TEXTS)
     stages = small.stages()

@@ -39,3 +39,5 @@ def test_it_says_what_was_added_and_why_it_ended(small):
 def test_an_unknown_id_is_an_error(small):
     with pytest.raises(InputError, match="no record has the id nowhere"):
         find(small.run, STAGES, ["wudao"], "nowhere")
+    with pytest.raises(InputError, match="there is no line ² of wudao"):
+        find(small.run, STAGES, ["wudao"], "wudao:²")
