@@ -61,7 +61,8 @@ class Ingest:
 
 @dataclass(frozen=True)
 class Map:
-    """Work by a pure function of one record. `open(step, folders)` gives it; it is pickled to worker processes."""
+    """Work by a pure function of one record. `open(step, folders)` gives it, and may look at all of the source, as for
+    a percentile; the function is pickled to worker processes."""
 
     reads: type[Raw]
     writes: type[Raw]

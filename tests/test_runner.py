@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -62,6 +63,15 @@ def test_only_failed_records_are_asked_again(tmp_path):
     assert again.engine.asked == [4]
     assert list(labels(again)) == ["wudao-0", "wudao-1", "wudao-2", "wudao-3"]
     assert whole(again, 2).failed == 0
+
+
+def test_the_bar_of_a_retry_ends_at_its_total(tmp_path, monkeypatch):
+    texts = {"wudao": ["一" * n for n in (2, 4, 6, 8)]}
+    Small(tmp_path, texts, CountingEngine(breaks={4})).go()
+    reached = []
+    monkeypatch.setattr("kun.runner.bar", lambda *_: nullcontext(lambda done, total: reached.append((done, total))))
+    Small(tmp_path, texts).go()
+    assert reached[0] == (1, 4) and reached[-1] == (4, 4)
 
 
 def test_an_interrupted_run_asks_only_for_the_shards_that_are_missing(tmp_path):

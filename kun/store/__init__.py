@@ -1,1 +1,1 @@
-"""Everything that touches the disk of a run: atomic files, digests, fingerprinted folders, shards, the lock."""
+"""Everything that touches the disk of a run: atomic files, digests, shards, the lock."""
