@@ -146,7 +146,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         states = status.survey(stages, run)
     asked = [state for state in states if arguments.stage in ("all", state.command)]
     asked = [state for state in asked if not state.records or arguments.subset in (None, state.part)]
-    following = status.next_command(states)
+    following = status.next_command(states, run)
     if following is None:
         print(f"complete: read {run.path / 'final'}, or see `kun status {run.path}`")
     else:
@@ -177,7 +177,9 @@ def _finish(run: RunFolder, stages: list[Stage], config: Config) -> None:
     if assemble(run, polished, config, status.survey(stages, run)):
         for path in sorted((run.path / "final").glob("*.jsonl")):
             print(f"wrote {path}")
-        draw(run, status.survey(stages, run))
+    elif (run.path / "report").exists():
+        return
+    draw(run, status.survey(stages, run))
 
 
 def _status(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -187,7 +189,7 @@ def _status(arguments: argparse.Namespace, _: list[str]) -> int:
         print(msgspec.json.encode(status.as_json(states, run)).decode())
     else:
         print(status.render(states, run))
-        following = status.next_command(states)
+        following = status.next_command(states, run)
         source = shlex.quote(arguments.config or str(run.path / "config.yaml"))
         print(f"next: kun run {following} --config {source}" if following else "complete")
     return 1 if any(state.condition == "failures" for state in states) else 0

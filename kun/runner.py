@@ -92,9 +92,7 @@ def _check_needs(run: RunFolder, step: Step) -> None:
             continue
         why = ", ".join(run.why_stale(need))
         state = f"is stale ({why})" if why else "is not complete"
-        raise InputError(
-            f"{step.name} reads {need.name}, which {state}; run `kun run {need.stage.split('_')[0]}` first"
-        )
+        raise InputError(f"{step.name} reads {need.name}, which {state}; run `kun run {need.command}` first")
 
 
 def _run_build(stage: Stage, work: Build, steps: list[Step], run: RunFolder) -> None:
@@ -102,7 +100,9 @@ def _run_build(stage: Stage, work: Build, steps: list[Step], run: RunFolder) -> 
         start = time.monotonic()
         with bar(f"{stage.command} {step.name}", "steps") as progress:
             report = work.build(step, run.folder(step), run.folder, progress)
-        run.finish(step, Whole(seconds=round(time.monotonic() - start, 3), report=dict(report)))
+        seconds = round(time.monotonic() - start, 3)
+        content = digests.of_folder(run.folder(step), leave_out=("fingerprint.json",))
+        run.finish(step, Whole(content=content, source=_source(run, step), seconds=seconds, report=dict(report)))
 
 
 def _run_ingest(stage: Stage, work: Ingest, steps: list[Step], run: RunFolder) -> None:
@@ -118,7 +118,7 @@ def _run_ingest(stage: Stage, work: Ingest, steps: list[Step], run: RunFolder) -
                     marker = shards.publish(folder, index, piece, rows=len(piece), source="")
                 markers.append(marker)
                 progress(rows := rows + len(piece), 0)
-        run.finish(step, summarise(markers))
+        run.finish(step, summarise(markers, _source(run, step)))
 
 
 def _run_map(stage: Stage, work: Map, steps: list[Step], run: RunFolder, workers: int) -> None:
@@ -275,17 +275,17 @@ def _pending_shards(run: RunFolder, step: Step, of_the_whole: bool = False) -> l
     source_folder, folder = run.folder(step.needs[0]), run.folder(step)
     whole = run.whole(step.needs[0])
     assert whole is not None
+    others = [other.content for need in step.needs[1:] if (other := run.whole(need))]
+    others += [whole.content] if of_the_whole else []
     pending = []
     for index in range(whole.shards):
         above = shards.marker(source_folder, index)
         if above is None:
             path = shards.part(source_folder, index, "done")
-            command = f"kun run {step.needs[0].stage.split('_')[0]}"
+            command = f"kun run {step.needs[0].command}"
             raise InputError(f"{path}: the marker is gone; delete done.json beside it and run `{command}` again")
         here = shards.marker(folder, index)
-        source = above.digests["kept"]
-        if of_the_whole:
-            source = digests.of_value([source, whole.content])
+        source = digests.of_value([above.digests["kept"], *others])
         same_input = here is not None and here.source == source
         if not (same_input and here is not None and here.failed == 0):
             pending.append(Pending(index, above.kept, source, retry=same_input))
@@ -308,10 +308,16 @@ def _rows(stage: Stage, run: RunFolder, pending: dict[str, list[Pending]]) -> It
         yield advance
 
 
+def _source(run: RunFolder, step: Step) -> str:
+    source = run.source(step)
+    assert source is not None, f"{step.name}: what it needs went away while it was made"
+    return source
+
+
 def _finish(run: RunFolder, step: Step) -> None:
     above = run.whole(step.needs[0])
     assert above is not None
     markers = [shards.marker(run.folder(step), index) for index in range(above.shards)]
-    whole = summarise([marker for marker in markers if marker is not None], source=above.content)
+    whole = summarise([marker for marker in markers if marker is not None], _source(run, step))
     assert whole.rows == above.kept, f"{step.name}: {above.kept} rows in, {whole.rows} accounted for"
     run.finish(step, whole)

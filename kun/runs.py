@@ -75,12 +75,14 @@ class RunFolder:
         atomic.write(self.folder(step) / "done.json", msgspec.json.encode(whole))
 
     def whole(self, step: Step) -> Whole | None:
-        """The marker of a step that finished on its present input, or None."""
+        """The marker of a step that finished on what its needs hold now, or None."""
         whole = read_whole(self.folder(step))
-        if whole is None:
-            return None
-        source = read_whole(self.folder(step.needs[0])) if step.needs and whole.source else None
-        return None if source is not None and source.content != whole.source else whole
+        return whole if whole is not None and whole.source == self.source(step) else None
+
+    def source(self, step: Step) -> str | None:
+        """Digest of what a step's needs hold; None where one of them is not whole."""
+        needs = [self.whole(need) for need in step.needs]
+        return digests.of_value([need.content for need in needs if need]) if all(needs) else None
 
     def why_stale(self, step: Step) -> list[str]:
         """What changed since the folder that the plain name still points at; empty where nothing did."""
@@ -100,10 +102,10 @@ class RunFolder:
         """What is done of a step so far, from the markers of its shards."""
         folder = self.folder(step)
         markers = [shards.marker(folder, index) for index in shards.finished(folder)]
-        return summarise([marker for marker in markers if marker is not None])
+        return summarise([marker for marker in markers if marker is not None], source="")
 
 
-def summarise(markers: list[shards.Done], source: str = "") -> Whole:
+def summarise(markers: list[shards.Done], source: str) -> Whole:
     """The counts of all shards of a step, in order."""
     rejected: dict[str, int] = {}
     for marker in markers:

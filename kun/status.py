@@ -31,9 +31,10 @@ def survey(stages: list[Stage], run: RunFolder) -> list[State]:
     return [_state(stage, step, run) for stage in stages for step in stage.steps]
 
 
-def next_command(states: list[State]) -> str | None:
+def next_command(states: list[State], run: RunFolder) -> str | None:
     """The stage to run next, None where all is complete."""
-    return next((state.command for state in states if state.condition != "complete"), None)
+    last = None if not states or (run.path / "final").exists() else states[-1].command  # killed before the last move
+    return next((state.command for state in states if state.condition != "complete"), last)
 
 
 def _state(stage: Stage, step: Step, run: RunFolder) -> State:
@@ -59,7 +60,7 @@ def _condition(step: Step, run: RunFolder) -> tuple[Condition, tuple[str, ...]]:
     if why:
         return "stale", tuple(why)
     if read_whole(run.folder(step)) is not None:
-        return "stale", (f"{step.needs[0].name} has new rows",)
+        return "stale", (f"{step.needs[0].name} has new content",)
     return ("partial" if run.folder(step).exists() else "waiting"), ()
 
 
@@ -83,7 +84,7 @@ def as_json(states: list[State], run: RunFolder) -> dict[str, Any]:
             }
             for state in states
         ],
-        "next": next_command(states),
+        "next": next_command(states, run),
     }
 
 

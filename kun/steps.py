@@ -32,6 +32,11 @@ class Step:
     def name(self) -> str:
         return f"{self.stage}/{self.part}"
 
+    @property
+    def command(self) -> str:
+        """What the user types to make it: stage1 ... stage5."""
+        return self.stage.split("_")[0]
+
 
 class Asker(Protocol):
     """The two pure functions of a model stage."""

@@ -21,7 +21,7 @@ from kun.chat import Chat, load_chat
 from kun.config import Config, Score
 from kun.engines.base import Choose, Chosen, Engine, Failure, Generate, Generated, Request, request_seed
 from kun.engines.open import open_engine, window
-from kun.errors import ConfigError
+from kun.errors import ConfigError, KunError
 from kun.progress import Progress
 from kun.prompts import JudgePrompt, load_prompts
 from kun.records import Labelled, Reject, Scored, extend
@@ -134,8 +134,11 @@ def stages(config: Config, digests: Digests, primary_chat: Step, labelled: Seque
             finally:
                 engine.close()
 
-        given = {**asked, "score.calibration": digests.path(path, "score.calibration")}
-        step = Step("stage4_calibration", "verdicts", lambda: {**given, "window": window(config)}, (primary_chat,))
+        def given() -> dict[str, Any]:
+            calibration = digests.path(path, "score.calibration")
+            return {**asked, "score.calibration": calibration, "window": window(config)}
+
+        step = Step("stage4_calibration", "verdicts", given, (primary_chat,))
         calibrations = [Stage("stage4", "stage4_calibration", Build(calibrate), (step,))]
     elif settings.select == "threshold":
         chosen["score.threshold"] = settings.threshold
@@ -152,7 +155,10 @@ def stages(config: Config, digests: Digests, primary_chat: Step, labelled: Seque
 
 
 def _calibrate(scoring: Scoring, engine: Engine, path: Path, folder: Path, progress: Progress) -> Mapping[str, Any]:
-    """Score the judged instructions into `folder`/scores.json: [score, is good]; those without one are counted."""
+    """Score the judged instructions into `folder`/scores.json: [score, is good]; those without one are counted.
+
+    KunError where the engine fails: a cut on fewer rows would be another cut.
+    """
     judged = read_calibration(path)
     asked = [scoring.judge(instruction, None, f"calibration-{row}") for row, (instruction, _) in enumerate(judged)]
     requests = [item for item in asked if isinstance(item, Request)]
@@ -160,7 +166,9 @@ def _calibrate(scoring: Scoring, engine: Engine, path: Path, folder: Path, progr
     scores: list[tuple[float, bool]] = []
     for item, (_, is_good) in zip(asked, judged, strict=True):
         answer = next(answers) if isinstance(item, Request) else item
-        score = None if isinstance(answer, Reject | Failure) else scoring.score(answer)
+        if isinstance(answer, Failure):
+            raise KunError(f"{path}: an instruction got no answer ({answer.error}); run the same command again")
+        score = None if isinstance(answer, Reject) else scoring.score(answer)
         if isinstance(score, float):
             scores.append((score, is_good))
         progress(len(scores), len(judged))

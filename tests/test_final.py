@@ -38,7 +38,7 @@ def finished_run(path, outputs, subset="wudao") -> tuple[RunFolder, Step]:
             for r in map(polished, range(start, start + 2), outputs[start : start + 2])
         ]
         markers.append(shards.publish(folder, index, rows, rows=len(rows), source=""))
-    run.finish(step, summarise(markers))
+    run.finish(step, summarise(markers, run.source(step)))
     return run, step
 
 

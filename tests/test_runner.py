@@ -12,7 +12,7 @@ import pytest
 from kun.errors import InputError
 from kun.records import Document, Filtered, Labelled, Reject, extend
 from kun.runner import run_stage
-from kun.steps import Map
+from kun.steps import Build, Map, Stage, Step
 from kun.store import shards
 from tests.runs import REPOSITORY, environment
 from tests.small_pipeline import CountingEngine, Small
@@ -220,7 +220,7 @@ from kun.records import Document, Filtered
 from tests.small_pipeline import Small, wait_for_ever
 from dataclasses import replace
 from kun.runner import run_stage
-from kun.steps import Map
+from kun.steps import Build, Map, Stage, Step
 small = Small(Path({str(tmp_path)!r}), {{"wudao": ["四个字符"] * 20}})
 run_stage(small.stages()[0], small.run)
 waiting = Map(Document, Filtered, lambda *_: wait_for_ever)
@@ -236,3 +236,30 @@ run_stage(replace(small.stages()[1], work=waiting), small.run, workers=2)
     for child in alive:
         child.kill()
     assert children and not alive
+
+
+def test_a_model_that_was_made_again_makes_its_answers_again(tmp_path):
+    """Training on a GPU gives other bytes each time: what the first model wrote is not the second one's."""
+    model = Step("stage1_train", "label", dict)
+    weights = tmp_path / "weights"
+    weights.write_text("one")
+
+    def build(step, folder, folders, progress):
+        (folder / "weights").write_text(weights.read_text())
+        return {}
+
+    train = Stage("stage1", "stage1_train", Build(build), (model,))
+    small = Small(tmp_path / "run", {"wudao": ["四个字符"]})
+    *above, label = small.stages()
+    (step,) = label.steps
+    label = replace(label, steps=(replace(step, needs=(*step.needs, model)),))
+    run = small.run
+    run.store.mkdir(parents=True)
+    assert [run_stage(stage, run) for stage in (train, *above, label)] == [True] * 4
+    assert not run_stage(label, run)
+    run_stage(train, run, force=True)
+    assert not run_stage(label, run)
+    weights.write_text("two")
+    run_stage(train, run, force=True)
+    assert run_stage(label, run)
+    assert small.engine.asked == [4, 4]

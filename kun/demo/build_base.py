@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from kun.demo.names import NAME_CHARS
-from kun.demo.tokens import SPECIALS, build_tokenizer
+from kun.demo.tokens import SPECIALS, build_tokenizer, number_tokens
 
 Batch = list[list[int]]
 
@@ -42,10 +42,9 @@ class Phase:
 
 
 PHASES = (
-    Phase("copying", 900, 3e-3, 1.5e-3, copying_rows=24, copying_length=72, longest_unit=14, document_rows=2),
-    Phase("reading", 1300, 1.5e-3, 1e-4, copying_rows=6, copying_length=160, longest_unit=30, document_rows=10),
+    Phase("copying", 800, 3e-3, 1.5e-3, copying_rows=24, copying_length=72, longest_unit=12, document_rows=2),
+    Phase("reading", 1200, 1.5e-3, 1e-4, copying_rows=6, copying_length=160, longest_unit=20, document_rows=10),
 )
-DIGITS = "0123456789"
 FILLERS = "，。！：的是在年由牌县《》\n"
 WARMUP_STEPS = 50
 SAVE_EVERY = 100
@@ -53,11 +52,11 @@ SAVE_EVERY = 100
 
 @dataclass(frozen=True)
 class Alphabet:
-    """Token ids that copying rows are made of: names, common words between them, digits."""
+    """Token ids that copying rows are made of: names, common words between them, numbers."""
 
     names: list[int]
     fillers: list[int]
-    digits: list[int]
+    numbers: list[int]
 
 
 def copying_rows(rng: random.Random, alphabet: Alphabet, phase: Phase) -> Batch:
@@ -71,7 +70,7 @@ def copying_rows(rng: random.Random, alphabet: Alphabet, phase: Phase) -> Batch:
         if number % 3 == 0:
             keys = alphabet.fillers + alphabet.names
             units = [
-                rng.choices(keys, k=rng.randint(2, 4)) + rng.choices(alphabet.digits, k=rng.randint(1, 4))
+                rng.choices(keys, k=rng.randint(2, 4)) + rng.choices(alphabet.numbers, k=rng.randint(1, 2))
                 for _ in range(rng.randint(2, 6))
             ]
         else:
@@ -122,6 +121,7 @@ def new_model(vocabulary_size: int) -> Any:
     )
     model = LlamaForCausalLM(config)
     _look_back(model.model.layers[0].self_attn, head=0, offset=1)
+    _look_back(model.model.layers[0].self_attn, head=1, offset=2)
     return model
 
 
@@ -186,7 +186,7 @@ def train(out: Path, work: Path, seed: int, only: str | None = None) -> None:
     model = new_model(len(tokenizer))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
     ids_of = tokenizer.convert_tokens_to_ids
-    alphabet = Alphabet(ids_of([*NAME_CHARS, *DIGITS]), ids_of([*FILLERS]), ids_of([*DIGITS]))
+    alphabet = Alphabet(ids_of([*NAME_CHARS]), ids_of([*FILLERS]), ids_of([*"0123456789", *number_tokens()]))
     history: list[dict[str, Any]] = []
     position = (0, 0)
     state_file = work / "state.pt"

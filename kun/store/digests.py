@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,17 @@ def of_bytes(data: bytes) -> str:
 def of_value(value: object) -> str:
     """Digest of a JSON-like value, independent of the order of keys; raises TypeError for anything else."""
     return of_bytes(msgspec.json.encode(value, order="deterministic"))
+
+
+def of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def of_folder(folder: Path, leave_out: Collection[str] = ()) -> str:
+    """Digest of the files in a folder and below, and of their names."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in leave_out)
+    return of_value([[path.relative_to(folder).as_posix(), of_file(path)] for path in files])
 
 
 class Digests:
@@ -44,9 +56,7 @@ class Digests:
             key, stamp = _utf8(path.resolve()), (stat.st_size, stat.st_mtime_ns)
             known = self._known.get(key)
             if known is None or known[:2] != stamp:
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-                self._known[key] = known = (*stamp, digest)
+                self._known[key] = known = (*stamp, of_file(path))
                 self._changed = True
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}; it is named by the setting {setting}") from None
