@@ -15,7 +15,7 @@ from kun.chat import Chat, load_chat
 from kun.config import Config, Sampling, Score
 from kun.demo.tokens import build_tokenizer
 from kun.engines.base import Answer, Choose, Chosen, Failure, Generate, Generated, Request
-from kun.errors import ConfigError, InputError
+from kun.errors import ConfigError, InputError, KunError
 from kun.prompts import load_prompts
 from kun.records import Labelled, Origin, Reject, Scored, extend
 from kun.steps import Map, Step
@@ -201,7 +201,7 @@ def test_best_f1_scores_the_calibration_file_once_and_cuts_there(
     tmp_path: Path, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calibration = tmp_path / "judged.jsonl"
-    rows = [("短问", "good"), ("短的问", "good"), ("很长很长很长很长很长很长很长很长的问", "bad"), ("坏", "good")]
+    rows = [("短问", "good"), ("短的问", "good"), ("很长很长很长很长很长很长很长很长的问", "bad")]
     calibration.write_text("".join(f'{{"instruction": "{i}", "verdict": "{v}"}}\n' for i, v in rows), encoding="utf-8")
     found, folders, _ = steps(tmp_path, select="best_f1", calibration=str(calibration))
     _, judged, selection = found
@@ -214,14 +214,19 @@ def test_best_f1_scores_the_calibration_file_once_and_cuts_there(
     monkeypatch.setattr(stage4_score, "open_engine", lambda config, folder: engine)
     [step] = judged.steps
     report = judged.work.build(step, folders[step.name], lambda step: folders[step.name], lambda done, total: None)
-    assert report["judged"] == 4
-    assert report["without verdict"] == 1
+    assert report["judged"] == 3
+    assert report["without verdict"] == 0
     assert 0.0 < report["cut"] < 0.99
     assert engine.closed
     choose = selection.work.open(selection.steps[0], lambda step: folders[step.name])
     assert choose.keywords["lowest"] == pytest.approx(report["cut"], abs=1e-4)
+    with calibration.open("a", encoding="utf-8") as file:
+        file.write('{"instruction": "坏", "verdict": "good"}\n')  # the engine fails on it: no cut without it
+    with pytest.raises(KunError, match=r"judged\.jsonl: an instruction got no answer \(broken\)"):
+        judged.work.build(step, folders[step.name], lambda step: folders[step.name], lambda done, total: None)
 
 
-def test_a_missing_calibration_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_calibration_file_is_named_where_it_is_needed(tmp_path: Path) -> None:
+    found, *_ = steps(tmp_path, select="best_f1", calibration=str(tmp_path / "none.jsonl"))
     with pytest.raises(InputError, match=r"score\.calibration"):
-        steps(tmp_path, select="best_f1", calibration=str(tmp_path / "none.jsonl"))
+        found[1].steps[0].decides()
