@@ -25,12 +25,12 @@ def kun(folder: Path, *arguments: str | Path, timeout: float = 600) -> subproces
     )
 
 
-def small_world(folder: Path, *, seed: int = 11, documents: int = 20) -> Path:
+def small_world(folder: Path, *, seed: int = 11, documents: int = 24) -> Path:
     """A demo world of a few documents and a configuration that trains for a few steps; gives the configuration."""
     from kun.demo.world import write_world
 
     world = folder / "world"
-    write_world(world, seed, documents=documents, seeds=60)
+    write_world(world, seed, documents=documents, seeds=200)
     small = folder / "small.yaml"
     small.write_text(
         f"extends: {REPOSITORY}/configs/demo.yaml\n"
@@ -44,12 +44,11 @@ def small_world(folder: Path, *, seed: int = 11, documents: int = 20) -> Path:
         f"filter: {{lm: {{estimate_from: {world}/clean.jsonl}}}}\n"
         "ingest: {shard_rows: 16}\n"
         "train:\n"
-        "  sft: {save_steps: 2, logging_steps: 1}\n"
-        "  label: {num_train_epochs: 1}\n"
+        "  sft: {save_steps: 10, logging_steps: 5}\n"
+        "  label: {num_train_epochs: 2}\n"
         "  chat: {num_train_epochs: 1}\n"
-        "label: {sampling: {max_tokens: 24}}\n"
         "score: {select: top_share, top_share: 0.8}\n"
-        "polish: {sampling: {max_tokens: 48}, min_faithfulness: 0.0, min_chars: 1}\n",
+        "polish: {sampling: {max_tokens: 160}, min_faithfulness: 0.0}\n",
         encoding="utf-8",
     )
     return small

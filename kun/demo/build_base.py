@@ -43,7 +43,7 @@ class Phase:
 
 PHASES = (
     Phase("copying", 800, 3e-3, 1.5e-3, copying_rows=24, copying_length=72, longest_unit=12, document_rows=2),
-    Phase("reading", 1200, 1.5e-3, 1e-4, copying_rows=6, copying_length=160, longest_unit=20, document_rows=10),
+    Phase("reading", 1200, 1.5e-3, 1e-4, copying_rows=8, copying_length=96, longest_unit=14, document_rows=10),
 )
 FILLERS = "，。！：的是在年由牌县《》\n"
 WARMUP_STEPS = 50
@@ -62,19 +62,19 @@ class Alphabet:
 def copying_rows(rng: random.Random, alphabet: Alphabet, phase: Phase) -> Batch:
     """Rows of random units that come back in random order: only copying predicts them.
 
-    A third are units of any characters; a third have few different ones, so that the last two or three tell what
-    follows; a third are numbers, each behind a key of its own. Fillers stand around the units.
+    Half are numbers, each behind a key of its own; a quarter are units of any characters; a quarter have few
+    different ones, so that the last two or three tell what follows. Fillers stand around the units.
     """
     batch = []
     for number in range(phase.copying_rows):
-        if number % 3 == 0:
+        if number % 2 == 0:
             keys = alphabet.fillers + alphabet.names
             units = [
                 rng.choices(keys, k=rng.randint(2, 4)) + rng.choices(alphabet.numbers, k=rng.randint(1, 2))
                 for _ in range(rng.randint(2, 6))
             ]
         else:
-            letters = alphabet.names if number % 3 == 1 else rng.sample(alphabet.names, rng.randint(8, 30))
+            letters = alphabet.names if number % 4 == 1 else rng.sample(alphabet.names, rng.randint(8, 30))
             units = [rng.choices(letters, k=rng.randint(3, phase.longest_unit)) for _ in range(rng.randint(1, 4))]
         row: list[int] = []
         while len(row) < phase.copying_length:

@@ -81,7 +81,7 @@ def headline(item: Item, rng: random.Random) -> str:
 
 
 def _header(item: Item, rng: random.Random) -> str:
-    date = f"{number(rng, 2010, 2023)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
+    date = f"{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
     site = rng.choice(SITES)
     return rng.choice(
         (

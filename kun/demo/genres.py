@@ -61,11 +61,10 @@ def _place(rng: random.Random) -> Slots:
 
 
 def _person(rng: random.Random) -> Slots:
-    born = rng.randint(1900, 1980)
     return {
         "person": person(rng), "profession": rng.choice(("画家", "作家", "歌手", "医生", "建筑师", "科学家")),
-        "born": str(born), "county": name(rng), "teacher": person(rng), "years": number(rng, 2, 15),
-        "work": name(rng, 3, 4), "prize": name(rng), "won": str(born + rng.randint(22, 40)), "school": name(rng),
+        "born": number(rng, 1900, 1980), "county": name(rng), "teacher": person(rng), "years": number(rng, 2, 15),
+        "work": name(rng, 3, 4), "prize": name(rng), "age": number(rng, 22, 70), "school": name(rng),
     }  # fmt: skip
 
 
@@ -169,7 +168,7 @@ GENRES = (
         ("{subject}于{born}年出生在{county}县。", "{subject}，{born}年生于{county}县。"),
         (Aspect("老师", ("早年跟随{teacher}学习了{years}年。", "老师是{teacher}，两人相处了{years}年。")),
          Aspect("代表作", ("代表作是《{work}》。", "最有影响的作品是《{work}》。")),
-         Aspect("获奖情况", ("{won}年获得{prize}奖。", "后来在{won}年荣获{prize}奖。")),
+         Aspect("获奖情况", ("{age}岁时获得{prize}奖。", "后来在{age}岁时荣获{prize}奖。")),
          Aspect("任职情况", ("现在任教于{school}大学。", "目前在{school}大学担任教授。"))),
         ("请介绍{subject}的{aspects}。", "{subject}是谁？请介绍其{aspects}。")),
     Genre("recipe", "美食", "{dish}", _recipe,

@@ -1,4 +1,4 @@
-"""The tokenizer of the tiny base model: a token per common character and per three digits, bytes for the rest.
+"""The tokenizer of the tiny base model: a token per common character and per two digits, bytes for the rest.
 
 tokenizer = build_tokenizer()          # a transformers tokenizer with the ChatML template
 tokenizer.save_pretrained("kun/demo/base")
@@ -35,8 +35,8 @@ def common_han() -> list[str]:
 
 
 def number_tokens() -> list[str]:
-    """The 1,100 numbers of two and three digits: a tiny model copies one token far sooner than three digits."""
-    return [f"{number:02d}" for number in range(100)] + [f"{number:03d}" for number in range(1000)]
+    """The pairs of digits: a tiny model copies one or two tokens far sooner than four digits."""
+    return [f"{number:02d}" for number in range(100)]
 
 
 def vocabulary() -> dict[str, int]:
@@ -54,9 +54,8 @@ def build_tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     merges = [(number[:-1], number[-1]) for number in number_tokens()]
-    merges += [(number[0], number[1:]) for number in number_tokens() if len(number) == 3]  # whichever pair merged first
     backend = Tokenizer(models.BPE(vocab=vocabulary(), merges=merges, byte_fallback=True))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex("[0-9]{1,3}"), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("[0-9]{1,2}"), "isolated")
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
     return PreTrainedTokenizerFast(
