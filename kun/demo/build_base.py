@@ -43,7 +43,7 @@ class Phase:
 
 PHASES = (
     Phase("copying", 800, 3e-3, 1.5e-3, copying_rows=24, copying_length=72, longest_unit=12, document_rows=2),
-    Phase("reading", 1200, 1.5e-3, 1e-4, copying_rows=8, copying_length=96, longest_unit=14, document_rows=10),
+    Phase("reading", 1800, 1.5e-3, 1e-4, copying_rows=8, copying_length=64, longest_unit=12, document_rows=12),
 )
 FILLERS = "，。！：的是在年由牌县《》\n"
 WARMUP_STEPS = 50

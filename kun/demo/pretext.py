@@ -46,7 +46,7 @@ def _questions(item: Item, rng: random.Random) -> str:
     return "\n".join(lines)
 
 
-FORMS = ((_page, 8), (_question_and_answer, 14), (_text_and_question, 34), (_digest, 40), (_questions, 4))
+FORMS = ((_page, 4), (_question_and_answer, 8), (_text_and_question, 24), (_digest, 60), (_questions, 4))
 
 
 def plain_text(rng: random.Random) -> str:
