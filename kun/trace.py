@@ -1,4 +1,4 @@
-"""The life of one record: `find(run, stages, subsets, "5b01aaee850f42c1d282")`, or `"wudao:18"`, a line of a final file."""
+"""The life of one record: `find(run, stages, subsets, key)`; the key is an id, or `"wudao:18"`, a line of a final file."""
 
 from __future__ import annotations
 

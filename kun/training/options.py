@@ -40,6 +40,7 @@ OWN = {
     "save_strategy",
     "save_total_limit",
     "seed",
+    "train_sampling_strategy",
     "use_cpu",
 }
 
@@ -80,6 +81,7 @@ def sft_config(config: Config, job: str, work: Path) -> Any:
         "use_cpu": on_cpu,
         "bf16": not on_cpu,
         "seed": config.seed,
+        "train_sampling_strategy": "sequential",  # the order of `sft.batched_by_length`
     }
     defaults = {"dataloader_pin_memory": not on_cpu, "gradient_checkpointing": False}
     arguments = _build(SFTConfig, given, **{**defaults, **values, **fixed})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from kun.chat import Chat, Message, load_chat
 from kun.errors import ConfigError, InputError
+from kun.training.seeds import Example, Pair, Seed, Task
+from kun.training.sft import batched_by_length
 from tests.runs import REPOSITORY, environment
 from tests.tiny_models import SHAPES, llama, yi
 from tests.training.settings import pairs, small_config, write_lines
@@ -215,3 +218,16 @@ def test_batches_that_differ_from_inference_are_refused(tmp_path: Path) -> None:
         check(Trainer, chat, [replace(good, completion=good.completion[:-1])])
     with pytest.raises(AssertionError, match="padding token is the end token"):
         check(Trainer, replace(chat, pad_id=chat.end_id), [good])
+
+
+def test_batches_are_of_similar_length_and_hold_every_example_once() -> None:
+    rng = random.Random(1)
+    lengths = [rng.randrange(10, 400) for _ in range(333)]
+    task = Task(Seed("seeds.jsonl", 1, "0", Pair("问", "答")), [], "答")
+    examples = [Example(task, [0] * length, [number]) for number, length in enumerate(lengths)]
+    ordered = batched_by_length(examples, 16, seed=7)
+    assert sorted(example.completion[0] for example in ordered) == list(range(333))
+    batches = [[len(e.prompt) for e in ordered[i : i + 16]] for i in range(0, 333, 16)]
+    assert sum(max(batch) * len(batch) for batch in batches) < 1.1 * sum(lengths)
+    assert [max(batch) for batch in batches] != sorted(max(batch) for batch in batches)
+    assert batched_by_length(examples, 16, seed=7) == ordered
