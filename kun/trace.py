@@ -1,4 +1,4 @@
-"""The life of one record: `find(run, stages, subsets, key)`; the key is an id, or `"wudao:18"`, a line of a final file."""
+"""The life of one record: `find(run, stages, subsets, key)`, by its id or by a line of a final file, `"wudao:18"`."""
 
 from __future__ import annotations
 
