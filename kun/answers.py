@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 
 # Tokens that steer a chat template: as text in a data set they would steer the models trained on it.
 CONTROL = re.compile(
@@ -106,6 +107,18 @@ def opening_repeats(text: str, limit: int) -> str | None:
             return bare[:p]
         if p + size > right:
             left, right = p, p + size
+    return None
+
+
+def says_again(reply: str, source: str) -> str | None:
+    """A sentence of 6 letters or more that a reply says twice or more, and more often than its source."""
+    before = Counter(folded(sentence) for sentence in SENTENCE_END.split(source))
+    said: Counter[str] = Counter()
+    for sentence in SENTENCE_END.split(reply):
+        bare = folded(sentence)
+        said[bare] += 1
+        if len(bare) >= 6 and said[bare] > max(before[bare], 1):
+            return sentence.strip()
     return None
 
 

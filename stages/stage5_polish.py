@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kun.answers import clean_output, echo, folded, pointing_word, repeats, unusable
+from kun.answers import clean_output, echo, folded, pointing_word, repeats, says_again, unusable
 from kun.chat import Chat, load_chat
 from kun.config import Config, Polish
 from kun.engines.base import Generate, Generated, request_seed
@@ -52,6 +52,8 @@ class Polishing:
             return Reject(*found)
         if how := repeats(output, self.settings.max_opening_repeats):
             return Reject("repeats", how)
+        if sentence := says_again(output, record.text):
+            return Reject("repeats", f"says again: {preview(sentence)}")
         if folded(output) == folded(record.instruction):
             return Reject("echo", "the instruction")
         if line := echo(output, f"{self.prompt.system or ''}\n{self.prompt.user}"):

@@ -1,10 +1,11 @@
-"""Trains the tiny base model of the demo from scratch; about a quarter of an hour on two free CPU cores.
+"""Trains the tiny base model of the demo from scratch; about twenty minutes on two free CPU cores.
 
     python -m kun.demo.build_base --out kun/demo/base
 
-Two phases. The first teaches copying: a unit of random characters repeated to fill 32 tokens. Without it a model of
-this size reads millions of tokens of documents and still cannot carry a name over from its context. The second reads
-plain text of many worlds (`kun.demo.pretext`), drawn from random streams that no `write_world` uses.
+Two phases. In the first nearly all rows are random units that come back: only copying predicts them. Without it a
+model of this size reads millions of tokens of documents and still cannot carry a name over from its context; and
+without the few documents between, the first real text would wipe it out again. The second phase reads plain text of
+many worlds (`kun.demo.pretext`), drawn from random streams that no `write_world` uses.
 A killed run continues from its last state in `--work`; the model is published to `--out` at every save.
 """
 
@@ -43,7 +44,7 @@ class Phase:
 
 PHASES = (
     Phase("copying", 800, 3e-3, 1.5e-3, copying_rows=24, copying_length=72, longest_unit=12, document_rows=2),
-    Phase("reading", 1800, 1.5e-3, 1e-4, copying_rows=8, copying_length=64, longest_unit=12, document_rows=12),
+    Phase("reading", 3000, 1.5e-3, 1e-4, copying_rows=8, copying_length=64, longest_unit=12, document_rows=12),
 )
 FILLERS = "，。！：的是在年由牌县《》\n"
 WARMUP_STEPS = 50
@@ -100,7 +101,7 @@ def packed_documents(rng: random.Random, encode: Callable[[str], list[int]], pha
 
 
 def new_model(vocabulary_size: int) -> Any:
-    """A Llama of 4 layers, width 128: about 1.4 M parameters with its tied embedding."""
+    """A Llama of 4 layers, width 128: about 1.6 M parameters with its tied embedding."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(

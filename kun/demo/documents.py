@@ -9,7 +9,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from kun.demo.genres import GENRES, Genre
+from kun.demo.genres import GENRES, Aspect, Genre
 from kun.demo.names import name, number, person
 
 SLOT = re.compile(r"\{(\w+)\}")
@@ -36,12 +36,16 @@ CONTROL_TOKENS = ("<|im_end|>", "</s>", "<|im_start|>assistant", "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Item:
-    """A subject with what is known of it. `facts` are the names and numbers that a reply must keep."""
+    """A subject with what is known of it. `facts` are the names and numbers that a reply must keep.
+
+    `loose_instruction` names the subject and may ask for other aspects, as the answer of a label model may.
+    """
 
     genre: str
     channel: str
     subject: str
     instruction: str
+    loose_instruction: str
     sentences: tuple[str, ...]
     facts: tuple[str, ...]
     steps: bool
@@ -61,14 +65,18 @@ def new_item(rng: random.Random, genre: Genre | None = None) -> Item:
     if not genre.steps:
         aspects = rng.sample(aspects, rng.randint(2, 3))
     wordings = [rng.choice(genre.leads), *(rng.choice(aspect.wordings) for aspect in aspects)]
-    titles = [aspect.title for aspect in aspects]
-    asked = "、".join(titles[:-1]) + "和" + titles[-1]
     keys = [key for wording in (genre.subject, *wordings) for key in SLOT.findall(wording)]
+
+    def ask(wanted: list[Aspect]) -> str:
+        titles = [aspect.title for aspect in wanted]
+        return rng.choice(genre.instructions).format(aspects="、".join(titles[:-1]) + "和" + titles[-1], **slots)
+
     return Item(
         genre=genre.key,
         channel=genre.channel,
         subject=slots["subject"],
-        instruction=rng.choice(genre.instructions).format(aspects=asked, **slots),
+        instruction=ask(aspects),
+        loose_instruction=ask(rng.sample(genre.aspects, rng.randint(2, 3))),
         sentences=tuple(wording.format(**slots) for wording in wordings),
         facts=tuple(dict.fromkeys(slots[key] for key in keys if key not in WORDS_NOT_FACTS)),
         steps=genre.steps,

@@ -104,10 +104,11 @@ def _species(rng: random.Random) -> Slots:
 
 
 def _comparison(rng: random.Random) -> Slots:
-    slots = {"one": name(rng), "two": name(rng), "thing": rng.choice(("手机", "相机", "音箱", "电脑", "电视", "台灯"))}
-    for key, low, high in (("price", 100, 9000), ("weight", 100, 5000), ("hours", 3, 72), ("months", 3, 60)):
-        slots |= {f"{key}1": number(rng, low, high), f"{key}2": number(rng, low, high)}
-    return slots
+    return {
+        "one": name(rng), "two": name(rng), "thing": rng.choice(("手机", "相机", "音箱", "电脑", "电视", "台灯")),
+        "price": number(rng, 10, 4000), "weight": number(rng, 10, 3000), "hours": number(rng, 2, 40),
+        "months": number(rng, 3, 60),
+    }  # fmt: skip
 
 
 def _book(rng: random.Random) -> Slots:
@@ -203,14 +204,10 @@ GENRES = (
         ("什么是{subject}？请说明它的{aspects}。", "请说明{subject}的发现经过和{aspects}。")),
     Genre("comparison", "导购", "{one}牌和{two}牌{thing}", _comparison,
         ("{subject}各有长处。", "{subject}都很受欢迎。"),
-        (Aspect("价格", ("{one}牌卖{price1}元，{two}牌卖{price2}元。",
-                        "价格上，{one}牌为{price1}元，{two}牌为{price2}元。")),
-         Aspect("重量", ("{one}牌重{weight1}克，{two}牌重{weight2}克。",
-                        "论重量，{one}牌有{weight1}克，{two}牌有{weight2}克。")),
-         Aspect("使用时间", ("{one}牌能用{hours1}小时，{two}牌能用{hours2}小时。",
-                            "充满电后，{one}牌可用{hours1}小时，{two}牌可用{hours2}小时。")),
-         Aspect("保修", ("{one}牌保修{months1}个月，{two}牌保修{months2}个月。",
-                        "保修期方面，{one}牌有{months1}个月，{two}牌有{months2}个月。"))),
+        (Aspect("价格", ("前者比后者贵{price}元。", "论价格，前者要贵{price}元。")),
+         Aspect("重量", ("前者比后者重{weight}克。", "论重量，后者要轻{weight}克。")),
+         Aspect("使用时间", ("前者能多用{hours}小时。", "充满电后，前者多用{hours}小时。")),
+         Aspect("保修", ("后者多保修{months}个月。", "保修期方面，后者要长{months}个月。"))),
         ("请比较{subject}的{aspects}。", "{subject}哪个好？请比较它们的{aspects}。")),
     Genre("book", "读书", "{kind}《{book}》", _book,
         ("{subject}是{person}的作品，{year}年由{press}出版社出版。",

@@ -18,7 +18,7 @@ ANSWER_MARKS = ("回答：", "答：", "整理：", "")
 
 
 def _page(item: Item, rng: random.Random) -> str:
-    return page(item, rng, control=rng.random() < 0.05)
+    return page(item, rng, control=rng.random() < 0.1)
 
 
 def _question_and_answer(item: Item, rng: random.Random) -> str:
@@ -32,7 +32,7 @@ def _text_and_question(item: Item, rng: random.Random) -> str:
 
 
 def _digest(item: Item, rng: random.Random) -> str:
-    question = rng.choice(QUESTION_MARKS) + item.instruction
+    question = rng.choice(QUESTION_MARKS) + (item.instruction if rng.random() < 0.7 else item.loose_instruction)
     text = _page(item, rng)
     parts = rng.choice(((text, question), (question, text), (text,)))
     return "\n\n".join((*parts, rng.choice(ANSWER_MARKS) + item.reply))
@@ -46,7 +46,7 @@ def _questions(item: Item, rng: random.Random) -> str:
     return "\n".join(lines)
 
 
-FORMS = ((_page, 4), (_question_and_answer, 8), (_text_and_question, 24), (_digest, 60), (_questions, 4))
+FORMS = ((_page, 4), (_question_and_answer, 8), (_text_and_question, 28), (_digest, 56), (_questions, 4))
 
 
 def plain_text(rng: random.Random) -> str:

@@ -79,14 +79,18 @@ def judged_instructions(seed: int, count: int, part: str) -> list[Row]:
 
 
 def polish_examples(seed: int, count: int) -> list[Row]:
-    """A web page, the instruction that it answers, and the clean reply with the page's own sentences."""
+    """A web page, an instruction, and the clean reply with the page's own sentences.
+
+    A quarter of the instructions ask for other aspects than the page has: the reply keeps to the page.
+    """
     rng = _rng(seed, "polish")
     items = [new_item(rng, GENRES[number % len(GENRES)]) for number in range(count)]
     rng.shuffle(items)
-    return [
-        {"instruction": item.instruction, "text": page(item, rng, rng.random() < CONTROL_SHARE), "output": item.reply}
-        for item in items
-    ]
+    rows = []
+    for item in items:
+        instruction = item.instruction if rng.random() < 0.75 else item.loose_instruction
+        rows.append({"instruction": instruction, "text": page(item, rng, rng.random() < 0.1), "output": item.reply})
+    return rows
 
 
 def clean_texts(seed: int, count: int) -> list[Row]:
