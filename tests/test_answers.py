@@ -169,8 +169,8 @@ def test_verdict(reply: str, good: str, bad: str, expected: bool | None) -> None
 
 def test_a_sentence_said_more_often_than_the_source_says_it_is_found() -> None:
     source = "门票每人54元。最高处海拔519米。好。好。"
-    assert says_again("门票每人54元。最高处海拔519米。门票每人54元。", source) == "门票每人54元"
-    assert says_again("门票每人54元。最高处海拔519米。好。好。", source) is None
+    assert answers.says_again("门票每人54元。最高处海拔519米。门票每人54元。", source) == "门票每人54元"
+    assert answers.says_again("门票每人54元。最高处海拔519米。好。好。", source) is None
     refrain = "一去二三里，烟村四五家。"
-    assert says_again(refrain * 2, refrain * 2) is None
-    assert says_again(refrain * 3, refrain * 2) == refrain[:-1]
+    assert answers.says_again(refrain * 2, refrain * 2) is None
+    assert answers.says_again(refrain * 3, refrain * 2) == refrain[:-1]
