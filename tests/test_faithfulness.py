@@ -189,3 +189,11 @@ def test_real_texts_support_themselves_and_not_each_other(name: str) -> None:
     assert len(rich) > 100
     assert sum(found.score for found in rich) / len(rich) < 0.2
     assert sum(found.score >= 0.9 for found in rich) <= 0.01 * len(rich)
+
+
+def test_a_body_after_a_comma_is_looked_at_whatever_the_width_of_the_comma() -> None:
+    source = "童话《梅峻彪》的作者是柳丁，辉彬出版社在1963年出版。"
+    for comma in "，,":
+        reply = f"童话《梅峻彪》的作者是柳丁{comma}靖海出版社在1963年出版。"
+        assert faithfulness(reply, source).unsupported == ("靖海出版社",)
+        assert faithfulness(reply.replace("靖海", "辉彬"), source).score == 1.0
