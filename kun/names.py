@@ -65,7 +65,7 @@ PLACE = re.compile(
 
 def chinese_names(reply: str, source: str) -> dict[str, bool]:
     """The names of a reply, each with whether the source has it: a person by surname and given name, a place or body
-    also by the two characters that open or end its name (so 清溪 supports 清溪县, and 南京 supports 南京大学). Places
+    also without its kind (清溪 supports 清溪县) or by the end of its name (清华大学 supports 北京清华大学). Places
     are looked at only where the source names one of the same kind: a 大学 taken for another, not a general word."""
     names = {}
     for match in PERSON.finditer(reply):
@@ -78,7 +78,7 @@ def chinese_names(reply: str, source: str) -> dict[str, bool]:
             and not NO_PLACE & set(core)
             and not any((core + match[2])[i : i + 2] in COMMON for i in range(len(core)))
         ):
-            names[core + match[2]] = core[:2] in source or core[-2:] in source
+            names[core + match[2]] = core in source or core[-2:] + match[2] in source
     return names
 
 
