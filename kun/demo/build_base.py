@@ -1,4 +1,4 @@
-"""Trains the tiny base model of the demo from scratch; about twenty minutes on two free CPU cores.
+"""Trains the tiny base model of the demo from scratch; about half an hour on two free CPU cores.
 
     python -m kun.demo.build_base --out kun/demo/base
 
