@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kun.config import Config
 from kun.corpora import read
-from kun.corpora.ingest import documents
+from kun.corpora.ingest import counted, documents, items
 from kun.filters.lmplz import make
 from kun.records import Document, Filtered, Origin, Reject
 from stages.stage2_filter import measure, open_filter
@@ -92,8 +92,9 @@ def size(folder: Path) -> int:
 
 def report(subset: str, config: Config, model: Path, arguments: argparse.Namespace) -> None:
     kinds = kinds_of(subset, config, arguments.data / "corpora" / "noise_key.jsonl")
-    items = list(documents(subset, read(subset, config.corpora[subset])))
-    read_in = [outcome for _, outcome in items if isinstance(outcome, Document)]
+    texts_in = list(items(read(subset, config.corpora[subset])))
+    outcomes = list(documents(subset, texts_in, counted(texts_in)))
+    read_in = [outcome for _, outcome in outcomes if isinstance(outcome, Document)]
     limits, _ = measure(config, read_in, model)
     judge = open_filter(config, model, limits)
     start = time.perf_counter()
@@ -103,8 +104,8 @@ def report(subset: str, config: Config, model: Path, arguments: argparse.Namespa
     counts: Counter[tuple[str, str]] = Counter()
     shown: Counter[tuple[str, str]] = Counter()
     texts = {document.id: document.text for document in read_in}
-    twins = Counter(outcome.detail for _, outcome in items if isinstance(outcome, Reject))
-    for raw, outcome in items:
+    twins = Counter(outcome.detail for _, outcome in outcomes if isinstance(outcome, Reject))
+    for raw, outcome in outcomes:
         kind = kinds.get(raw.origin, "prose")
         final = verdicts.get(raw.id, outcome)
         reason = "kept" if isinstance(final, Filtered) else final.reason if isinstance(final, Reject) else "?"
@@ -114,7 +115,7 @@ def report(subset: str, config: Config, model: Path, arguments: argparse.Namespa
         if wrong and reason not in (*LENGTH, "duplicate") and shown[kind, reason] < arguments.show:
             shown[kind, reason] += 1
             print(f"    {kind} {reason} {texts.get(raw.id, raw.text)[:100]!r}", file=sys.stderr)
-    print(row(subset, counts, len(items), limits, len(read_in) / seconds))
+    print(row(subset, counts, len(outcomes), limits, len(read_in) / seconds))
     print(subset, dict(sorted(counts.items())), file=sys.stderr)
 
 

@@ -137,8 +137,9 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         try:
             for stage in stages:
                 if arguments.stage in ("all", stage.command):
-                    force = arguments.force and (arguments.subset is None or stage.makes_records)
-                    _run_stage(_narrow(stage, arguments.subset), run, config, force)
+                    alone = arguments.subset if _by_corpus(stage, config) else None
+                    force = arguments.force and alone == arguments.subset
+                    _run_stage(_narrow(stage, alone), run, config, force)
             if arguments.stage in ("all", "stage5"):
                 _finish(run, stages, config)
         finally:
@@ -154,9 +155,13 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     return 1 if any(state.condition == "failures" for state in asked) else 0
 
 
+def _by_corpus(stage: Stage, config: Config) -> bool:
+    """Whether the stage has a step for each corpus; others, such as models, serve all."""
+    return {step.part for step in stage.steps} == set(config.corpora)
+
+
 def _narrow(stage: Stage, subset: str | None) -> Stage:
-    """The stage with the steps of one subset only; a model serves all subsets."""
-    if subset is None or not stage.makes_records:
+    if subset is None:
         return stage
     return replace(stage, steps=tuple(step for step in stage.steps if step.part == subset))
 

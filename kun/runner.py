@@ -6,22 +6,19 @@ is published is never asked again, except the failed records.
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 from kun.engines.base import Answer, Failure, Request
 from kun.errors import InputError, KunError
+from kun.processes import each
 from kun.progress import bar
 from kun.records import Raw
 from kun.runs import RunFolder, Whole, summarise
@@ -73,7 +70,7 @@ def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = Fals
         case Build():
             _run_build(stage, stage.work, pending, run)
         case Ingest():
-            _run_ingest(stage, stage.work, pending, run)
+            _run_ingest(stage, stage.work, pending, run, workers)
         case Map():
             _run_map(stage, stage.work, pending, run, workers)
         case Ask():
@@ -98,27 +95,59 @@ def _check_needs(run: RunFolder, step: Step) -> None:
 def _run_build(stage: Stage, work: Build, steps: list[Step], run: RunFolder) -> None:
     for step in steps:
         start = time.monotonic()
-        with bar(f"{stage.command} {step.name}", "steps") as progress:
+        with bar(f"{stage.command} {step.name}", work.unit) as progress:
             report = work.build(step, run.folder(step), run.folder, progress)
         seconds = round(time.monotonic() - start, 3)
         content = digests.of_folder(run.folder(step), leave_out=("fingerprint.json",))
         run.finish(step, Whole(content=content, source=_source(run, step), seconds=seconds, report=dict(report)))
 
 
-def _run_ingest(stage: Stage, work: Ingest, steps: list[Step], run: RunFolder) -> None:
+def _run_ingest(stage: Stage, work: Ingest, steps: list[Step], run: RunFolder, workers: int) -> None:
+    tasks: list[tuple[Any, ...]] = []
+    counts = {step.name: 0 for step in steps}  # shards
+    done = total = 0
     for step in steps:
-        folder = run.folder(step)
-        markers: list[shards.Done] = []
-        with bar(f"{stage.command} {step.name}", "rows") as progress:
-            items, rows = work.items(step), 0
-            while piece := list(islice(items, work.shard_rows)):
-                index = len(markers)
-                marker = shards.marker(folder, index)
-                if marker is None:
-                    marker = shards.publish(folder, index, piece, rows=len(piece), source="")
-                markers.append(marker)
-                progress(rows := rows + len(piece), 0)
-        run.finish(step, summarise(markers, _source(run, step)))
+        folder, source = run.folder(step), _source(run, step)
+        for unit, items in work.units(step, run.folder):
+            first = counts[step.name]
+            counts[step.name] += -(-items // work.shard_rows)
+            markers = [shards.marker(folder, index) for index in range(first, counts[step.name])]
+            finished = [marker.rows for marker in markers if marker is not None and marker.source == source]
+            done, total = done + sum(finished), total + items
+            if sum(finished) < items:
+                tasks.append((folder, unit, items, first, source))
+    with bar(f"{stage.command} {stage.name}", "rows", total) as progress:
+        progress(done, total)
+        for rows in each(partial(_ingest_unit, work.items, work.shard_rows), tasks, workers):
+            progress(done := done + rows, total)
+    for step in steps:
+        made = [shards.marker(run.folder(step), index) for index in range(counts[step.name])]
+        run.finish(step, summarise([marker for marker in made if marker is not None], _source(run, step)))
+
+
+def _ingest_unit(
+    items_of: Callable[[Any], Iterator[tuple[Raw, Outcome]]],
+    shard_rows: int,
+    folder: Path,
+    unit: Any,
+    expected: int,
+    first: int,
+    source: str,
+) -> int:
+    """Read a unit and publish those of its shards that are missing; the rows that were published."""
+    items, published, read = items_of(unit), 0, 0
+    for index in range(first, first + -(-expected // shard_rows)):
+        start = time.monotonic()
+        piece = list(islice(items, shard_rows))
+        read += len(piece)
+        marker = shards.marker(folder, index)
+        if marker is None or marker.source != source:
+            seconds = time.monotonic() - start
+            shards.publish(folder, index, piece, rows=len(piece), source=source, seconds=seconds)
+            published += len(piece)
+    if read < expected:
+        raise InputError(f"{folder.name}: a file of the corpus changed while it was read; run the same command again")
+    return published
 
 
 def _run_map(stage: Stage, work: Map, steps: list[Step], run: RunFolder, workers: int) -> None:
@@ -129,60 +158,11 @@ def _run_map(stage: Stage, work: Map, steps: list[Step], run: RunFolder, workers
         for step in steps
         for shard in pending[step.name]
     ]
-    workers = min(workers or os.cpu_count() or 1, len(tasks))
     with _rows(stage, run, pending) as advance:
-        if workers <= 1:
-            for task in tasks:
-                advance(_map_shard(functions, *task))
-        else:
-            _map_in_processes(functions, tasks, workers, advance)
+        for rows in each(partial(_map_shard, functions), tasks, workers):
+            advance(rows)
     for step in steps:
         _finish(run, step)
-
-
-def _map_in_processes(
-    functions: dict[str, Any], tasks: list[tuple[Any, ...]], workers: int, advance: Callable[[int], None]
-) -> None:
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(functions,)
-    )
-    waiting: set[Future[int]] = set()
-    try:
-        todo = iter(tasks)
-        while True:
-            waiting |= {pool.submit(_work, *task) for task in islice(todo, 2 * workers - len(waiting))}
-            if not waiting:
-                return
-            ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in ready:
-                advance(future.result())
-    except BrokenProcessPool:
-        raise KunError(
-            "a filter process was killed, perhaps for lack of memory; finished shards are kept: "
-            "run the same command again, with a smaller --workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_functions: dict[str, Any] = {}  # of this worker process
-
-
-def _start_worker(functions: dict[str, Any]) -> None:
-    _functions.update(functions)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Without this the workers of a run that was killed go on, and then wait for work for ever."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _work(*task: Any) -> int:
-    return _map_shard(_functions, *task)
 
 
 def _map_shard(

@@ -71,7 +71,7 @@ def as_json(states: list[State], run: RunFolder) -> dict[str, Any]:
         "stages": [
             {
                 "stage": state.stage,
-                "subset" if state.records else "model": state.part,
+                "subset" if state.records else "part": state.part,
                 "state": state.condition,
                 "why": list(state.why),
                 "in": state.counts.rows,

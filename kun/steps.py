@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,16 +51,20 @@ Folders = Callable[[Step], Path]  # where a step's output is
 
 @dataclass(frozen=True)
 class Build:
-    """Work that fills one folder, such as training: `build(step, folder, folders, progress)` gives what to report."""
+    """Work that fills one folder, such as training: `build(step, folder, folders, progress)` gives what to report.
+    `unit` is what its progress counts."""
 
     build: Callable[[Step, Path, Folders, Progress], Mapping[str, Any]]
+    unit: str = "steps"
 
 
 @dataclass(frozen=True)
 class Ingest:
-    """Work that cuts a corpus into shards. `items(step)` yields what each row became, the same from call to call."""
+    """Work that cuts a corpus into shards. `units(step, folders)` gives the parts that are read alone, in order, each
+    with the number of its items; `items(unit)`, which is pickled to worker processes, what each of its rows became."""
 
-    items: Callable[[Step], Iterator[tuple[Raw, Outcome]]]
+    units: Callable[[Step, Folders], Sequence[tuple[Any, int]]]
+    items: Callable[[Any], Iterator[tuple[Raw, Outcome]]]
     shard_rows: int
 
 

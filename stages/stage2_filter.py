@@ -7,20 +7,23 @@ normalisation and exact duplicates come before, at ingest (kun.corpora).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from kun import corpora
 from kun.config import Config, Corpus, Filter, LanguageModel
+from kun.corpora import index
 from kun.corpora.files import find
-from kun.corpora.ingest import documents, splitter
+from kun.corpora.ingest import documents, items, splitter
+from kun.corpora.readers import read_part
 from kun.errors import InputError
 from kun.filters import length, lm, lmplz, percentiles, repetition
 from kun.filters.percentiles import NO_LIMITS, Limits
+from kun.progress import Progress
 from kun.records import Document, Filtered, Raw, Reject, extend
 from kun.steps import Build, Folders, Ingest, Map, Stage, Step, flat
 from kun.store import atomic
@@ -92,36 +95,53 @@ def _base(config: Config) -> Path:
 
 def stages(config: Config, digests: Digests) -> list[Stage]:
     """Reading, the language model where one is configured, and the filter; a step per corpus."""
-    ingest = Stage("stage2", "stage2_ingest", _ingest(config), tuple(_ingest_steps(config, digests)))
+    indexing = _index(config, digests)
+    ingest = _ingest(config, indexing.steps)
     if config.filter.lm.model is None and config.filter.lm.estimate_from is None:
-        return [ingest, _filter(config, digests, ingest.steps, None)]
+        return [indexing, ingest, _filter(config, digests, ingest.steps, None)]
     model = Step("stage2_lm", "kenlm", lambda: _lm_decides(config, digests))
-    build = Build(lambda step, folder, folders, progress: lmplz.make(config.filter.lm, folder, progress).made)
+    build = Build(lambda step, folder, folders, progress: lmplz.make(config.filter.lm, folder, progress).made, "texts")
     lm_stage = Stage("stage2", "stage2_lm", build, (model,))
-    return [ingest, lm_stage, _filter(config, digests, ingest.steps, model)]
+    return [indexing, ingest, lm_stage, _filter(config, digests, ingest.steps, model)]
 
 
-def _ingest(config: Config) -> Ingest:
-    def items(step: Step) -> Iterator[tuple[Raw, Document | Reject]]:
-        rows = corpora.read(step.part, config.corpora[step.part])
-        return documents(step.part, rows, duplicates=config.ingest.duplicates, split=piece_splitter(config))
+def _index(config: Config, digests: Digests) -> Stage:
+    def build(step: Step, folder: Path, folders: Folders, progress: Progress) -> Mapping[str, Any]:
+        corpus = config.corpora[step.part]
+        return index.build(folder, step.part, corpus, partial(piece_splitter, config), config.workers, progress)
 
-    return Ingest(items, config.ingest.shard_rows)
+    def decides(name: str, corpus: Corpus) -> dict[str, Any]:
+        setting = f"corpora.{name}.paths"
+        files = [[found.name, digests.path(found.path, setting)] for found in find(name, corpus)]
+        settings: dict[str, Any] = {f"corpora.{name}.files": files, f"corpora.{name}.format": corpus.format}
+        settings |= {f"corpora.{name}.field": corpus.field, "ingest.overlong": config.ingest.overlong}
+        if config.ingest.overlong == "split":
+            settings |= {"filter.max_tokens": config.filter.max_tokens, **_tokenizer(config, digests)}
+        return settings
+
+    corpora = config.corpora.items()
+    steps = tuple(Step("stage2_index", name, partial(decides, name, corpus)) for name, corpus in corpora)
+    return Stage("stage2", "stage2_index", Build(build, "MB"), steps)
 
 
-def _ingest_steps(config: Config, digests: Digests) -> Iterator[Step]:
-    for name, corpus in config.corpora.items():
+def _ingest(config: Config, indexed: tuple[Step, ...]) -> Stage:
+    def units(step: Step, folders: Folders) -> list[tuple[tuple[Path, index.Unit], int]]:
+        folder = folders(step.needs[0])
+        return [((folder, unit), unit.items) for unit in index.units(folder, step.part, config.corpora[step.part])]
 
-        def decides(name: str = name, corpus: Corpus = corpus) -> dict[str, Any]:
-            setting = f"corpora.{name}.paths"
-            files = [[found.name, digests.path(found.path, setting)] for found in find(name, corpus)]
-            settings: dict[str, Any] = {f"corpora.{name}.files": files, f"corpora.{name}.format": corpus.format}
-            settings |= {f"corpora.{name}.field": corpus.field, **flat("ingest", config.ingest)}
-            if config.ingest.overlong == "split":
-                settings |= {"filter.max_tokens": config.filter.max_tokens, **_tokenizer(config, digests)}
-            return settings
+    def decides() -> dict[str, Any]:
+        return {"ingest.duplicates": config.ingest.duplicates, "ingest.shard_rows": config.ingest.shard_rows}
 
-        yield Step("stage2_ingest", name, decides)
+    steps = tuple(Step("stage2_ingest", step.part, decides, (step,)) for step in indexed)
+    return Stage("stage2", "stage2_ingest", Ingest(units, partial(read_unit, config), config.ingest.shard_rows), steps)
+
+
+def read_unit(config: Config, indexed: tuple[Path, index.Unit]) -> Iterator[tuple[Raw, Document | Reject]]:
+    """The documents of one unit of a corpus, and what gave none; by the index of the corpus in a folder."""
+    folder, unit = indexed
+    rows = read_part(unit.subset, config.corpora[unit.subset], unit.found)
+    repeats = index.occurrences(folder, unit)
+    return documents(unit.subset, items(rows, piece_splitter(config)), repeats, config.ingest.duplicates)
 
 
 def _lm_decides(config: Config, digests: Digests) -> dict[str, Any]:

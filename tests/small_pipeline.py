@@ -12,7 +12,7 @@ from kun.engines.base import Answer, Failure, Generate, Generated, Request
 from kun.records import Document, Filtered, Labelled, Origin, Reject, extend
 from kun.runner import run_stage
 from kun.runs import RunFolder
-from kun.steps import Ask, Ingest, Map, Stage, Step
+from kun.steps import Ask, Folders, Ingest, Map, Stage, Step
 
 
 @dataclass
@@ -65,6 +65,13 @@ class LabelByLength:
         return extend(record, Labelled, instruction=f"{answer.tokens[0]} characters about what?")
 
 
+def read_unit(unit: tuple[str, list[str]]) -> Iterator[tuple[Document, Document | Reject]]:
+    subset, texts = unit
+    for row, text in enumerate(texts):
+        record = Document(id=f"{subset}-{row}", subset=subset, text=text, origin=Origin("a.txt", row))
+        yield record, record if text else Reject("empty")
+
+
 @dataclass
 class Small:
     """`texts` by subset; `settings` stand for the configuration of each stage and decide its fingerprint."""
@@ -78,12 +85,11 @@ class Small:
     def run(self) -> RunFolder:
         return RunFolder(self.path)
 
-    def stages(self) -> list[Stage]:
-        def rows(step: Step) -> Iterator[tuple[Document, Document | Reject]]:
-            for row, text in enumerate(self.texts[step.part]):
-                record = Document(id=f"{step.part}-{row}", subset=step.part, text=text, origin=Origin("a.txt", row))
-                yield record, record if text else Reject("empty")
+    def units(self, step: Step, folders: Folders) -> list[tuple[tuple[str, list[str]], int]]:
+        texts = self.texts[step.part]
+        return [((step.part, texts), len(texts))]
 
+    def stages(self) -> list[Stage]:
         def setting(stage: str):
             return lambda: {key: value for key, value in self.settings.items() if key.startswith(stage)}
 
@@ -91,7 +97,7 @@ class Small:
         kept = [Step("stage2_filter", step.part, setting("filter"), needs=(step,)) for step in read]
         label = [Step("stage3_label", step.part, setting("label"), needs=(step,)) for step in kept]
         return [
-            Stage("stage2", "stage2_ingest", Ingest(rows, shard_rows=3), tuple(read)),
+            Stage("stage2", "stage2_ingest", Ingest(self.units, read_unit, shard_rows=3), tuple(read)),
             Stage("stage2", "stage2_filter", Map(Document, Filtered, lambda *_: keep_even_lengths), tuple(kept)),
             Stage(
                 "stage3",

@@ -46,7 +46,7 @@ def test_bad_rows_are_named_rejects_and_a_finished_stage_says_so(folder):
     assert '"file":"corpus.jsonl","row":2' in rejects and "{not json" in rejects
     assert "next: kun run stage1 --config my.yaml" in done.stdout
     again = kun(folder, "run", "stage2", "--config", "my.yaml")
-    assert again.stdout.count("nothing to do") == 2 and again.returncode == 0
+    assert again.stdout.count("nothing to do") == 3 and again.returncode == 0
 
 
 def test_a_finished_stage_does_not_import_torch(folder):
@@ -81,7 +81,7 @@ def test_a_changed_setting_makes_new_output_beside_the_old_and_says_why(folder):
     assert "stage2_ingest/web: nothing to do" in done.stdout and "too_short 1" in done.stdout
     assert len(list((folder / "runs/my/store").glob("stage2_filter-web-*"))) == 2
     back = kun(folder, "run", "stage2", "--config", "my.yaml", "--filter.min-chars", "5")
-    assert back.stdout.count("nothing to do") == 2
+    assert back.stdout.count("nothing to do") == 3
 
 
 def test_one_subset_alone_gets_the_language_model_that_serves_all(folder):

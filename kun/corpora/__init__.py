@@ -20,9 +20,8 @@ from collections.abc import Iterator
 
 from kun.config import Corpus
 from kun.corpora.files import Found, find
-from kun.corpora.readers import READERS
+from kun.corpora.readers import read_part
 from kun.corpora.rows import Row
-from kun.errors import InputError
 
 __all__ = ["Found", "Row", "find", "read"]
 
@@ -33,9 +32,5 @@ def read(name: str, corpus: Corpus) -> Iterator[Row]:
     Row numbers are those of the file, from 0: physical lines, elements of the array, rows of the table. InputError,
     naming the setting, where a path gives nothing or a file cannot be opened.
     """
-    reader, field = READERS[corpus.format]
     for found in find(name, corpus):
-        try:
-            yield from reader(found, corpus.field or field)
-        except OSError as error:
-            raise InputError(f"corpora.{name}.paths: {found.path}: {error.strerror or error}") from None
+        yield from read_part(name, corpus, found)

@@ -34,10 +34,15 @@ COMPRESSIONS = (".gz", ".zst")
 
 @dataclass(frozen=True)
 class Found:
-    """A file of a corpus. `name` says it in records: relative to the folder, or to the fixed part of the glob."""
+    """A file of a corpus, or a part of one. `name` says it in records: relative to the folder, or to the fixed part of
+    the glob. `start` and `end` are bytes, at the borders of lines, or row groups of a Parquet file; `first_row` is the
+    number of the part's first row in the file."""
 
     path: Path
     name: str
+    start: int = 0
+    end: int | None = None
+    first_row: int = 0
 
 
 def find(name: str, corpus: Corpus) -> list[Found]:
@@ -95,17 +100,42 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def open_file(path: Path) -> IO[bytes]:
-    """The bytes of a file, decompressed as its name says (.gz, .tgz, .zst). InputError where it cannot be opened."""
-    name = path.name.lower()
+def open_file(found: Found) -> IO[bytes]:
+    """The bytes of a file or part, decompressed as its name says (.gz, .tgz, .zst). InputError where it cannot be
+    opened."""
+    name = found.path.name.lower()
     try:
         if name.endswith((".gz", ".tgz")):
-            return io.BufferedReader(gzip.GzipFile(path), 2**17)
+            return io.BufferedReader(gzip.GzipFile(found.path), 2**17)
         if name.endswith(".zst"):
-            return io.BufferedReader(_Zstd(path.open("rb")), 2**17)
-        return path.open("rb")
+            return io.BufferedReader(_Zstd(found.path.open("rb")), 2**17)
+        if found.end is not None:
+            return io.BufferedReader(_Range(found.path.open("rb"), found.start, found.end), 2**17)
+        return found.path.open("rb")
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        raise InputError(f"{found.path}: {error.strerror}") from None
+
+
+class _Range(io.RawIOBase):
+    """The bytes of a file from `start` to before `end`."""
+
+    def __init__(self, file: IO[bytes], start: int, end: int) -> None:
+        self._file = file
+        self._left = end - start
+        file.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(min(len(buffer), self._left))
+        buffer[: len(data)] = data
+        self._left -= len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class _Zstd(io.RawIOBase):
@@ -158,12 +188,13 @@ def damaged(error: Exception) -> Reject | None:
     return None
 
 
-def lines(stream: IO[bytes]) -> Iterator[Piece]:
-    """The physical lines of a file, split at b"\\n" only, with their numbers from 0; a broken file ends in a Reject."""
-    row = 0
+def lines(stream: IO[bytes], found: Found) -> Iterator[Piece]:
+    """The physical lines of a file or part, split at b"\\n" only, with their numbers in the file; a broken file ends in
+    a Reject."""
+    row = found.first_row
     try:
         while line := stream.readline(ROW_LIMIT + 1):
-            if row == 0:
+            if row == 0 and found.start == 0:
                 line = line.removeprefix(BOM)
             if len(line) <= ROW_LIMIT or line.endswith(b"\n"):
                 yield row, line

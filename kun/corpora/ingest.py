@@ -1,52 +1,79 @@
-"""From rows to documents: `for raw, outcome in documents("wudao", read("wudao", corpus), duplicates="drop"): ...`.
+"""From rows to documents: `for raw, outcome in documents("wudao", items(rows), occurrences): ...`.
 
-`outcome` is the document, or the Reject of the row. The same rows give the same items: on resume the rows are read
-again, items that are already published are passed over, and what is known of duplicates is as it was.
+`outcome` is the document, or the Reject of the row. The same rows give the same items.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from kun.corpora.rows import Row
+from kun.errors import InputError
 from kun.records import Document, Origin, Raw, Reject
 from kun.text import normalise, preview, split_paragraphs, split_sentences
 
 Split = Callable[[str], list[str]]
+DIGEST_BYTES = 16
 
 
-def documents(
-    subset: str, rows: Iterator[Row], *, duplicates: Literal["drop", "keep"] = "drop", split: Split | None = None
-) -> Iterator[tuple[Raw, Document | Reject]]:
-    """Each row's raw record with the document or the Reject that it became; with `split`, one item for each piece.
+class Item(NamedTuple):
+    """A row, or a piece of one: its text normalised with the hash of that, or as it was read and why it is none."""
 
-    Rejects are those of the reader, `empty`, and with duplicates="drop" `duplicate`, whose detail is the id of the
-    first. About 110 MB of memory per million different texts (16 bytes of hash each, in a dict).
-    """
-    seen: dict[bytes, int] = {}  # hash of a text -> how often it came
+    origin: Origin
+    text: str
+    digest: bytes
+    reject: Reject | None = None
+
+
+def items(rows: Iterable[Row], split: Split | None = None) -> Iterator[Item]:
+    """The items of rows, one for each row, or with `split` one for each piece. Rejects: the reader's, and `empty`."""
     for origin, text, reject in rows:
         if reject is not None:
-            yield _rejected(subset, origin, preview(text), reject)
+            yield Item(origin, preview(text), b"", reject)
             continue
         whole = normalise(text)
         pieces = split(whole) if split is not None else [whole]
         for number, piece in enumerate(pieces):
             at = origin if len(pieces) == 1 else msgspec.structs.replace(origin, piece=number)
-            if not piece:
-                yield _rejected(subset, at, preview(text), Reject("empty", "nothing is left of the text"))
-                continue
-            digest = hashlib.blake2b(piece.encode(), digest_size=16).digest()
-            occurrence = seen.get(digest, 0)
-            seen[digest] = occurrence + 1
-            if occurrence and duplicates == "drop":
-                yield _rejected(subset, at, piece, Reject("duplicate", document_id(subset, digest, 0)))
-                continue
-            document = Document(id=document_id(subset, digest, occurrence), subset=subset, text=piece, origin=at)
+            if piece:
+                yield Item(at, piece, hashlib.blake2b(piece.encode(), digest_size=DIGEST_BYTES).digest())
+            else:
+                yield Item(at, preview(text), b"", Reject("empty", "nothing is left of the text"))
+
+
+def documents(
+    subset: str, items: Iterable[Item], occurrences: Iterable[int], duplicates: Literal["drop", "keep"] = "drop"
+) -> Iterator[tuple[Raw, Document | Reject]]:
+    """Each item's raw record with the document or the Reject that it became.
+
+    `occurrences` tells how often an item's text came before it in the subset (`kun.corpora.index` counts). With
+    duplicates="drop" the reject `duplicate` has the id of the first as its detail. InputError where there are fewer.
+    """
+    counted = iter(occurrences)
+    for item in items:
+        if (occurrence := next(counted, None)) is None:
+            raise InputError(f"{item.origin.file}: the file changed while it was read; run the same command again")
+        if item.reject is not None:
+            yield _rejected(subset, item, item.reject)
+        elif occurrence and duplicates == "drop":
+            yield _rejected(subset, item, Reject("duplicate", document_id(subset, item.digest, 0)))
+        else:
+            identity = document_id(subset, item.digest, occurrence)
+            document = Document(id=identity, subset=subset, text=item.text, origin=item.origin)
             yield document, document
+
+
+def counted(items: Iterable[Item]) -> Iterator[int]:
+    """The occurrences of a corpus that is read once, as a sample is: about 110 MB per million different texts."""
+    seen: Counter[bytes] = Counter()
+    for item in items:
+        yield seen[item.digest]
+        seen[item.digest] += item.digest != b""
 
 
 def document_id(subset: str, digest: bytes, occurrence: int) -> str:
@@ -54,9 +81,10 @@ def document_id(subset: str, digest: bytes, occurrence: int) -> str:
     return _hash("document", subset, digest.hex(), str(occurrence))
 
 
-def _rejected(subset: str, origin: Origin, text: str, reject: Reject) -> tuple[Raw, Reject]:
-    name = _hash("row", subset, origin.file, str(origin.row), str(origin.piece), reject.reason)
-    return Raw(id=name, subset=subset, text=text, origin=origin), reject
+def _rejected(subset: str, item: Item, reject: Reject) -> tuple[Raw, Reject]:
+    at = item.origin
+    name = _hash("row", subset, at.file, str(at.row), str(at.piece), reject.reason)
+    return Raw(id=name, subset=subset, text=item.text, origin=at), reject
 
 
 def _hash(*parts: str) -> str:

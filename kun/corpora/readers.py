@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import IO
 
+from kun.config import Corpus
 from kun.corpora import arrays
 from kun.corpora.files import BROKEN, ROW_LIMIT, Found, damaged, lines, open_file
 from kun.corpora.rows import Piece, Row, text_field, unusable
+from kun.errors import InputError
 from kun.records import Origin, Reject
 from kun.text import preview
 
@@ -18,14 +20,14 @@ Reader = Callable[[Found, str], Iterator[Row]]
 
 def read_array(found: Found, field: str) -> Iterator[Row]:
     """One JSON array of objects (WuDao)."""
-    with open_file(found.path) as stream:
+    with open_file(found) as stream:
         yield from _objects(arrays.elements(stream), found.name, field)
 
 
 def read_lines(found: Found, field: str) -> Iterator[Row]:
     """One JSON object per line (SkyPile, WanJuan); blank lines are counted, and give nothing."""
-    with open_file(found.path) as stream:
-        yield from _objects(_filled(stream), found.name, field)
+    with open_file(found) as stream:
+        yield from _objects(_filled(stream, found), found.name, field)
 
 
 def read_lines_or_tar(found: Found, field: str) -> Iterator[Row]:
@@ -38,7 +40,7 @@ def read_lines_or_tar(found: Found, field: str) -> Iterator[Row]:
         yield from read_lines(found, field)
         return
     member_name, here = found.name, 0
-    with open_file(found.path) as stream:
+    with open_file(found) as stream:
         try:
             with tarfile.open(fileobj=stream, mode="r|", errorlevel=1) as archive:
                 for member in archive:
@@ -52,7 +54,7 @@ def read_lines_or_tar(found: Found, field: str) -> Iterator[Row]:
                         continue
                     data = archive.extractfile(member)
                     assert data is not None  # it is a regular file
-                    for row in _objects(_filled(data), member_name, field):
+                    for row in _objects(_filled(data, Found(found.path, member_name)), member_name, field):
                         here = row.origin.row + 1
                         yield row
                         if row.reject is not None and row.reject.reason in BROKEN:
@@ -72,8 +74,8 @@ def read_text(found: Found, field: str) -> Iterator[Row]:
 
     A file without blank lines is one document.
     """
-    with open_file(found.path) as stream:
-        for origin, block in _blocks(stream, found.name):
+    with open_file(found) as stream:
+        for origin, block in _blocks(stream, found):
             if isinstance(block, Reject):
                 yield Row(origin, "", block)
                 continue
@@ -84,11 +86,11 @@ def read_text(found: Found, field: str) -> Iterator[Row]:
                 yield unusable(origin, block, Reject("not_utf8", detail))
 
 
-def _blocks(stream: IO[bytes], name: str) -> Iterator[tuple[Origin, bytes | Reject]]:
+def _blocks(stream: IO[bytes], found: Found) -> Iterator[tuple[Origin, bytes | Reject]]:
     block: list[bytes] = []
     first, size = 0, 0
     too_big = Reject("too_big", f"a document of more than {ROW_LIMIT:,} bytes")
-    for row, line in lines(stream):
+    for row, line in lines(stream, found):
         if isinstance(line, bytes) and line.strip():
             if not block:
                 first, size = row, 0
@@ -96,20 +98,20 @@ def _blocks(stream: IO[bytes], name: str) -> Iterator[tuple[Origin, bytes | Reje
             block.append(line if size <= ROW_LIMIT else b"")
             continue
         if block:
-            yield Origin(name, first), b"".join(block) if size <= ROW_LIMIT else too_big
+            yield Origin(found.name, first), b"".join(block) if size <= ROW_LIMIT else too_big
             block = []
         if isinstance(line, Reject):
-            yield Origin(name, row), line
+            yield Origin(found.name, row), line
     if block:
-        yield Origin(name, first), b"".join(block) if size <= ROW_LIMIT else too_big
+        yield Origin(found.name, first), b"".join(block) if size <= ROW_LIMIT else too_big
 
 
 def read_parquet(found: Found, field: str) -> Iterator[Row]:
-    """A column of a Parquet file, a batch at a time."""
+    """A column of a Parquet file, or of some of its row groups, a batch at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    row = 0
+    row = found.first_row
     try:
         with pq.ParquetFile(found.path) as file:
             schema = file.schema_arrow
@@ -122,7 +124,8 @@ def read_parquet(found: Found, field: str) -> Iterator[Row]:
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
                 yield Row(Origin(found.name, 0), "", Reject("not_text", f"the column {field!r} holds {kind}"))
                 return
-            for batch in file.iter_batches(batch_size=1024, columns=[field]):
+            groups = range(found.start, file.num_row_groups if found.end is None else found.end)
+            for batch in file.iter_batches(batch_size=1024, row_groups=groups, columns=[field]):
                 column = batch.column(0)
                 column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
                 # As bytes: one text that is not UTF-8 would end the batch.
@@ -143,8 +146,8 @@ def _cell(origin: Origin, value: bytes | None, field: str) -> Row:
         return unusable(origin, value, Reject("not_utf8", detail))
 
 
-def _filled(stream: IO[bytes]) -> Iterator[Piece]:
-    return ((row, line) for row, line in lines(stream) if isinstance(line, Reject) or line.strip())
+def _filled(stream: IO[bytes], found: Found) -> Iterator[Piece]:
+    return ((row, line) for row, line in lines(stream, found) if isinstance(line, Reject) or line.strip())
 
 
 def _objects(pieces: Iterable[Piece], name: str, field: str) -> Iterator[Row]:
@@ -166,3 +169,12 @@ READERS: dict[str, tuple[Reader, str]] = {  # with the field of the text, where 
     "text": (read_text, ""),
     "parquet": (read_parquet, "text"),
 }
+
+
+def read_part(subset: str, corpus: Corpus, part: Found) -> Iterator[Row]:
+    """The rows of a file of the corpus, or of a part of one. InputError where it cannot be opened."""
+    reader, field = READERS[corpus.format]
+    try:
+        yield from reader(part, corpus.field or field)
+    except OSError as error:
+        raise InputError(f"corpora.{subset}.paths: {part.path}: {error.strerror or error}") from None

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kun.corpora import Row
-from kun.corpora.ingest import documents, splitter
+from kun.corpora.ingest import counted, documents, items, splitter
+from kun.errors import InputError
 from kun.records import Document, Origin, Reject
 
 
@@ -11,12 +12,17 @@ def rows(*texts):
     return iter([Row(Origin("a.jsonl", number), text) for number, text in enumerate(texts)])
 
 
+def read(subset, rows, split=None, duplicates="drop"):
+    found = list(items(rows, split))
+    return list(documents(subset, found, counted(found), duplicates))
+
+
 def outcomes(*texts, **options):
-    return [outcome for _, outcome in documents("web", rows(*texts), **options)]
+    return [outcome for _, outcome in read("web", rows(*texts), **options)]
 
 
 def test_a_row_becomes_a_normalised_document():
-    ((raw, document),) = documents("web", rows("\ufeff一行 \r\n二行\ud800"))
+    ((raw, document),) = read("web", rows("\ufeff一行 \r\n二行\ud800"))
     assert document is raw
     assert (document.text, document.subset, document.origin) == ("一行\n二行", "web", Origin("a.jsonl", 0))
     assert len(document.id) == 20
@@ -26,7 +32,7 @@ def test_ids_are_of_subset_text_and_occurrence_only():
     first, other, again = outcomes("甲", "乙", "甲", duplicates="keep")
     assert len({first.id, other.id, again.id}) == 3
     assert [d.id for d in outcomes("乙", "甲", "甲 \r\n", duplicates="keep")] == [other.id, first.id, again.id]
-    ((_, elsewhere),) = documents("wiki", rows("甲"))
+    ((_, elsewhere),) = read("wiki", rows("甲"))
     assert elsewhere.id != first.id
 
 
@@ -37,22 +43,22 @@ def test_an_exact_duplicate_names_the_first():
 
 def test_what_gives_no_document():
     broken = Row(Origin("a.jsonl", 7), "raw\ud800", Reject("not_json", "why"))
-    items = list(documents("web", iter([*rows(" \n\0"), broken])))
-    assert [outcome.reason for _, outcome in items] == ["empty", "not_json"]
-    assert items[1][0].text == "raw" and items[1][0].origin.row == 7
-    assert len({raw.id for raw, _ in items}) == 2
+    found = read("web", iter([*rows(" \n\0"), broken]))
+    assert [outcome.reason for _, outcome in found] == ["empty", "not_json"]
+    assert found[1][0].text == "raw" and found[1][0].origin.row == 7
+    assert len({raw.id for raw, _ in found}) == 2
 
 
 def test_reading_again_gives_the_same_items():
     texts = ["甲", "乙", "甲", "", "乙", "丙。丁。戊。"]
     options = {"duplicates": "keep", "split": splitter(len, 4)}
-    assert list(documents("web", rows(*texts), **options)) == list(documents("web", rows(*texts), **options))
+    assert read("web", rows(*texts), **options) == read("web", rows(*texts), **options)
 
 
 def test_every_row_has_an_outcome_and_every_id_is_its_own():
-    items = list(documents("web", rows("甲", "甲", "甲", "", "", "\n"), duplicates="drop"))
-    assert len(items) == 6
-    assert len({raw.id for raw, _ in items}) == 6
+    found = read("web", rows("甲", "甲", "甲", "", "", "\n"), duplicates="drop")
+    assert len(found) == 6
+    assert len({raw.id for raw, _ in found}) == 6
 
 
 def test_an_over_long_text_is_cut_at_paragraphs_then_sentences():
@@ -74,6 +80,11 @@ def test_a_split_loses_nothing_and_keeps_to_the_limit(text, limit):
     pieces = splitter(len, limit)(text)
     assert [c for piece in pieces for c in piece if not c.isspace()] == [c for c in text if not c.isspace()]
     assert all(len(p) <= limit or "。" not in p.strip("。") for p in pieces)
+
+
+def test_a_file_that_grew_since_it_was_counted_is_an_error():
+    with pytest.raises(InputError, match=r"a\.jsonl: the file changed"):
+        list(documents("web", items(rows("甲", "乙")), [0]))
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n"])

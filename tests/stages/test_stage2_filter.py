@@ -9,7 +9,7 @@ import pytest
 
 from kun.config import Config
 from kun.corpora import read
-from kun.corpora.ingest import documents
+from kun.corpora.ingest import counted, documents, items
 from kun.demo.tokens import build_tokenizer
 from kun.errors import InputError
 from kun.filters.lmplz import make
@@ -122,8 +122,9 @@ def test_noise_is_caught_and_prose_kept_on_real_text(base, real_lm, subset, nois
     lines = [json.loads(line) for line in (DATA / "corpora/noise_key.jsonl").read_bytes().splitlines()]
     kinds = {rows[line["row"]].origin: line["kind"] for line in lines if line["subset"] == subset}
     assert not any(row.reject for row in rows)
-    items = list(documents(subset, iter(rows)))
-    texts = [outcome for _, outcome in items if isinstance(outcome, Document)]
+    found_items = list(items(rows))
+    outcomes = list(documents(subset, found_items, counted(found_items)))
+    texts = [outcome for _, outcome in outcomes if isinstance(outcome, Document)]
     limits, _ = measure(config, texts, real_lm)
     judge = open_filter(config, real_lm, limits)
     found: dict[str, list[bool]] = {"noise": [], "prose": [], "special_tokens": []}
@@ -136,9 +137,9 @@ def test_noise_is_caught_and_prose_kept_on_real_text(base, real_lm, subset, nois
     lost = sum(found["prose"] + found["special_tokens"]) / len(found["prose"] + found["special_tokens"])
     assert caught >= noise, f"{caught:.1%}"
     assert lost <= loss, f"{lost:.1%}"
-    twins = {outcome.detail for _, outcome in items if isinstance(outcome, Reject) and outcome.reason == "duplicate"}
-    copies = [raw for raw, _ in items if kinds.get(raw.origin) == "duplicate"]
-    rejected = {raw.id for raw, outcome in items if isinstance(outcome, Reject)}
+    twins = {outcome.detail for _, outcome in outcomes if isinstance(outcome, Reject) and outcome.reason == "duplicate"}
+    copies = [raw for raw, _ in outcomes if kinds.get(raw.origin) == "duplicate"]
+    rejected = {raw.id for raw, outcome in outcomes if isinstance(outcome, Reject)}
     assert all(raw.id in rejected | twins for raw in copies)
 
 

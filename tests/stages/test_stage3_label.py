@@ -153,9 +153,8 @@ def test_stages_3_to_5_with_a_model_account_for_every_row(tmp_path: Path) -> Non
     model = Step("stage1_train", "chat", dict)
     assert run_stage(Stage("stage1", "stage1_train", Build(build), (model,)), run)
     texts = Step("stage2_filter", "wudao", dict)
-    run_stage(
-        Stage("stage2", "stage2_filter", Ingest(lambda step: iter([(d, d) for d in documents]), 4), (texts,)), run
-    )
+    read = Ingest(lambda *_: [(documents, len(documents))], lambda unit: iter([(d, d) for d in unit]), 4)
+    run_stage(Stage("stage2", "stage2_filter", read, (texts,)), run)
     label = stage3_label.stage(config, digests, model, [texts])
     given = Step("stage3_label", "given", dict, (texts,))
     run_stage(Stage("stage3", "stage3_label", Map(Filtered, Scored, lambda *_: answered), (given,)), run)

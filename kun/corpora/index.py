@@ -1,0 +1,181 @@
+"""The first pass over a corpus: its units, how many items each has, and which texts come again.
+
+    build(folder, "wudao", corpus, make_split, workers=8)    # fills the folder
+    for unit in units(folder, "wudao", corpus): ...          # each can be read alone, with numbers of the whole corpus
+
+Reading and normalising is a few hundredths of what the filter costs, so that doing it twice is cheap; and with both
+counts at hand the second pass is cut into shards by as many processes as there are. Memory does not grow with the
+corpus, but for 16 bytes per repeated text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from kun.config import Corpus
+from kun.corpora.files import Found, find
+from kun.corpora.ingest import DIGEST_BYTES, Split, items
+from kun.corpora.readers import read_part
+from kun.corpora.units import count_lines, cut
+from kun.processes import each
+from kun.progress import Progress
+from kun.store import atomic
+
+UNITS, REPEATS = "units.json", "repeats.npy"
+WORD = np.dtype("<u8")
+NO_DIGEST = bytes(DIGEST_BYTES)
+BUCKET = 2**20  # digests that are compared at a time, about 60 MB
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A part of a corpus that one process reads. `first_item` is the number of its first item in the corpus."""
+
+    subset: str
+    found: Found
+    first_item: int
+    items: int
+
+
+class UnitRow(msgspec.Struct, frozen=True):
+    """A line of `units.json`; `file` counts the files of the corpus, so that a corpus may move."""
+
+    file: int
+    start: int
+    end: int | None
+    first_row: int
+    first_item: int
+    items: int
+
+
+def build(
+    folder: Path,
+    subset: str,
+    corpus: Corpus,
+    make_split: Callable[[], Split | None],
+    workers: int = 1,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, int]:
+    """Read the corpus once, but for the parts that the folder has already. `progress` counts megabytes.
+
+    InputError, naming the setting, where a path gives nothing or a file cannot be opened.
+    """
+    files = find(subset, corpus)
+    parts = [(file, part, size) for file, found in enumerate(files) for part, size in cut(found, corpus.format)]
+    missing = [
+        (number, part, size) for number, (_, part, size) in enumerate(parts) if not _table(folder, number).exists()
+    ]
+    whole = sum(size for *_, size in parts)
+    done = whole - sum(size for *_, size in missing)
+    for size in each(partial(_scan, folder, subset, corpus, make_split), missing, workers):
+        done += size
+        progress(done // 10**6, whole // 10**6)
+    rows, lines, first_item = [], [0] * len(files), 0
+    for number, (file, part, _) in enumerate(parts):
+        lines_here, items_here = (int(count) for count in _rows(_table(folder, number), 0, 1)[0])
+        rows.append(UnitRow(file, part.start, part.end, part.first_row or lines[file], first_item, items_here))
+        lines[file] += lines_here
+        first_item += items_here
+    again = repeats(first_item, lambda: _digests(_table(folder, number) for number in range(len(parts))))
+    with atomic.replacing(folder / REPEATS) as stream:
+        np.save(stream, again)
+    atomic.write(folder / UNITS, msgspec.json.encode(rows))
+    return {"rows": first_item, "parts": len(parts), "repeated": len(again)}
+
+
+def _scan(
+    folder: Path,
+    subset: str,
+    corpus: Corpus,
+    make_split: Callable[[], Split | None],
+    number: int,
+    part: Found,
+    size: int,
+) -> int:
+    """Write the table of one part: lines and items, then a digest (zero for a reject) for each item."""
+    count = 0
+    with atomic.replacing(_table(folder, number)) as stream:
+        stream.write(NO_DIGEST)
+        for item in items(read_part(subset, corpus, part), make_split()):
+            stream.write(item.digest or NO_DIGEST)
+            count += 1
+        stream.seek(0)
+        stream.write(np.array([count_lines(part), count], WORD).tobytes())
+    return size
+
+
+def _table(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:05d}.digests"
+
+
+def _rows(path: Path, first: int, count: int) -> Array:
+    return np.fromfile(path, WORD, 2 * count, offset=first * DIGEST_BYTES).reshape(-1, 2)
+
+
+def _digests(paths: Iterable[Path]) -> Iterator[Array]:
+    for path in paths:
+        first = 1
+        while len(digests := _rows(path, first, BUCKET)):
+            yield digests
+            first += len(digests)
+
+
+def repeats(count: int, tables: Callable[[], Iterable[Array]]) -> Array:
+    """Of `count` digests, a row for each that came before: (its number, how often it came), in order.
+
+    `tables()` gives all digests in order as arrays of shape (n, 2); it is called once for every `BUCKET` digests.
+    """
+    buckets = np.uint64(count // BUCKET + 1)
+    found = [np.empty((0, 2), np.int64)]
+    for bucket in range(int(buckets)):
+        digests, numbers, first = [np.empty((0, 2), WORD)], [np.empty(0, np.int64)], 0
+        for table in tables():
+            here = np.flatnonzero((table[:, 0] % buckets == bucket) & table.any(axis=1))
+            digests.append(table[here])
+            numbers.append(here + first)
+            first += len(table)
+        found.append(_repeats(np.concatenate(digests), np.concatenate(numbers)))
+    again = np.concatenate(found)
+    return again[again[:, 0].argsort()]
+
+
+def _repeats(digests: Array, numbers: Array) -> Array:
+    order = np.lexsort((numbers, digests[:, 1], digests[:, 0]))
+    digests, numbers = digests[order], numbers[order]
+    new = np.ones(len(digests), bool)
+    new[1:] = (digests[1:] != digests[:-1]).any(axis=1)
+    starts = np.flatnonzero(new)
+    occurrence = np.arange(len(digests)) - np.repeat(starts, np.diff(starts, append=len(digests)))
+    return np.column_stack((numbers, occurrence))[~new]
+
+
+def units(folder: Path, subset: str, corpus: Corpus) -> list[Unit]:
+    """The units that `build` found."""
+    files = find(subset, corpus)
+    rows = msgspec.json.decode((folder / UNITS).read_bytes(), type=list[UnitRow])
+    return [
+        Unit(subset, replace(files[row.file], start=row.start, end=row.end, first_row=row.first_row), row.first_item,
+             row.items)
+        for row in rows
+    ]  # fmt: skip
+
+
+def occurrences(folder: Path, unit: Unit) -> Iterator[int]:
+    """For each item of a unit, how often its text came before in the corpus."""
+    again = np.load(folder / REPEATS, mmap_mode="r")
+    position, end = unit.first_item, unit.first_item + unit.items
+    first, last = np.searchsorted(again[:, 0], [position, end])
+    for number, count in again[first:last].tolist():
+        yield from repeat(0, number - position)
+        yield count
+        position = number + 1
+    yield from repeat(0, end - position)

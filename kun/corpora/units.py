@@ -1,0 +1,67 @@
+"""A file cut into parts that are read alone: `for part, size in cut(found, "skypile"): read_part(part)`.
+
+JSON lines are cut into ranges of bytes, Parquet files into ranges of row groups. Compressed files, archives, JSON
+arrays and plain text can be read from their beginning only: one part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+from kun.corpora.files import COMPRESSIONS, ROW_LIMIT, Found, open_file
+
+LINES = ("wanjuan", "skypile", "jsonl")
+ARCHIVES = (".tar", ".tgz")
+PART_BYTES = 16 * 2**20  # a few seconds of reading, some minutes of filtering
+
+
+def cut(found: Found, kind: str) -> Iterator[tuple[Found, int]]:
+    """The parts of a file of format `kind`, in order, each with its bytes on the disk."""
+    size = found.path.stat().st_size
+    if size >= 2 * PART_BYTES and kind == "parquet":
+        yield from _row_groups(found, size)
+    elif size >= 2 * PART_BYTES and kind in LINES and not found.path.name.lower().endswith((*COMPRESSIONS, *ARCHIVES)):
+        yield from _ranges(found, size)
+    else:
+        yield found, size
+
+
+def _ranges(found: Found, size: int) -> Iterator[tuple[Found, int]]:
+    start = 0
+    with found.path.open("rb") as file:
+        while start < size:
+            end = min(start + PART_BYTES, size)
+            file.seek(end - 1)
+            while (line := file.readline(ROW_LIMIT)) and not line.endswith(b"\n"):
+                pass
+            end = file.tell()
+            yield replace(found, start=start, end=end), end - start
+            start = end
+
+
+def _row_groups(found: Found, size: int) -> Iterator[tuple[Found, int]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(found.path) as file:
+            rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    except (pa.ArrowException, OSError):
+        rows = []
+    if len(rows) < 2:
+        yield found, size  # the reader says what is wrong
+        return
+    parts = min(len(rows), size // PART_BYTES)
+    borders = [len(rows) * part // parts for part in range(parts + 1)]
+    for start, end in pairwise(borders):
+        yield replace(found, start=start, end=end, first_row=sum(rows[:start])), size // parts
+
+
+def count_lines(found: Found) -> int:
+    """Newlines in a range of bytes, 0 of what is no such range."""
+    if found.end is None:
+        return 0
+    with open_file(found) as stream:
+        return sum(data.count(b"\n") for data in iter(lambda: stream.read(2**20), b""))
