@@ -111,8 +111,9 @@ def _index(config: Config, digests: Digests) -> Stage:
         return index.build(folder, step.part, corpus, partial(piece_splitter, config), config.workers, progress)
 
     def decides(name: str, corpus: Corpus) -> dict[str, Any]:
-        setting = f"corpora.{name}.paths"
-        files = [[found.name, digests.path(found.path, setting)] for found in find(name, corpus)]
+        found = find(name, corpus)
+        content = digests.files([file.path for file in found], f"corpora.{name}.paths")
+        files = [[file.name, digest] for file, digest in zip(found, content, strict=True)]
         settings: dict[str, Any] = {f"corpora.{name}.files": files, f"corpora.{name}.format": corpus.format}
         settings |= {f"corpora.{name}.field": corpus.field, "ingest.overlong": config.ingest.overlong}
         if config.ingest.overlong == "split":

@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Collection
+import threading
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from kun.errors import InputError
+from kun.progress import bar
 from kun.store import atomic
+
+WORTH_A_BAR = 2**28  # bytes
 
 
 def of_bytes(data: bytes) -> str:
@@ -24,9 +30,14 @@ def of_value(value: object) -> str:
     return of_bytes(msgspec.json.encode(value, order="deterministic"))
 
 
-def of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+def of_file(path: Path, advance: Callable[[int], None] = lambda size: None) -> str:
+    """`advance` is called with the bytes of each piece that was read."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(2**20):
+            digest.update(data)
+            advance(len(data))
+    return digest.hexdigest()
 
 
 def of_folder(folder: Path, leave_out: Collection[str] = ()) -> str:
@@ -48,19 +59,28 @@ class Digests:
     def path(self, path: str | Path, setting: str) -> str:
         """Digest of a file, or of a folder: its files and their names, without cards. InputError names `setting`."""
         path = Path(path)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and not _beside_the_point(p.relative_to(path)))
-            return of_value([[_utf8(p.relative_to(path)), self.path(p, setting)] for p in inside])
+        if not path.is_dir():
+            return self.files([path], setting)[0]
+        inside = sorted(p for p in path.rglob("*") if p.is_file() and not _beside_the_point(p.relative_to(path)))
+        names = [_utf8(p.relative_to(path)) for p in inside]
+        return of_value([[*pair] for pair in zip(names, self.files(inside, setting), strict=True)])
+
+    def files(self, paths: Sequence[Path], setting: str) -> list[str]:
+        """Digests of files; those that are not remembered are read side by side, with a bar where that takes long."""
         try:
-            stat = path.stat()
-            key, stamp = _utf8(path.resolve()), (stat.st_size, stat.st_mtime_ns)
-            known = self._known.get(key)
-            if known is None or known[:2] != stamp:
-                self._known[key] = known = (*stamp, of_file(path))
-                self._changed = True
+            stamps = [(path, _utf8(path.resolve()), path.stat()) for path in paths]
+            new = {
+                key: (stat.st_size, stat.st_mtime_ns, path)
+                for path, key, stat in stamps
+                if self._known.get(key, ())[:2] != (stat.st_size, stat.st_mtime_ns)
+            }
+            digests = _read([path for *_, path in new.values()], sum(size for size, *_ in new.values()))
         except OSError as error:
-            raise InputError(f"{path}: {error.strerror}; it is named by the setting {setting}") from None
-        return known[2]
+            raise InputError(f"{error.filename}: {error.strerror}; it is named by the setting {setting}") from None
+        for (key, (size, time, _)), digest in zip(new.items(), digests, strict=True):
+            self._known[key] = (size, time, digest)
+            self._changed = True
+        return [self._known[key][2] for _, key, _ in stamps]
 
     def save(self) -> None:
         """Write the cache, where it changed."""
@@ -68,6 +88,28 @@ class Digests:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             atomic.write(self._cache, msgspec.json.encode(self._known))
             self._changed = False
+
+
+def _read(paths: Sequence[Path], size: int) -> list[str]:
+    if size < WORTH_A_BAR:
+        return [of_file(path) for path in paths]
+    lock, stopped, done = threading.Lock(), threading.Event(), 0
+    with bar("digests of the input", "MB") as progress, ThreadPoolExecutor() as pool:
+
+        def advance(read: int) -> None:
+            nonlocal done
+            if stopped.is_set():
+                raise InterruptedError
+            with lock:
+                done += read
+                progress(done // 10**6, size // 10**6)
+
+        try:
+            return list(pool.map(partial(of_file, advance=advance), paths))
+        except BaseException:  # the other threads would read to the end of their files
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _utf8(path: Path) -> str:
