@@ -15,7 +15,7 @@ import io
 import json
 import random
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ NOISE_SHARE = 0.25  # of the rows of a subset, spread evenly over the kinds
 NOISE_KINDS = (*NOISE, "overlong", "duplicate")
 CONTROL_SHARE = 0.04  # of the prose: pages with a chat model's control tokens in them
 CLEAN_TEXTS = 6000
+TAUGHT_KINDS = (*SPOILED_KINDS, "doubled", "doubled")  # the one kind that a small model is slow to see
 OVERLONG_CHARACTERS = 640
 
 
@@ -65,13 +66,13 @@ def seed_pairs(seed: int, count: int) -> list[Row]:
     return [{"instruction": item.instruction, "output": item.reply} for item in items]
 
 
-def judged_instructions(seed: int, count: int, part: str) -> list[Row]:
-    """`instruction`, `good`, `kind`: half good, half spoiled, the five kinds equally often; subjects of their own."""
+def judged_instructions(seed: int, count: int, part: str, kinds: Sequence[str] = SPOILED_KINDS) -> list[Row]:
+    """`instruction`, `good`, `kind`: half good, half spoiled, the `kinds` equally often; subjects of their own."""
     rng = _rng(seed, part)
     rows = []
     for number in range(count):
         item = new_item(rng, GENRES[number // 2 % len(GENRES)])
-        kind = "good" if number % 2 == 0 else SPOILED_KINDS[number // 2 % len(SPOILED_KINDS)]
+        kind = "good" if number % 2 == 0 else kinds[number // 2 % len(kinds)]
         text = item.instruction if kind == "good" else spoiled(item, kind, rng)
         rows.append({"instruction": text, "good": kind == "good", "kind": kind})
     rng.shuffle(rows)
@@ -210,9 +211,10 @@ WRITERS = {"wudao": _wudao, "wanjuan": _wanjuan, "skypile": _skypile}
 
 
 def write_world(out: Path, seed: int, documents: int = 240, seeds: int = 600) -> None:
-    """Writes the world: `documents` rows per corpus, `seeds` seed pairs, as many examples for judge and polish."""
+    """Writes the world: `documents` rows per corpus, `seeds` seed pairs, as many polished texts, and half as many
+    again judged instructions."""
     _write(out / "seeds.jsonl", _lines(seed_pairs(seed, seeds)))
-    judged = judged_instructions(seed, seeds, "judge")
+    judged = judged_instructions(seed, seeds * 3 // 2, "judge", TAUGHT_KINDS)
     verdicts = ({"instruction": row["instruction"], "verdict": "good" if row["good"] else "bad"} for row in judged)
     _write(out / "judge.jsonl", _lines(verdicts))
     _write(out / "polish.jsonl", _lines(polish_examples(seed, seeds)))
