@@ -144,6 +144,20 @@ class Filter(Section):
         return self
 
 
+class Decontaminate(Section):
+    """Evaluation files whose texts are kept out: documents, instructions and outputs that have one of their n-grams."""
+
+    files: tuple[str, ...] = Field(
+        (), description="evaluation files, folders or globs: JSON lines, JSON, Parquet, CSV, plain text; none: off"
+    )
+    fields: tuple[str, ...] = Field(
+        (), description="names of the fields of their texts, at any depth; none: every string"
+    )
+    ngram: int = Field(
+        20, ge=10, description="letters and digits in a row that are too many to be alike by chance (docs/stage2.md)"
+    )
+
+
 class Label(Section):
     """Stage 3: the label model writes the instruction to each text."""
 
@@ -238,6 +252,9 @@ class Config(Section):
     corpora: dict[SubsetName, Corpus] = Field({}, description="stage 2: the raw corpora by name")
     ingest: Ingest = Field(Ingest(), description="stage 2: reading")
     filter: Filter = Field(Filter(), description="stage 2: filtering")
+    decontaminate: Decontaminate = Field(
+        Decontaminate(), description="stages 2, 3 and 5: evaluations that the data must not give away"
+    )
     label: Label = Field(Label(), description="stage 3")
     score: Score = Field(Score(), description="stage 4")
     polish: Polish = Field(Polish(), description="stage 5")

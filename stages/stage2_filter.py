@@ -21,7 +21,7 @@ from kun.corpora.files import find
 from kun.corpora.ingest import documents, items, splitter
 from kun.corpora.readers import read_part
 from kun.errors import InputError
-from kun.filters import length, lm, lmplz, percentiles, repetition
+from kun.filters import decontaminate, length, lm, lmplz, percentiles, repetition
 from kun.filters.percentiles import NO_LIMITS, Limits
 from kun.progress import Progress
 from kun.records import Document, Filtered, Raw, Reject, extend
@@ -41,6 +41,7 @@ class Rules:
     trust_remote_code: bool
     lm: Path | None
     limits: Limits
+    evaluations: Path | None = None
 
     def __call__(self, document: Document) -> Filtered | Reject:
         settings, text = self.settings, document.text
@@ -53,18 +54,23 @@ class Rules:
             return reject
         if settings.repetition is not None and (reject := repetition.repetitive(text, settings.repetition)):
             return reject
+        if reject := decontaminate.contaminated(self.evaluations, [text])[0]:
+            return reject
         ppl = None if self.lm is None else lm.open_lm(self.lm)(text)
         if ppl is not None and (reject := lm.outside(ppl, self.limits)):
             return reject
         return extend(document, Filtered, ppl=ppl, tokens=tokens)
 
 
-def open_filter(config: Config, model: Path | None, limits: Limits = NO_LIMITS) -> Rules:
-    """The filter of one subset. `model` is the artefact of the language model; None: no perplexity.
+def open_filter(
+    config: Config, model: Path | None, limits: Limits = NO_LIMITS, evaluations: Path | None = None
+) -> Rules:
+    """The filter of one subset. `model` is the artefact of the language model; None: no perplexity. `evaluations` is
+    the index of evaluation files; None: there is none.
 
     InputError where the base model's tokenizer cannot be read.
     """
-    return Rules(config.filter, _base(config), config.trust_remote_code, model, limits)
+    return Rules(config.filter, _base(config), config.trust_remote_code, model, limits, evaluations)
 
 
 def measure(config: Config, documents: Iterable[Document], model: Path) -> tuple[Limits, int]:
@@ -93,16 +99,19 @@ def _base(config: Config) -> Path:
     return local_folder(config.base_model)
 
 
-def stages(config: Config, digests: Digests) -> list[Stage]:
-    """Reading, the language model where one is configured, and the filter; a step per corpus."""
+def stages(config: Config, digests: Digests, evaluations: Step | None = None) -> list[Stage]:
+    """Reading, the language model where one is configured, and the filter; a step per corpus.
+
+    `evaluations` is the step with the index of evaluation files, where some are named.
+    """
     indexing = _index(config, digests)
     ingest = _ingest(config, indexing.steps)
     if config.filter.lm.model is None and config.filter.lm.estimate_from is None:
-        return [indexing, ingest, _filter(config, digests, ingest.steps, None)]
+        return [indexing, ingest, _filter(config, digests, ingest.steps, None, evaluations)]
     model = Step("stage2_lm", "kenlm", lambda: _lm_decides(config, digests))
     build = Build(lambda step, folder, folders, progress: lmplz.make(config.filter.lm, folder, progress).made, "texts")
     lm_stage = Stage("stage2", "stage2_lm", build, (model,))
-    return [indexing, ingest, lm_stage, _filter(config, digests, ingest.steps, model)]
+    return [indexing, ingest, lm_stage, _filter(config, digests, ingest.steps, model, evaluations)]
 
 
 def _index(config: Config, digests: Digests) -> Stage:
@@ -159,7 +168,9 @@ def _tokenizer(config: Config, digests: Digests) -> dict[str, str]:
     return {"tokenizer of base_model": of_value(files)}
 
 
-def _filter(config: Config, digests: Digests, ingested: tuple[Step, ...], model: Step | None) -> Stage:
+def _filter(
+    config: Config, digests: Digests, ingested: tuple[Step, ...], model: Step | None, evaluations: Step | None
+) -> Stage:
     own = config.filter.model_copy(update={"lm": LanguageModel()})  # the model is a step of its own
 
     def open_rules(step: Step, folders: Folders) -> Rules:
@@ -170,11 +181,11 @@ def _filter(config: Config, digests: Digests, ingested: tuple[Step, ...], model:
             limits, rest_on = measure(config, source, artefact)
             record = {"ppl_min": limits.low, "ppl_max": limits.high, "documents": rest_on}
             atomic.write(folders(step) / "thresholds.json", msgspec.json.encode(record))
-        return open_filter(config, artefact, limits)
+        return open_filter(config, artefact, limits, None if evaluations is None else folders(evaluations))
 
     def decides() -> dict[str, Any]:
         return {**flat("filter", own), **_tokenizer(config, digests)}
 
-    needs = () if model is None else (model,)
+    needs = tuple(step for step in (model, evaluations) if step is not None)
     steps = tuple(Step("stage2_filter", step.part, decides, (step, *needs)) for step in ingested)
     return Stage("stage2", "stage2_filter", Map(Document, Filtered, open_rules), steps)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kun.answers import clean_instruction, copied, echo, folded, pointing_word, says_twice, unusable
 from kun.chat import Chat, load_chat
 from kun.config import Config, Label
 from kun.engines.base import Generate, Generated, request_seed
 from kun.engines.open import open_engine, window
+from kun.filters.decontaminate import contaminated
 from kun.prompts import Prompt, load_prompts
 from kun.records import Filtered, Labelled, Reject, extend
 from kun.steps import Ask, Stage, Step, flat
@@ -23,13 +25,15 @@ from kun.text import preview
 
 @dataclass(frozen=True)
 class Labelling:
-    """Both halves of the stage. `window`: longest prompt plus reply, in tokens; `seed`: that of the run."""
+    """Both halves of the stage. `window`: longest prompt plus reply, in tokens; `seed`: that of the run; `evaluations`:
+    the index of evaluation files, where there is one."""
 
     prompt: Prompt
     settings: Label
     chat: Chat
     window: int
     seed: int
+    evaluations: Path | None = None
 
     def ask(self, document: Filtered) -> Generate | Reject:
         tokens = self.chat.prompt(self.prompt.messages(text=document.text))
@@ -57,13 +61,19 @@ class Labelling:
             return Reject("points_at_text", f"{word}: {preview(instruction)}")
         if stretch := copied(instruction, document.text):
             return Reject("copies_text", stretch)
+        if reject := contaminated(self.evaluations, [instruction])[0]:
+            return reject
         return extend(document, Labelled, instruction=instruction)
 
 
-def stage(config: Config, digests: Digests, label_model: Step, filtered: Sequence[Step]) -> Stage:
-    """The stage over the steps of the filter, by the label model that stage 1 made."""
+def stage(
+    config: Config, digests: Digests, label_model: Step, filtered: Sequence[Step], evaluations: Step | None = None
+) -> Stage:
+    """The stage over the steps of the filter, by the label model that stage 1 made. `evaluations` is the step with the
+    index of evaluation files, where some are named."""
     prompt = load_prompts(config.prompts).label
     settings = {**flat("label", config.label), "prompts.label": prompt.digest, "seed": config.seed}
+    needs = (label_model,) if evaluations is None else (label_model, evaluations)
     return Stage(
         "stage3",
         "stage3_label",
@@ -77,10 +87,11 @@ def stage(config: Config, digests: Digests, label_model: Step, filtered: Sequenc
                 load_chat(folders(label_model), config.trust_remote_code),
                 engine.window,
                 config.seed,
+                None if evaluations is None else folders(evaluations),
             ),
         ),
         tuple(
-            Step("stage3_label", step.part, lambda: {**settings, "window": window(config)}, (step, label_model))
+            Step("stage3_label", step.part, lambda: {**settings, "window": window(config)}, (step, *needs))
             for step in filtered
         ),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kun.answers import clean_output, echo, folded, pointing_word, repeats, says_again, unusable
 from kun.chat import Chat, load_chat
@@ -15,6 +16,7 @@ from kun.config import Config, Polish
 from kun.engines.base import Generate, Generated, request_seed
 from kun.engines.open import open_engine, window
 from kun.faithfulness import faithfulness
+from kun.filters.decontaminate import contaminated
 from kun.prompts import Prompt, load_prompts
 from kun.records import Polished, Reject, Scored, extend
 from kun.steps import Ask, Stage, Step, flat
@@ -27,13 +29,15 @@ GROWTH, SPARE = 1.5, 64
 
 @dataclass(frozen=True)
 class Polishing:
-    """Both halves of the stage. `window`: longest prompt plus reply, in tokens; `seed`: that of the run."""
+    """Both halves of the stage. `window`: longest prompt plus reply, in tokens; `seed`: that of the run; `evaluations`:
+    the index of evaluation files, where there is one."""
 
     prompt: Prompt
     settings: Polish
     chat: Chat
     window: int
     seed: int
+    evaluations: Path | None = None
 
     def ask(self, record: Scored) -> Generate | Reject:
         tokens = self._fitting(record)
@@ -60,6 +64,8 @@ class Polishing:
             return Reject("echo", preview(line))
         if word := pointing_word(output, self.settings.banned_words):
             return Reject("banned_word", word)
+        if reject := contaminated(self.evaluations, [output])[0]:
+            return reject
         faith = faithfulness(output, record.text, record.instruction)
         if faith.score < self.settings.min_faithfulness:
             return Reject("unfaithful", preview(faith.detail))
@@ -93,10 +99,14 @@ class Polishing:
         return len(tokens) + room <= self.window, tokens
 
 
-def stage(config: Config, digests: Digests, primary_chat: Step, scored: Sequence[Step]) -> Stage:
-    """The stage over the selected records, by the primary chat that stage 1 made."""
+def stage(
+    config: Config, digests: Digests, primary_chat: Step, scored: Sequence[Step], evaluations: Step | None = None
+) -> Stage:
+    """The stage over the selected records, by the primary chat that stage 1 made. `evaluations` is the step with the
+    index of evaluation files, where some are named."""
     prompt = load_prompts(config.prompts).polish
     settings = {**flat("polish", config.polish), "prompts.polish": prompt.digest, "seed": config.seed}
+    needs = (primary_chat,) if evaluations is None else (primary_chat, evaluations)
     return Stage(
         "stage5",
         "stage5_polish",
@@ -110,10 +120,11 @@ def stage(config: Config, digests: Digests, primary_chat: Step, scored: Sequence
                 load_chat(folders(primary_chat), config.trust_remote_code),
                 engine.window,
                 config.seed,
+                None if evaluations is None else folders(evaluations),
             ),
         ),
         tuple(
-            Step("stage5_polish", step.part, lambda: {**settings, "window": window(config)}, (step, primary_chat))
+            Step("stage5_polish", step.part, lambda: {**settings, "window": window(config)}, (step, *needs))
             for step in scored
         ),
     )

@@ -59,6 +59,20 @@ def test_a_finished_stage_does_not_import_torch(folder):
     assert "nothing to do" in done.stdout and done.stdout.endswith("False\n")
 
 
+def test_evaluation_files_are_kept_out_and_another_file_makes_the_filter_stale(folder):
+    (folder / "eval.jsonl").write_text(json.dumps({"question": TEXTS[0]}), encoding="utf-8")
+    options = ("--config", "my.yaml", "--decontaminate.files", "eval.jsonl")
+    done = kun(folder, "run", "stage2", *options)
+    assert "stage2_evaluations/index: ngram 20, files 1, rows 1, ngrams 3" in done.stdout, done.stderr
+    assert "stage2_filter/web: 2 in, 1 kept, 1 rejected (contaminated 1)" in done.stdout
+    rejects = (folder / "runs/my/stage2_filter/web/part-00000.rejects.jsonl").read_text(encoding="utf-8")
+    assert "eval.jsonl, row 0: 今天的天气很好" in rejects
+    (folder / "eval.jsonl").write_text(json.dumps({"question": TEXTS[1]}), encoding="utf-8")
+    assert "why: decontaminate.files changed" in kun(folder, "status", "runs/my").stdout
+    missing = kun(folder, "run", "stage2", "--config", "my.yaml", "--decontaminate.files", "none.jsonl")
+    assert (missing.returncode, missing.stderr) == (2, "kun: decontaminate.files: none.jsonl: no such file or folder\n")
+
+
 def test_status_and_trace(folder):
     kun(folder, "run", "stage2", "--config", "my.yaml")
     report = json.loads(kun(folder, "status", "runs/my", "--json").stdout)

@@ -8,7 +8,7 @@ import io
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -51,10 +51,16 @@ def find(name: str, corpus: Corpus) -> list[Found]:
     A folder gives the files with the format's endings, in it and below; hidden ones are left out. InputError where a
     path gives nothing.
     """
-    setting = f"corpora.{name}.paths"
+    compressions = COMPRESSIONS if corpus.format != "parquet" else ()
+    endings = tuple(ending + more for ending in ENDINGS[corpus.format] for more in ("", *compressions))
+    return expand(corpus.paths, endings, f"corpora.{name}.paths")
+
+
+def expand(entries: Sequence[str], endings: tuple[str, ...], setting: str) -> list[Found]:
+    """The files of paths, folders (those with one of the endings) and globs. InputError names the setting."""
     bases: dict[Path, Path] = {}
-    for entry in corpus.paths:
-        for path, base in _expand(entry, corpus.format, setting):
+    for entry in entries:
+        for path, base in _expand(entry, endings, setting):
             bases.setdefault(path, base)
     if not bases:
         raise InputError(f"{setting}: no paths are given")
@@ -66,16 +72,16 @@ def find(name: str, corpus: Corpus) -> list[Found]:
     return [Found(path, os.fsencode(name).decode("utf-8", "replace")) for path, name in zip(bases, names, strict=True)]
 
 
-def _expand(entry: str, kind: str, setting: str) -> Iterator[tuple[Path, Path]]:
+def _expand(entry: str, endings: tuple[str, ...], setting: str) -> Iterator[tuple[Path, Path]]:
     """The files of one path, each with the folder to which its name is relative."""
     path = Path(entry)
     if path.is_file():
         yield path, path.parent
     elif path.is_dir():
-        inside = [p for p in sorted(path.rglob("*")) if p.is_file() and _ends(p.name, kind) and not _hidden(p, path)]
+        files = (p for p in sorted(path.rglob("*")) if p.name.lower().endswith(endings) and p.is_file())
+        inside = [p for p in files if not _hidden(p, path)]
         if not inside:
-            endings = ", ".join(ENDINGS[kind])
-            raise InputError(f"{setting}: the folder {entry} holds no file of format {kind} ({endings})")
+            raise InputError(f"{setting}: the folder {entry} holds no file of the format ({', '.join(endings)})")
         yield from ((p, path) for p in inside)
     elif glob.has_magic(entry):
         parts = path.parts
@@ -87,13 +93,6 @@ def _expand(entry: str, kind: str, setting: str) -> Iterator[tuple[Path, Path]]:
         yield from ((p, fixed) for p in matches)
     else:
         raise InputError(f"{setting}: {entry}: no such file or folder")
-
-
-def _ends(name: str, kind: str) -> bool:
-    plain = name.lower()
-    for compression in COMPRESSIONS if kind != "parquet" else ():
-        plain = plain.removesuffix(compression)
-    return plain.endswith(ENDINGS[kind])
 
 
 def _hidden(path: Path, root: Path) -> bool:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kun.config import Config
+from kun.config import Config, Decontaminate
 from kun.corpora import read
 from kun.corpora.ingest import counted, documents, items
 from kun.demo.tokens import build_tokenizer
 from kun.errors import InputError
+from kun.filters.decontaminate import build
 from kun.filters.lmplz import make
 from kun.filters.percentiles import Limits
 from kun.records import Document, Filtered, Origin, Reject
@@ -70,6 +71,20 @@ def test_without_a_model_there_is_no_perplexity(base):
 def test_the_rules(base, model, text, limits, reason):
     verdict = open_filter(configuration(base), model, limits)(document(text))
     assert (verdict.reason if isinstance(verdict, Reject) else None) == reason
+
+
+@pytest.fixture
+def evaluations(tmp_path):
+    (tmp_path / "eval.jsonl").write_text(json.dumps({"context": PROSE}), encoding="utf-8")
+    build(Decontaminate(files=(str(tmp_path / "eval.jsonl"),)), tmp_path / "index")
+    return tmp_path / "index"
+
+
+def test_a_text_of_an_evaluation_is_rejected_by_its_name(base, evaluations):
+    judge = open_filter(configuration(base), None, evaluations=evaluations)
+    verdict = judge(document(f"一家小店的老板说：{PROSE[5:30]}"))
+    assert (verdict.reason, verdict.detail[:17]) == ("contaminated", "eval.jsonl, row 0")
+    assert isinstance(judge(document("一家小店的老板说，今年的游客比往年少了一些，不过他并不着急。")), Filtered)
 
 
 def test_repetition_can_be_off(base):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kun.chat import Chat, load_chat
-from kun.config import Config, EngineConfig, Label, Polish, Sampling, Score
+from kun.config import Config, Decontaminate, EngineConfig, Label, Polish, Sampling, Score
 from kun.demo.tokens import build_tokenizer
 from kun.engines.base import Generate, Generated
+from kun.filters import decontaminate
 from kun.prompts import load_prompts
 from kun.records import Filtered, Labelled, Origin, Reject, Scored, extend
 from kun.runner import run_stage
@@ -114,6 +117,15 @@ def test_rejects(chat: Chat, reply: str, reason: str) -> None:
     found = accept(chat, reply)
     assert isinstance(found, Reject)
     assert found.reason == reason
+
+
+def test_an_instruction_of_an_evaluation_is_rejected_by_its_name(chat: Chat, tmp_path: Path) -> None:
+    (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": "潮汐是怎样形成的？"}), encoding="utf-8")
+    decontaminate.build(Decontaminate(files=(str(tmp_path / "quiz.jsonl"),)), tmp_path / "index")
+    stage = replace(labelling(chat), evaluations=tmp_path / "index")
+    reply = Generated(chat.encode("潮汐是怎样形成的？"), finished=True)
+    assert stage.accept(document(), reply) == Reject("contaminated", "quiz.jsonl, row 0: 潮汐是怎样形成的")
+    assert isinstance(labelling(chat).accept(document(), reply), Labelled)
 
 
 def test_a_reply_that_the_limit_cut_is_unfinished(chat: Chat) -> None:

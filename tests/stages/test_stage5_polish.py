@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from kun.chat import Chat, load_chat
-from kun.config import Polish, Sampling
+from kun.config import Decontaminate, Polish, Sampling
 from kun.demo.tokens import build_tokenizer
 from kun.engines.base import Generate, Generated
+from kun.filters import decontaminate
 from kun.prompts import load_prompts
 from kun.records import Origin, Polished, Reject, Scored
 from kun.text import split_sentences
@@ -47,6 +52,16 @@ def test_material_and_instruction_that_fit_are_shown_whole(chat: Chat) -> None:
     prompt = shown(chat, polishing(chat).ask(record()))
     assert TEXT in prompt
     assert INSTRUCTION in prompt
+
+
+def test_an_output_of_an_evaluation_is_rejected_by_its_name(chat: Chat, tmp_path: Path) -> None:
+    reply = "清溪县位于青州省南部，全县面积1250平方公里。"
+    (tmp_path / "quiz.jsonl").write_text(json.dumps({"answers": [reply]}), encoding="utf-8")
+    decontaminate.build(Decontaminate(files=(str(tmp_path / "quiz.jsonl"),)), tmp_path / "index")
+    answer = Generated(chat.encode(reply), finished=True)
+    found = replace(polishing(chat), evaluations=tmp_path / "index").accept(record(), answer)
+    assert found == Reject("contaminated", "quiz.jsonl, row 0: 清溪县位于青州省南部全县面积1250平方公里")
+    assert isinstance(polishing(chat).accept(record(), answer), Polished)
 
 
 def test_the_material_is_cut_at_sentences_and_the_instruction_never(chat: Chat) -> None:

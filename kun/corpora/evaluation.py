@@ -1,0 +1,161 @@
+"""The rows of evaluation files with their texts: `for row, strings in read(file, fields=("question",)): ...`.
+
+JSON lines, JSON arrays, a JSON document as a whole, Parquet, CSV and plain text (texts separated by blank lines); all
+but Parquet also as .gz or .zst. Other than in a corpus nothing may be missed here: what cannot be read is an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from kun.corpora import arrays
+from kun.corpora.files import BOM, COMPRESSIONS, Found, damaged, expand, lines, open_file
+from kun.corpora.readers import read_text
+from kun.corpora.rows import Piece
+from kun.errors import InputError
+from kun.records import Reject
+from kun.text import normalise, preview
+
+SETTING = "decontaminate.files"
+_PLAIN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
+ENDINGS = (".parquet", *(ending + more for ending in _PLAIN for more in ("", *COMPRESSIONS)))
+
+
+def find(entries: Sequence[str]) -> list[Found]:
+    """The evaluation files of paths, folders and globs. InputError where an entry gives none."""
+    return expand(entries, ENDINGS, SETTING)
+
+
+def read(file: Found, fields: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
+    """Row number (from 0, as in kun.corpora) and texts of each row: the strings under `fields`, or all there are.
+
+    InputError, naming the setting and the row, where a row cannot be read or has none of the fields, or there is none.
+    """
+    found, row = False, 0
+    try:
+        for row, value in _values(file):
+            strings = list(_strings(value, frozenset(fields), wanted=not fields or isinstance(value, str)))
+            if fields and not strings:
+                names = ", ".join(value) if isinstance(value, dict) else type(value).__name__
+                wanted = ", ".join(fields)
+                raise InputError(
+                    f"decontaminate.fields: {file.path}: row {row} has no text in {wanted}; it has: {names}"
+                )
+            found = True
+            yield row, [normalise(text) for text in strings]
+    except Exception as error:
+        if (reject := damaged(error)) is not None:
+            raise _broken(file, row, f"{reject.reason}, {reject.detail}") from None
+        if isinstance(error, OSError):
+            raise InputError(f"{SETTING}: {file.path}: {error.strerror or error}") from None
+        raise
+    if not found:
+        raise InputError(f"{SETTING}: {file.path} has no rows; take it out of the list, or put its content there")
+
+
+def _values(file: Found) -> Iterator[tuple[int, Any]]:
+    name = file.path.name.lower()
+    for compression in COMPRESSIONS:
+        name = name.removesuffix(compression)
+    if name.endswith(".parquet"):
+        return _parquet(file)
+    if name.endswith((".csv", ".tsv")):
+        return _table(file, "\t" if name.endswith(".tsv") else ",")
+    if name.endswith((".jsonl", ".ndjson")):
+        return _lines(file)
+    if name.endswith(".json"):
+        return _json(file)
+    return _text(file)
+
+
+def _lines(file: Found) -> Iterator[tuple[int, Any]]:
+    with open_file(file) as stream:
+        filled = ((row, line) for row, line in lines(stream, file) if isinstance(line, Reject) or line.strip())
+        yield from _decoded(filled, file)
+
+
+def _json(file: Found) -> Iterator[tuple[int, Any]]:
+    """An array, one document as a whole (SQuAD), or JSON lines after all."""
+    with open_file(file) as stream:
+        head = stream.read(2**16).removeprefix(BOM).lstrip()
+    first_line = head.split(b"\n", 1)[0]
+    if head.startswith(b"["):
+        with open_file(file) as stream:
+            yield from _decoded(arrays.elements(stream), file)
+    elif len(first_line) < len(head) and not _is_json(first_line):
+        with open_file(file) as stream:
+            yield from _decoded([(0, stream.read().removeprefix(BOM))], file)
+    else:
+        yield from _lines(file)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _decoded(pieces: Iterable[Piece], file: Found) -> Iterator[tuple[int, Any]]:
+    for row, data in pieces:
+        if isinstance(data, Reject):
+            raise _broken(file, row, f"{data.reason}, {data.detail}")
+        try:
+            yield row, json.loads(data, strict=False)
+        except (ValueError, RecursionError) as error:
+            raise _broken(file, row, f"no JSON: {preview(str(error))}") from None
+
+
+def _parquet(file: Found) -> Iterator[tuple[int, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    try:
+        with pq.ParquetFile(file.path) as table:
+            for batch in table.iter_batches(batch_size=1024):
+                for value in batch.to_pylist():
+                    yield row, value
+                    row += 1
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise _broken(file, row, f"no whole Parquet file: {preview(str(error))}") from None
+
+
+def _table(file: Found, delimiter: str) -> Iterator[tuple[int, Any]]:
+    with open_file(file) as stream:
+        row = 0
+        try:
+            text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+            for row, value in enumerate(csv.DictReader(text, delimiter=delimiter, restkey="more")):
+                yield row, value
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise _broken(file, row, str(error)) from None
+
+
+def _text(file: Found) -> Iterator[tuple[int, Any]]:
+    for row in read_text(file, ""):
+        if row.reject is not None:
+            raise _broken(file, row.origin.row, f"{row.reject.reason}, {row.reject.detail}")
+        yield row.origin.row, row.text
+
+
+def _strings(value: Any, fields: frozenset[str], wanted: bool) -> Iterator[str]:
+    """The strings in a value, at any depth: all where it is wanted, and else those under the fields."""
+    if isinstance(value, str):
+        if wanted:
+            yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _strings(inner, fields, wanted or key in fields)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner, fields, wanted)
+
+
+def _broken(file: Found, row: int, what: str) -> InputError:
+    return InputError(f"{SETTING}: {file.path}: row {row}: {what}; what cannot be read cannot be kept out")

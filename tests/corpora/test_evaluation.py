@@ -1,0 +1,94 @@
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from kun.corpora.evaluation import find, read
+from kun.errors import InputError
+
+ROWS = [{"question": "中国最长的河？", "choices": ["长江", "黄河"], "meta": {"id": 7}}, {"question": "一\u2028二"}]
+TEXTS = [(0, ["中国最长的河？", "长江", "黄河"]), (1, ["一\n二"])]
+
+
+def lines(rows=ROWS):
+    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+
+
+def read_all(path, fields=()):
+    return [item for file in find([str(path)]) for item in read(file, fields)]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("eval.jsonl", lines()),
+        ("eval.json", json.dumps(ROWS, ensure_ascii=False, indent=1).encode()),
+        ("eval.json", lines()),  # JSON lines under another name
+        ("eval.jsonl.gz", gzip.compress(lines())),
+        ("eval.json.zst", zstandard.compress(json.dumps(ROWS).encode())),
+        ("eval.jsonl", b"\xef\xbb\xbf" + lines()),
+    ],
+)
+def test_json_in_all_its_forms(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    assert read_all(tmp_path / name) == TEXTS
+
+
+def test_one_json_document_over_many_lines_is_one_row(tmp_path):
+    squad = {"data": [{"paragraphs": [{"context": "范廷颂是枢机。", "qas": [{"id": "1", "question": "他是谁？"}]}]}]}
+    (tmp_path / "dev.json").write_text(json.dumps(squad, indent=2), encoding="utf-8")
+    assert read_all(tmp_path / "dev.json") == [(0, ["范廷颂是枢机。", "1", "他是谁？"])]
+    assert read_all(tmp_path / "dev.json", ["question"]) == [(0, ["他是谁？"])]
+
+
+def test_tables_and_text(tmp_path):
+    pq.write_table(pa.table({"q": ["甲", None], "choices": [["乙", "丙"], []], "n": [1, 2]}), tmp_path / "a.parquet")
+    (tmp_path / "b.csv").write_text('\ufeffid,question\n0,"第一，\n问"\n1,第二问\n', encoding="utf-8")
+    (tmp_path / "c.txt").write_text("第一段\n\n\n第二段\n接着\n", encoding="utf-8")
+    assert read_all(tmp_path) == [
+        *((0, ["甲", "乙", "丙"]), (1, [])),
+        *((0, ["0", "第一，\n问"]), (1, ["1", "第二问"])),
+        *((0, ["第一段"]), (3, ["第二段\n接着"])),
+    ]
+    assert read_all(tmp_path / "b.csv", ["question"]) == [(0, ["第一，\n问"]), (1, ["第二问"])]
+
+
+def test_fields_are_found_at_any_depth(tmp_path):
+    (tmp_path / "e.jsonl").write_bytes(lines(ROWS[:1]))
+    assert read_all(tmp_path / "e.jsonl", ["choices"]) == [(0, ["长江", "黄河"])]
+    with pytest.raises(InputError, match=r"decontaminate\.fields: .*row 0 has no text in answer; .*question, choices"):
+        read_all(tmp_path / "e.jsonl", ["answer"])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("e.jsonl", b"", "has no rows"),
+        ("e.json", b"[]", "has no rows"),
+        ("e.txt", b"\n\n", "has no rows"),
+        ("e.jsonl", lines() + b"\n{broken\n", "row 2: no JSON"),
+        ("e.json", lines()[:-5], "row 1: no JSON"),
+        ("e.json", json.dumps(ROWS).encode()[:-5], "row 1: truncated"),
+        ("e.jsonl.gz", gzip.compress(lines() * 99)[:-9], "truncated"),
+        ("e.jsonl", "中".encode("gb18030"), "row 0: no JSON"),
+        ("e.csv", b"q\n\xd6\xd0\n", "row 0: .*utf-8"),
+        ("e.txt", b"\xd6\xd0", "row 0: not_utf8"),
+        ("e.parquet", b"PAR1", "no whole Parquet"),
+    ],
+)
+def test_what_cannot_be_read_is_an_error(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=rf"decontaminate\.files: .*{name}.*{message}"):
+        read_all(tmp_path / name)
+
+
+def test_files_that_are_missing(tmp_path):
+    with pytest.raises(InputError, match=r"decontaminate\.files: .*none\.jsonl: no such file"):
+        find([str(tmp_path / "none.jsonl")])
+    with pytest.raises(InputError, match=r"decontaminate\.files: the folder .* holds no file"):
+        find([str(tmp_path)])
+    with pytest.raises(InputError, match=r"decontaminate\.files: no file matches"):
+        find([str(tmp_path / "*.jsonl")])
