@@ -63,7 +63,7 @@ def test_evaluation_files_are_kept_out_and_another_file_makes_the_filter_stale(f
     (folder / "eval.jsonl").write_text(json.dumps({"question": TEXTS[0]}), encoding="utf-8")
     options = ("--config", "my.yaml", "--decontaminate.files", "eval.jsonl")
     done = kun(folder, "run", "stage2", *options)
-    assert "stage2_evaluations/index: ngram 20, files 1, rows 1, ngrams 3" in done.stdout, done.stderr
+    assert "stage2_evaluations/index: ngram 20, files 1, rows 1, ngrams 4" in done.stdout, done.stderr
     assert "stage2_filter/web: 2 in, 1 kept, 1 rejected (contaminated 1)" in done.stdout
     rejects = (folder / "runs/my/stage2_filter/web/part-00000.rejects.jsonl").read_text(encoding="utf-8")
     assert "eval.jsonl, row 0: 今天的天气很好" in rejects
