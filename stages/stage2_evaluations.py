@@ -33,4 +33,6 @@ def stages(config: Config, digests: Digests) -> list[Stage]:
         info = decontaminate.build(config.decontaminate, folder, progress)
         return {**msgspec.structs.asdict(info), "files": len(info.files)}
 
-    return [Stage("stage2", "stage2_evaluations", Build(build, "rows"), (Step("stage2_evaluations", "index", decides),))]
+    return [
+        Stage("stage2", "stage2_evaluations", Build(build, "rows"), (Step("stage2_evaluations", "index", decides),))
+    ]
