@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from kun import status, trace
+from kun import lm_commands, status, trace
 from kun.config import Config
 from kun.config_files import dump, load
 from kun.errors import InputError, KunError
@@ -96,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     life.add_argument("record", help="its id, or a line of a final file such as wudao:18")
     life.add_argument("--json", action="store_true", help="print JSON")
     life.set_defaults(verb=_trace)
+
+    lm_commands.add_commands(verbs)
 
     world = verbs.add_parser("demo-data", help="write a small Chinese world: seeds, corpora, gold key")
     world.add_argument("--seed", type=int, default=7, help="another seed gives another world (default: %(default)s)")

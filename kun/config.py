@@ -99,7 +99,8 @@ class Ingest(Section):
 
 
 class LanguageModel(Section):
-    """The KenLM model of stage 2: a given one, or one estimated from a clean corpus. Neither: no perplexity."""
+    """The language model of stage 2: a given KenLM, one estimated from a clean corpus, or the base model. None: no
+    perplexity."""
 
     model: str | None = Field(None, description="KenLM binary or ARPA file (an artefact folder of Kun works too)")
     sentencepiece: str | None = Field(None, description="SentencePiece model of a given KenLM; none: characters")
@@ -111,11 +112,18 @@ class LanguageModel(Section):
     order: int = Field(5, ge=2, le=6, description="n-gram order of an estimated model")
     prune: tuple[int, ...] = Field((), description="lmplz --prune of an estimated model, e.g. [0, 0, 1]")
     structure: Literal["probing", "trie"] = Field("trie", description="of an estimated model: fast, or small")
+    tokens: Literal["characters", "sentencepiece"] = Field("characters", description="of an estimated model")
+    vocab_size: int = Field(65536, gt=0, description="pieces of an estimated model with tokens: sentencepiece, at most")
+    base: bool = Field(False, description="perplexity under base_model itself, for a small corpus: a GPU's work")
 
     @model_validator(mode="after")
     def _one_source(self) -> LanguageModel:
-        if self.model and self.estimate_from:
-            raise ValueError("model and estimate_from exclude each other: a language model is given or estimated")
+        if (self.model is not None) + (self.estimate_from is not None) + self.base > 1:
+            raise ValueError("model, estimate_from and base exclude each other: there is one language model")
+        if self.model and self.tokens == "sentencepiece":
+            raise ValueError(
+                "tokens is of an estimated model; of a given one set sentencepiece, its SentencePiece model"
+            )
         if self.sentencepiece and not self.model:
             raise ValueError("sentencepiece belongs to a given model; set model as well")
         return self

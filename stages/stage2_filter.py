@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from kun.config import Config, Corpus, Filter, LanguageModel
+from kun.config import Config, Corpus, EngineConfig, Filter, LanguageModel
 from kun.corpora import index
 from kun.corpora.files import find
 from kun.corpora.ingest import documents, items, splitter
@@ -41,6 +41,7 @@ class Rules:
     trust_remote_code: bool
     lm: Path | None
     limits: Limits
+    engine: EngineConfig
     evaluations: Path | None = None
 
     def __call__(self, document: Document) -> Filtered | Reject:
@@ -56,21 +57,25 @@ class Rules:
             return reject
         if reject := decontaminate.contaminated(self.evaluations, [text])[0]:
             return reject
-        ppl = None if self.lm is None else lm.open_lm(self.lm)(text)
+        ppl = None if self.lm is None else self._perplexity(text)
         if ppl is not None and (reject := lm.outside(ppl, self.limits)):
             return reject
         return extend(document, Filtered, ppl=ppl, tokens=tokens)
+
+    def _perplexity(self, text: str) -> float:
+        assert self.lm is not None
+        return lm.perplexities(self.lm, [text], self.engine, self.trust_remote_code)[0]
 
 
 def open_filter(
     config: Config, model: Path | None, limits: Limits = NO_LIMITS, evaluations: Path | None = None
 ) -> Rules:
-    """The filter of one subset. `model` is the artefact of the language model; None: no perplexity. `evaluations` is
-    the index of evaluation files; None: there is none.
+    """The filter of one subset. `model` is the artefact of the language model, or the base model; None: no perplexity.
+    `evaluations` is the index of evaluation files; None: there is none.
 
     InputError where the base model's tokenizer cannot be read.
     """
-    return Rules(config.filter, _base(config), config.trust_remote_code, model, limits, evaluations)
+    return Rules(config.filter, _base(config), config.trust_remote_code, model, limits, config.engine, evaluations)
 
 
 def measure(config: Config, documents: Iterable[Document], model: Path) -> tuple[Limits, int]:
@@ -174,7 +179,7 @@ def _filter(
     own = config.filter.model_copy(update={"lm": LanguageModel()})  # the model is a step of its own
 
     def open_rules(step: Step, folders: Folders) -> Rules:
-        artefact = None if model is None else folders(model)
+        artefact = _base(config) if config.filter.lm.base else None if model is None else folders(model)
         limits = NO_LIMITS
         if artefact is not None:
             source = read_all(folders(step.needs[0]), Document)
@@ -184,7 +189,10 @@ def _filter(
         return open_filter(config, artefact, limits, None if evaluations is None else folders(evaluations))
 
     def decides() -> dict[str, Any]:
-        return {**flat("filter", own), **_tokenizer(config, digests)}
+        settings = {**flat("filter", own), **_tokenizer(config, digests)}
+        if config.filter.lm.base:
+            settings["filter.lm.base"] = digests.path(_base(config), "base_model")
+        return settings
 
     needs = tuple(step for step in (model, evaluations) if step is not None)
     steps = tuple(Step("stage2_filter", step.part, decides, (step, *needs)) for step in ingested)

@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from kun.config import EngineConfig
 from kun.errors import InputError
+from kun.filters import base_lm, pieces
 from kun.filters.lm_text import NORMALISATIONS
 from kun.filters.percentiles import Limits
 from kun.records import Reject
@@ -26,6 +28,7 @@ BINARY_MAGIC = b"mmap lm http://kheafield.com/code"  # lm/binary_format.cc
 ARPA_MAGIC = b"\\data\\"
 
 Perplexity = Callable[[str], float]
+CPU_OR_GPU = EngineConfig()
 
 
 class ModelFile(msgspec.Struct, frozen=True):
@@ -45,6 +48,19 @@ class LmInfo(msgspec.Struct, frozen=True):
     made: dict[str, Any]
 
 
+def perplexities(
+    path: Path, texts: Sequence[str], engine: EngineConfig = CPU_OR_GPU, trust_remote_code: bool = False
+) -> list[float]:
+    """The perplexities of texts under the artefact in folder `path`, or under the model of transformers there.
+
+    `engine` says on what device, and how large the batches are. InputError, naming the file and the setting, where the
+    folder cannot be used.
+    """
+    if base_lm.is_base(path):
+        return base_lm.open_base(path, engine, trust_remote_code)(texts)
+    return list(map(open_lm(path), texts))
+
+
 @lru_cache(maxsize=2)
 def open_lm(path: Path) -> Perplexity:
     """The perplexity of a text under the artefact in folder `path`.
@@ -53,8 +69,8 @@ def open_lm(path: Path) -> Perplexity:
     into memory, which all processes share. InputError, naming the file and the setting, where it cannot be used.
     """
     info = read_info(path)
-    pieces = None if info.sentencepiece is None else path / info.sentencepiece.path
-    return open_given(path / info.model.path, pieces, info.normalisation)
+    given = None if info.sentencepiece is None else path / info.sentencepiece.path
+    return open_given(path / info.model.path, given, info.normalisation)
 
 
 def read_info(folder: Path) -> LmInfo:
@@ -108,7 +124,7 @@ def open_given(model: Path, sentencepiece: Path | None, normalisation: str) -> P
     """The perplexity under a bare KenLM binary or ARPA file. An ARPA file of 1 GB takes ten seconds, a binary none."""
     score = load(model).score
     normalise = NORMALISATIONS[normalisation]
-    tokenise = characters if sentencepiece is None else _pieces(sentencepiece)
+    tokenise = characters if sentencepiece is None else pieces.load(sentencepiece)
 
     def perplexity(text: str) -> float:
         tokens = tokenise(normalise(text))
@@ -120,18 +136,6 @@ def open_given(model: Path, sentencepiece: Path | None, normalisation: str) -> P
 def characters(text: str) -> Sequence[str]:
     """The characters of a text but white space, which separates tokens in KenLM's files."""
     return "".join(text.split())
-
-
-def _pieces(path: Path) -> Callable[[str], Sequence[str]]:
-    import sentencepiece
-
-    try:
-        processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    except (OSError, RuntimeError) as error:
-        setting = "filter.lm.sentencepiece"
-        raise InputError(f"{setting}: {path} is not a SentencePiece model: {error}") from None
-    # As cc_net does: what KenLM sees are the words between blanks.
-    return lambda text: " ".join(processor.encode(text, out_type=str)).split()
 
 
 def outside(ppl: float, limits: Limits) -> Reject | None:

@@ -11,20 +11,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from kun.config import LanguageModel
 from kun.corpora.files import Found
-from kun.corpora.readers import read_lines
+from kun.corpora.readers import read_lines, read_text
 from kun.errors import InputError
-from kun.filters import lm
+from kun.filters import lm, pieces
 from kun.filters.lm_text import NORMALISATIONS
 from kun.progress import Progress
 from kun.text import preview
 
-MODEL = "lm.binary"
+MODEL, PIECES = "lm.binary", "sentencepiece.model"
 SORT_MEMORY = "1G"  # of lmplz and build_binary; what does not fit is sorted on the disk, in the artefact's folder
 HOW_TO_GET = (
     "run `make setup`, or scripts/build_lmplz.sh {prefix}; it needs a C++ compiler, cmake, zlib and Boost (Debian: "
@@ -45,7 +46,7 @@ def make(settings: LanguageModel, folder: Path, progress: Progress = lambda done
         info = _given(settings, Path(settings.model), folder)
     elif settings.estimate_from is not None:
         source = Path(settings.estimate_from)
-        info = estimate(clean_texts(source), folder, settings, progress, name=source.name)
+        info = estimate(partial(clean_texts, source), folder, settings, progress, name=source.name)
     else:
         raise InputError("filter.lm: neither model nor estimate_from is set: there is no language model")
     lm.write_info(folder, info)
@@ -56,10 +57,9 @@ def _given(settings: LanguageModel, model: Path, folder: Path) -> lm.LmInfo:
     """The artefact of a given folder or file, which stay where they are."""
     if model.is_dir():
         given = lm.read_info(model)
-        pieces = given.sentencepiece and lm.model_file(model / given.sentencepiece.path, folder)
-        order = lm.load(model / given.model.path).order
-        file = lm.model_file(model / given.model.path, folder)
-        return lm.LmInfo(file, given.normalisation, pieces, order, given.made)
+        sp = None if given.sentencepiece is None else _checked(model, given.sentencepiece, folder)
+        file = _checked(model, given.model, folder)
+        return lm.LmInfo(file, given.normalisation, sp, lm.load(model / given.model.path).order, given.made)
     order = lm.load(model).order
     file, made = lm.model_file(model, folder), {"given": model.name}
     if not lm.is_binary(model):
@@ -69,50 +69,81 @@ def _given(settings: LanguageModel, model: Path, folder: Path) -> lm.LmInfo:
             file = lm.model_file(folder / MODEL, folder)
         else:
             print(f"{model} is an ARPA file, which loads slowly, in every process; {_how_to_get()}", file=sys.stderr)
-    pieces = None
+    sp = None
     if settings.sentencepiece is not None:
         if not Path(settings.sentencepiece).is_file():
             raise InputError(f"filter.lm.sentencepiece: no file {settings.sentencepiece}")
-        pieces = lm.model_file(Path(settings.sentencepiece), folder)
-    return lm.LmInfo(file, settings.normalisation, pieces, order, made)
+        sp = lm.model_file(Path(settings.sentencepiece), folder)
+    return lm.LmInfo(file, settings.normalisation, sp, order, made)
 
 
-def clean_texts(path: Path) -> Iterator[str]:
-    """The texts of the JSON lines in `path` (`text`; .gz and .zst as well). InputError where there is none."""
-    setting = "filter.lm.estimate_from"
+def _checked(given: Path, described: lm.ModelFile, folder: Path) -> lm.ModelFile:
+    """A file of the given artefact as `folder` names it. InputError where it is not what `lm.json` describes."""
+    path = given / described.path
+    try:
+        file = lm.model_file(path, folder)
+    except OSError as error:
+        raise InputError(f"{lm.SETTING}: {path}, which {given / lm.INFO} names: {error.strerror}") from None
+    if file.sha256 != described.sha256:
+        raise InputError(
+            f"{lm.SETTING}: {path} is not the file that {given / lm.INFO} describes (its SHA-256 is another): copy the "
+            "folder again, or make it again with `kun lm train`"
+        )
+    return file
+
+
+def clean_texts(path: Path, field: str = "text", setting: str = "filter.lm.estimate_from") -> Iterator[str]:
+    """The texts of JSON lines (in `field`), or of plain text by its name .txt; .gz and .zst as well. InputError, naming
+    `setting`, where there is none."""
     if not path.is_file():
         raise InputError(f"{setting}: no file {path}")
     found, first = False, ""
-    for row in read_lines(Found(path, path.name), "text"):
+    read = read_text if path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt") else read_lines
+    for row in read(Found(path, path.name), field):
         if row.reject is None:
             found = True
             yield row.text
         else:
             first = first or f"; row {row.origin.row}: {row.reject.reason}, {row.reject.detail}"
     if not found:
-        raise InputError(f"{setting}: {path} has no line of JSON with a text in `text`{first}")
+        raise InputError(f"{setting}: {path} has no line of JSON with a text in `{field}`{first}")
 
 
 def estimate(
-    texts: Iterable[str],
+    texts: Callable[[], Iterable[str]],
     folder: Path,
     settings: LanguageModel,
     progress: Progress = lambda done, total: None,
     name: str = "",
 ) -> lm.LmInfo:
-    """An n-gram model of characters with modified Kneser-Ney smoothing, written to `folder`; a text is a sentence."""
+    """An n-gram model with modified Kneser-Ney smoothing, written to `folder`; a text is a sentence.
+
+    `texts()` gives the texts, twice where the tokens are SentencePiece's, which are learned first.
+    """
     lmplz, build_binary = find_program("lmplz"), find_program("build_binary")
     if lmplz is None or build_binary is None:
         raise InputError(f"filter.lm.estimate_from: lmplz, which estimates models, is not here; {_how_to_get()}")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".work-") as scratch:
         work = Path(scratch)
-        count = _count_ngrams(lmplz, texts, settings, work, progress)
+        tokenise: Callable[[str], Sequence[str]] = lm.characters
+        sp = None
+        if settings.tokens == "sentencepiece":
+            pieces.train(texts(), NORMALISATIONS[settings.normalisation], settings.vocab_size, folder / PIECES)
+            tokenise, sp = pieces.load(folder / PIECES), lm.model_file(folder / PIECES, folder)
+        count = _count_ngrams(lmplz, texts(), tokenise, settings, work, progress)
         _convert(build_binary, work / "lm.arpa", folder, settings.structure, work)
     made = {"estimated_from": name, "documents": count, "prune": settings.prune, "structure": settings.structure}
-    return lm.LmInfo(lm.model_file(folder / MODEL, folder), settings.normalisation, None, settings.order, made)
+    return lm.LmInfo(lm.model_file(folder / MODEL, folder), settings.normalisation, sp, settings.order, made)
 
 
-def _count_ngrams(lmplz: Path, texts: Iterable[str], settings: LanguageModel, work: Path, progress: Progress) -> int:
+def _count_ngrams(
+    lmplz: Path,
+    texts: Iterable[str],
+    tokenise: Callable[[str], Sequence[str]],
+    settings: LanguageModel,
+    work: Path,
+    progress: Progress,
+) -> int:
     # Small and synthetic text has no n-gram of some count, where the estimate of a discount fails: fall back.
     command = [str(lmplz), "--order", str(settings.order), "--discount_fallback", "--skip_symbols"]
     command += ["--memory", SORT_MEMORY, "--temp_prefix", f"{work}/", "--arpa", str(work / "lm.arpa")]
@@ -125,7 +156,7 @@ def _count_ngrams(lmplz: Path, texts: Iterable[str], settings: LanguageModel, wo
             try:
                 with process.stdin as stream:
                     for text in texts:
-                        stream.write(" ".join(lm.characters(normalise(text))).encode() + b"\n")
+                        stream.write(" ".join(tokenise(normalise(text))).encode() + b"\n")
                         count += 1
                         progress(count, 0)
             except BrokenPipeError:

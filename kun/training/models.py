@@ -44,8 +44,14 @@ def load_model(
 
 
 def load_base(base: str | Path, chat: Chat, dtype: Any, trust_remote_code: bool = False) -> Any:
-    """The base model with rows for all of the chat's tokens, on the CPU. Safetensors only, local files only."""
-    folder = local_folder(base)
+    """The base model with rows for all of the chat's tokens, on the CPU."""
+    model = load_weights(local_folder(base), dtype, trust_remote_code)
+    prepare_base(model, chat)
+    return model
+
+
+def load_weights(folder: Path, dtype: Any, trust_remote_code: bool = False) -> Any:
+    """The model in a folder as it is, on the CPU. Safetensors only, local files only."""
     if not (folder / "config.json").is_file():
         raise InputError(f"base_model: {folder} is not a model folder: it has no config.json")
     from transformers import AutoModelForCausalLM
@@ -54,13 +60,11 @@ def load_base(base: str | Path, chat: Chat, dtype: Any, trust_remote_code: bool 
     logging.disable_progress_bar()
     keep_freed_memory()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError, by what is wrong with the folder
         raise InputError(f"base_model: the model in {folder} cannot be loaded: {error}") from None
-    prepare_base(model, chat)
-    return model
 
 
 def keep_freed_memory() -> None:

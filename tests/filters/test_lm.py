@@ -7,7 +7,7 @@ import pytest
 
 from kun.config import LanguageModel
 from kun.errors import InputError
-from kun.filters import lm, lmplz
+from kun.filters import lm, lmplz, pieces
 from kun.filters.lm_text import cc_net, kun
 from kun.filters.percentiles import Limits
 from tests.filters.tiny_lm import needs_lmplz, write_arpa
@@ -85,6 +85,7 @@ def test_a_folder_that_is_no_artefact(tmp_path):
         lmplz.make(LanguageModel(model=str(tmp_path / "none.bin")), tmp_path / "lm")
 
 
+TEXT = "".join(map(chr, range(0x4E00, 0x4E80)))
 CLEAN = ["今天天气很好，我们去公园走走。", "他每天早上喝一杯茶，然后去上班。", "公园里有很多人在散步，天气真好。"] * 30
 
 
@@ -96,17 +97,28 @@ def clean_file(folder, lines=None):
 
 
 @needs_lmplz
+@pytest.mark.parametrize("tokens", ["characters", "sentencepiece"])
 @pytest.mark.parametrize("structure", ["trie", "probing"])
-def test_an_estimated_model_knows_its_language(tmp_path, structure):
+@pytest.mark.parametrize(("order", "prune"), [(2, ()), (4, (0, 0, 1, 2))])
+def test_an_estimated_model_knows_its_language(tmp_path, tokens, structure, order, prune):
     seen = []
-    settings = LanguageModel(estimate_from=str(clean_file(tmp_path)), order=4, structure=structure)
+    settings = LanguageModel(
+        estimate_from=str(clean_file(tmp_path)),
+        order=order,
+        prune=prune,
+        structure=structure,
+        tokens=tokens,
+        vocab_size=80,
+    )
     info = lmplz.make(settings, tmp_path / "lm", lambda done, total: seen.append(done))
-    assert seen[-1] == 90 and info.order == 4 and info.made["documents"] == 90
-    assert sorted(path.name for path in (tmp_path / "lm").iterdir()) == ["lm.binary", "lm.json"]
+    assert seen[-1] == 90 and info.order == order and info.made["documents"] == 90
+    names = ["lm.binary", "lm.json"] + (["sentencepiece.model"] if tokens == "sentencepiece" else [])
+    assert sorted(path.name for path in (tmp_path / "lm").iterdir()) == names
+    assert lm.load(tmp_path / "lm" / "lm.binary").order == order
     perplexity = lm.open_lm(tmp_path / "lm")
     shuffled = list(CLEAN[0])
     random.Random(0).shuffle(shuffled)
-    assert perplexity("今天早上天气很好。") < perplexity("".join(shuffled)) < perplexity("鷿狘锣颌揤菧鷗虞")
+    assert perplexity("今天早上天气很好。") < min(perplexity("".join(shuffled)), perplexity("鷿狘锣颌揤菧鷗虞"))
 
 
 @needs_lmplz
@@ -114,6 +126,44 @@ def test_the_same_corpus_gives_the_same_file(tmp_path):
     settings = LanguageModel(estimate_from=str(clean_file(tmp_path)), order=3, prune=(0, 0, 1))
     first, second = (lmplz.make(settings, tmp_path / name) for name in ("one", "two"))
     assert first.model == second.model
+
+
+@needs_lmplz
+def test_pruning_makes_a_smaller_model_and_a_trie_is_smaller_than_hashes(tmp_path):
+    source = str(
+        clean_file(tmp_path, [json.dumps({"text": "".join(random.Random(n).sample(TEXT, 40))}) for n in range(200)])
+    )
+    sizes = {}
+    for name, options in {"trie": {}, "pruned": {"prune": (0, 0, 1)}, "probing": {"structure": "probing"}}.items():
+        lmplz.make(LanguageModel(estimate_from=source, order=4, **options), tmp_path / name)
+        sizes[name] = (tmp_path / name / "lm.binary").stat().st_size
+    assert sizes["pruned"] < sizes["trie"] < sizes["probing"]
+
+
+@needs_lmplz
+def test_pieces_are_those_of_the_corpus_and_the_same_each_time(tmp_path):
+    settings = LanguageModel(estimate_from=str(clean_file(tmp_path)), order=3, tokens="sentencepiece", vocab_size=80)
+    first, second = (lmplz.make(settings, tmp_path / name) for name in ("one", "two"))
+    assert (first.model, first.sentencepiece) == (second.model, second.sentencepiece)
+    tokenise = pieces.load(tmp_path / "one" / "sentencepiece.model")
+    assert "".join(tokenise("今天天气很好")) == "今天天气很好" and len(tokenise("今天天气很好")) < 6
+    with pytest.raises(InputError, match=r"filter\.lm\.vocab_size: 5 pieces cannot be learned"):
+        lmplz.make(settings.model_copy(update={"vocab_size": 5}), tmp_path / "three")
+
+
+@needs_lmplz
+@pytest.mark.parametrize("name", ["lm.binary", "sentencepiece.model"])
+def test_a_given_folder_with_another_file_than_it_describes(tmp_path, name):
+    settings = LanguageModel(estimate_from=str(clean_file(tmp_path)), order=2, tokens="sentencepiece", vocab_size=80)
+    lmplz.make(settings, tmp_path / "lm")
+    lmplz.make(LanguageModel(model=str(tmp_path / "lm")), tmp_path / "whole")
+    with (tmp_path / "lm" / name).open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(InputError, match=rf"filter\.lm\.model: .*{name} is not the file that .*lm\.json describes"):
+        lmplz.make(LanguageModel(model=str(tmp_path / "lm")), tmp_path / "other")
+    (tmp_path / "lm" / name).unlink()
+    with pytest.raises(InputError, match=rf"filter\.lm\.model: .*{name}, which .*lm\.json names: No such file"):
+        lmplz.make(LanguageModel(model=str(tmp_path / "lm")), tmp_path / "other")
 
 
 @needs_lmplz
