@@ -1,7 +1,7 @@
 """Perplexity under a base model itself: `open_base(folder, config.engine)(texts)`. Imports torch when called.
 
-For a small corpus: the numbers say how well the very model that is to be trained knows a text, at a thousand times the
-cost of KenLM.
+For a small corpus: the numbers say how well the very model that is to be trained knows a text, at hundreds
+of times the cost of KenLM and more.
 """
 
 from __future__ import annotations

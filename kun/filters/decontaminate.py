@@ -133,7 +133,7 @@ def open_index(folder: Path) -> Index:
 def build(settings: Decontaminate, folder: Path, progress: Progress = lambda done, total: None) -> IndexInfo:
     """Write the index of the configured evaluation files to `folder`. `progress` counts rows.
 
-    12 bytes, and 4 to 8 of its filter, for each different n-gram; about three times as much while it is made.
+    12 bytes, and 4 to 8 of its filter, for each different n-gram; about five times as much while it is made.
     InputError, naming the setting, where a file is missing, empty or broken, or has nothing to look for.
     """
     folder.mkdir(parents=True, exist_ok=True)
