@@ -70,7 +70,7 @@ def test_a_number_like_1e_5_is_a_number(tmp_path):
         ("corpora: {wudao: {paths: x, format: word}}", "corpora.wudao.format: .*'wudao', 'wanjuan'"),
         ("corpora: {../up: {paths: [x], format: text}}", r"corpora.*letters, digits"),
         ("score: {select: best_f1}", "score: select: best_f1 needs score.calibration"),
-        ("filter: {lm: {model: a, estimate_from: b}}", "filter.lm: model and estimate_from exclude each other"),
+        ("filter: {lm: {model: a, estimate_from: b}}", "filter.lm: model, estimate_from and base exclude each other"),
         ("filter: {ppl_min: 50.0, ppl_max: 9.0}", "filter: ppl_min .* above ppl_max"),
         ("filter: {ppl_min: p70, ppl_max: p60}", "filter: ppl_min .* above ppl_max"),
         ("- a list", "must be a mapping"),
