@@ -25,7 +25,7 @@ def test_it_is_the_loss_of_transformers(tmp_path, shape):
     for text, ppl in zip(TEXTS, found, strict=True):
         ids = torch.tensor([[begin, *tokenizer.encode(text, add_special_tokens=False)]])
         if text:
-            assert ppl == pytest.approx(math.exp(float(model(input_ids=ids, labels=ids).loss)), rel=1e-4)
+            assert ppl == pytest.approx(math.exp(model(input_ids=ids, labels=ids).loss.item()), rel=1e-4)
         else:
             assert ppl == model.config.vocab_size
 
