@@ -70,7 +70,7 @@ def load_weights(folder: Path, dtype: Any, trust_remote_code: bool = False) -> A
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed instead of giving it back at once: every tensor would be mapped and zeroed anew.
 
-    About a fifth of the work of training a small model on a CPU (docs/measurements.md). Other C libraries are left alone.
+    About a fifth of the work of training a small model on a CPU (docs/measurements.md). Elsewhere nothing is done.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
