@@ -26,7 +26,7 @@ from kun.final import assemble
 from kun.report import draw
 from kun.runner import run_stage
 from kun.runs import RunFolder
-from kun.steps import Stage
+from kun.steps import Stage, Step
 from kun.store import atomic
 from kun.store.digests import Digests
 from kun.store.lock import hold
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("stage", choices=("stage1", "stage2", "stage3", "stage4", "stage5", "all"))
     run.add_argument("--config", default="configs/demo.yaml", help="YAML file of settings (default: %(default)s)")
-    run.add_argument("--subset", help="only this one of the corpora; models, which serve all, are made where missing")
+    run.add_argument("--subset", help="only this one of the corpora, and what it needs where missing")
     run.add_argument("--force", action="store_true", help="throw the stage's present output away and make it again")
     run.add_argument("-h", "--help", action=_SettingsHelp, help="show this help, and every setting as an option")
     run.set_defaults(verb=_run)
@@ -139,9 +139,9 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         try:
             for stage in stages:
                 if arguments.stage in ("all", stage.command):
-                    alone = arguments.subset if _by_corpus(stage, config) else None
-                    force = arguments.force and alone == arguments.subset
-                    _run_stage(_narrow(stage, alone), run, config, force)
+                    own, shared = _narrow(stage, stages, config, arguments.subset)
+                    _run_stage(shared, run, config, force=False)
+                    _run_stage(own, run, config, arguments.force)
             if arguments.stage in ("all", "stage5"):
                 _finish(run, stages, config)
         finally:
@@ -162,13 +162,28 @@ def _by_corpus(stage: Stage, config: Config) -> bool:
     return {step.part for step in stage.steps} == set(config.corpora)
 
 
-def _narrow(stage: Stage, subset: str | None) -> Stage:
+def _narrow(stage: Stage, stages: list[Stage], config: Config, subset: str | None) -> tuple[Stage, Stage]:
+    """The stage for one subset only, and for what that needs besides: a model, which serves all, or the subsets in
+    which near-duplicates are looked for."""
     if subset is None:
-        return stage
-    return replace(stage, steps=tuple(step for step in stage.steps if step.part == subset))
+        return stage, replace(stage, steps=())
+    if not _by_corpus(stage, config):
+        return replace(stage, steps=()), stage
+    needed: dict[str, Step] = {}
+    waiting = [step for other in stages if _by_corpus(other, config) for step in other.steps if step.part == subset]
+    while waiting:
+        step = waiting.pop()
+        if step.name not in needed:
+            needed[step.name] = step
+            waiting += step.needs
+    own = tuple(step for step in stage.steps if step.part == subset)
+    shared = tuple(step for step in stage.steps if step.part != subset and step.name in needed)
+    return replace(stage, steps=own), replace(stage, steps=shared)
 
 
 def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> None:
+    if not stage.steps:
+        return
     worked = run_stage(stage, run, config.workers, force)
     for step in stage.steps:
         whole = run.whole(step)

@@ -141,6 +141,15 @@ class Filter(Section):
     repetition: float | None = Field(
         0.5, gt=0, le=1, description="a text of which this share repeats itself is dropped; null: off"
     )
+    near_duplicates: float | None = Field(
+        0.7,
+        ge=0.5,
+        le=1,
+        description="a text this similar to one kept before it (Jaccard of 5-grams) is dropped; null: off",
+    )
+    near_duplicates_across: bool = Field(
+        True, description="look in the subsets named before as well, whose texts are kept; false: each by itself"
+    )
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Filter:

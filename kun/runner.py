@@ -61,7 +61,7 @@ def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = Fals
     if not pending:
         return False
     for step in pending:
-        _check_needs(run, step)
+        _check_needs(run, step, pending)
     for step in pending:
         if force:
             atomic.discard(run.folder(step))
@@ -83,9 +83,9 @@ def _pending(run: RunFolder, step: Step) -> bool:
     return whole is None or whole.failed > 0
 
 
-def _check_needs(run: RunFolder, step: Step) -> None:
+def _check_needs(run: RunFolder, step: Step, pending: list[Step]) -> None:
     for need in step.needs:
-        if run.whole(need) is not None:
+        if need in pending or run.whole(need) is not None:  # builds are made one after the other
             continue
         why = ", ".join(run.why_stale(need))
         state = f"is stale ({why})" if why else "is not complete"

@@ -1,8 +1,9 @@
 """Stage 2: raw corpora -> documents worth a model's time. `kun run stage2 --config configs/demo.yaml`.
 
 A document is kept when it is long enough and short enough, does not repeat itself, and reads like the text that the
-language model knows: neither a surprise (garbled, shuffled, menus) nor known by heart (boilerplate). Reading,
-normalisation and exact duplicates come before, at ingest (kun.corpora).
+language model knows: neither a surprise (garbled, shuffled, menus) nor known by heart (boilerplate); and when it is
+nearly the same as none that was kept before. Reading, normalisation and exact duplicates come first, at ingest
+(kun.corpora).
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from kun.corpora.files import find
 from kun.corpora.ingest import documents, items, splitter
 from kun.corpora.readers import read_part
 from kun.errors import InputError
-from kun.filters import decontaminate, length, lm, lmplz, percentiles, repetition
+from kun.filters import decontaminate, length, lm, lmplz, near_duplicates, percentiles, repetition
+from kun.filters.near_duplicates import Indexed
 from kun.filters.percentiles import NO_LIMITS, Limits
+from kun.filters.signatures import algorithm
 from kun.progress import Progress
 from kun.records import Document, Filtered, Raw, Reject, extend
 from kun.steps import Build, Folders, Ingest, Map, Stage, Step, flat
@@ -30,6 +33,8 @@ from kun.store import atomic
 from kun.store.digests import Digests, of_value
 from kun.store.shards import read_all
 from kun.tokenizer import FILES, local_folder
+
+NEAR_DUPLICATES = ("filter.near_duplicates", "filter.near_duplicates_across")  # which do not touch the rules
 
 
 @dataclass(frozen=True)
@@ -105,18 +110,18 @@ def _base(config: Config) -> Path:
 
 
 def stages(config: Config, digests: Digests, evaluations: Step | None = None) -> list[Stage]:
-    """Reading, the language model where one is configured, and the filter; a step per corpus.
+    """Reading, the language model where one is configured, the rules, and near-duplicates; a step per corpus.
 
     `evaluations` is the step with the index of evaluation files, where some are named.
     """
     indexing = _index(config, digests)
     ingest = _ingest(config, indexing.steps)
     if config.filter.lm.model is None and config.filter.lm.estimate_from is None:
-        return [indexing, ingest, _filter(config, digests, ingest.steps, None, evaluations)]
+        return [indexing, ingest, *_filter(config, digests, ingest.steps, None, evaluations)]
     model = Step("stage2_lm", "kenlm", lambda: _lm_decides(config, digests))
     build = Build(lambda step, folder, folders, progress: lmplz.make(config.filter.lm, folder, progress).made, "texts")
     lm_stage = Stage("stage2", "stage2_lm", build, (model,))
-    return [indexing, ingest, lm_stage, _filter(config, digests, ingest.steps, model, evaluations)]
+    return [indexing, ingest, lm_stage, *_filter(config, digests, ingest.steps, model, evaluations)]
 
 
 def _index(config: Config, digests: Digests) -> Stage:
@@ -175,8 +180,57 @@ def _tokenizer(config: Config, digests: Digests) -> dict[str, str]:
 
 def _filter(
     config: Config, digests: Digests, ingested: tuple[Step, ...], model: Step | None, evaluations: Step | None
+) -> list[Stage]:
+    """The rules; where near-duplicates are off that is the filter, otherwise they come after, and are the filter."""
+    if config.filter.near_duplicates is None:
+        return [_rules("stage2_filter", config, digests, ingested, model, evaluations)]
+    rules = _rules("stage2_quality", config, digests, ingested, model, evaluations)
+    return [rules, *_near_duplicates(config, rules.steps)]
+
+
+def _near_duplicates(config: Config, judged: tuple[Step, ...]) -> list[Stage]:
+    """An index for each subset, of its documents and those of the subsets before it, and what the index leaves."""
+    limit = config.filter.near_duplicates
+    assert limit is not None
+
+    def build(step: Step, folder: Path, folders: Folders, progress: Progress) -> dict[str, int]:
+        subsets = [Indexed(one.part, folders(one.needs[0]), folders(one)) for one in _and_before(step)]
+        return near_duplicates.build(subsets, limit, config.workers, progress)
+
+    def decides() -> dict[str, Any]:
+        return {"filter.near_duplicates": limit, "signatures": algorithm()}
+
+    found: list[Step] = []
+    for step in judged:
+        before = found[-1:] if config.filter.near_duplicates_across else []
+        found.append(Step("stage2_duplicates", step.part, decides, (step, *before)))
+    steps = [Step("stage2_filter", step.part, dict, (step, own)) for step, own in zip(judged, found, strict=True)]
+
+    def open_index(step: Step, folders: Folders) -> Callable[[Filtered], Filtered | Reject]:
+        return partial(near_duplicates.judge, folders(step.needs[1]))
+
+    return [
+        Stage("stage2", "stage2_duplicates", Build(build, "documents"), tuple(found)),
+        Stage("stage2", "stage2_filter", Map(Filtered, Filtered, open_index), tuple(steps)),
+    ]
+
+
+def _and_before(index: Step) -> list[Step]:
+    """The indexes of the subsets before, in order, and this one; each needs the one before it."""
+    _, *before = index.needs
+    return [*(_and_before(before[0]) if before else []), index]
+
+
+def _rules(
+    name: str,
+    config: Config,
+    digests: Digests,
+    ingested: tuple[Step, ...],
+    model: Step | None,
+    evaluations: Step | None,
 ) -> Stage:
     own = config.filter.model_copy(update={"lm": LanguageModel()})  # the model is a step of its own
+    settings = {name: value for name, value in flat("filter", own).items() if name not in NEAR_DUPLICATES}
 
     def open_rules(step: Step, folders: Folders) -> Rules:
         artefact = _base(config) if config.filter.lm.base else None if model is None else folders(model)
@@ -189,11 +243,11 @@ def _filter(
         return open_filter(config, artefact, limits, None if evaluations is None else folders(evaluations))
 
     def decides() -> dict[str, Any]:
-        settings = {**flat("filter", own), **_tokenizer(config, digests)}
+        decided = {**settings, **_tokenizer(config, digests)}
         if config.filter.lm.base:
-            settings["filter.lm.base"] = digests.path(_base(config), "base_model")
-        return settings
+            decided["filter.lm.base"] = digests.path(_base(config), "base_model")
+        return decided
 
     needs = tuple(step for step in (model, evaluations) if step is not None)
-    steps = tuple(Step("stage2_filter", step.part, decides, (step, *needs)) for step in ingested)
-    return Stage("stage2", "stage2_filter", Map(Document, Filtered, open_rules), steps)
+    steps = tuple(Step(name, step.part, decides, (step, *needs)) for step in ingested)
+    return Stage("stage2", name, Map(Document, Filtered, open_rules), steps)

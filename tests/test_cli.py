@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "my.yaml").write_text(
         f"run: runs/my\nbase_model: {REPOSITORY}/kun/demo/base\nprompts: demo\nworkers: 1\n"
         "corpora: {web: {paths: [corpus.jsonl], format: jsonl}}\n"
-        "filter: {min_chars: 5}\n"
+        "filter: {min_chars: 5, near_duplicates: null}\n"
     )
     return tmp_path
 
