@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
+
+from kun.filters.fold import fold
 
 Array = np.ndarray[Any, Any]
 
@@ -22,9 +22,7 @@ GRAM = 5  # characters: two or three Chinese words, so that sharing a topic is n
 SLOTS = 128  # the estimate has a standard deviation of at most 0.04 at a similarity of 0.7
 SEED = 1  # of rensa
 RECALL = 0.98  # of pairs that are 0.1 above the limit
-GAP = "\0" * (GRAM - 1)  # after each text, so that no n-gram reaches into the next
-DROPPED = 0x110000  # no character
-PLANES = 0x40000  # beyond are no letters
+GAP = GRAM - 1  # zeros after each text, so that no n-gram reaches into the next
 # Random odd numbers: two n-grams have the same sum of products once in 2^43 or less.
 WEIGHTS = np.frombuffer(hashlib.shake_128(b"near-duplicates").digest(8 * SLOTS), "<u8") | np.uint64(1)
 
@@ -92,16 +90,13 @@ def grams(texts: Sequence[str]) -> tuple[Array, Array]:
 
     A text of fewer than GRAM characters has one, which is all of it; n-grams that come again are there again.
     """
-    raw = np.frombuffer("".join(text + GAP for text in texts).encode("utf-32-le", "surrogatepass"), "<u4")
-    codes = folded()[raw]
-    kept = codes != DROPPED
-    lengths = np.fromiter((len(text) + len(GAP) for text in texts), np.int64, len(texts))
-    ends = np.concatenate(([0], kept.cumsum()))[lengths.cumsum()]
-    codes = codes[kept].astype(np.uint64)
-    begins = np.concatenate(([0], ends[:-1])).astype(np.int64)
-    lengths = ends - begins - len(GAP)
-    counts = np.where(lengths < GRAM, lengths > 0, lengths - len(GAP))
-    windows = max(len(codes) - len(GAP), 0)
+    folded, gaps = fold(texts), np.arange(len(texts)) * GAP
+    lengths = np.diff(folded.borders)
+    codes = np.zeros(len(folded.codes) + len(texts) * GAP, np.uint64)
+    codes[np.arange(len(folded.codes)) + np.repeat(gaps, lengths)] = folded.codes
+    begins = folded.borders[:-1] + gaps
+    counts = np.where(lengths < GRAM, lengths > 0, lengths - GAP)
+    windows = max(len(codes) - GAP, 0)
     hashes = np.zeros(windows, np.uint64)
     for place in range(GRAM):
         hashes += codes[place : place + windows] * WEIGHTS[place]
@@ -122,19 +117,3 @@ def similarity(one: Array, other: Array) -> float:
     places = np.minimum(np.searchsorted(one, other), len(one) - 1)
     both = int((one[places] == other).sum()) if len(one) else 0
     return both / (len(one) + len(other) - both)
-
-
-@lru_cache(maxsize=1)
-def folded() -> Array:
-    """For every code point the one that it counts as: NFKC and lower case; DROPPED where it is no letter or digit.
-
-    Where NFKC gives several, as for `㎏`, the character stays what it is.
-    """
-    table = np.full(0x110000, DROPPED, np.uint32)
-    table[0] = 0  # the gap
-    for code in range(PLANES):
-        character = chr(code)
-        if character.isalnum():
-            plain = unicodedata.normalize("NFKC", character).lower()
-            table[code] = ord(plain) if len(plain) == 1 else code
-    return table
