@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 
 def _subset_name(name: str) -> str:
@@ -14,8 +14,9 @@ def _subset_name(name: str) -> str:
     return name
 
 
-Percentile = Annotated[str, Field(pattern=r"^p(100|\d{1,2}(\.\d+)?)$")]
-Threshold = float | Percentile
+Relative = Annotated[str, Field(pattern=r"^(p(100|\d{1,2}(\.\d+)?)|x\d+(\.\d+)?)$")]
+Threshold = float | Relative
+Language = Annotated[str, Field(pattern=r"^(zh-han[st]|[a-z]{2,3})$")]
 SubsetName = Annotated[str, AfterValidator(_subset_name)]
 
 
@@ -86,6 +87,15 @@ class Corpus(Section):
         description="wudao: JSON arrays; wanjuan: JSON lines, also in tar.gz; skypile: JSON lines; or a plain format"
     )
     field: str | None = Field(None, description="field of the text, where the format does not say it")
+    filter: dict[str, Any] = Field({}, description="settings of `filter` that are others for this corpus")
+
+    @field_validator("filter")
+    @classmethod
+    def _settings_of_the_filter(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if common := {"lm", "near_duplicates", "near_duplicates_across"} & set(value):
+            raise ValueError(f"{min(common)}: is one for all corpora; set filter.{min(common)}")
+        Filter.model_validate({"ppl_min": None, "ppl_max": None, **value})  # their order shows with those of `filter`
+        return value
 
 
 class Ingest(Section):
@@ -129,18 +139,61 @@ class LanguageModel(Section):
         return self
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Quality(Section):
+    """Limits of the rules of quality, by the reason that each gives; null: the rule is off."""
+
+    rare_characters: Share | None = Field(
+        0.15, description="largest share of Han characters out of common use and of damaged ones (wrong encodings)"
+    )
+    random_codes: Share | None = Field(
+        0.5, description="most changes between ASCII letters, digits and symbols, per character"
+    )
+    digits: Share | None = Field(0.4, description="largest share of digits")
+    symbols: Share | None = Field(0.25, description="largest share of symbols and emoji")
+    ellipses: Share | None = Field(0.1, description="most ellipses per character")
+    unique_characters: Share | None = Field(0.1, description="fewest different characters per character")
+    entropy: float | None = Field(3.0, ge=0, description="lowest entropy of the characters, in bits")
+    unbroken: int | None = Field(200, gt=0, description="longest run without punctuation or blank, in characters")
+    boilerplate: Share | None = Field(0.3, description="largest share of words of navigation, sharing and page footers")
+    duplicate_lines: Share | None = Field(0.3, description="largest share of lines that came before")
+    bullet_lines: Share | None = Field(
+        None, description="largest share of lines that are items of a list; off, since lists are good replies"
+    )
+    repetition: Share | None = Field(
+        0.49, description="largest share of a text that it had before (0.5: it says everything twice)"
+    )
+
+
+class Clean(Section):
+    """What is done to a text before it is judged."""
+
+    encoding: bool = Field(True, description="repair UTF-8 that was read as Latin-1 and the like")
+    page_lines: bool = Field(
+        True, description="take out lines of navigation, sharing, credits and rights, where the rest is text"
+    )
+    script: Literal["simplified", "traditional"] | None = Field(None, description="convert Chinese to this script")
+
+
 class Filter(Section):
     """Stage 2: what is worth a model's time."""
+
+    clean: Clean = Field(Clean(), description="cleaning, before all rules")
+    languages: tuple[Language, ...] = Field(
+        ("zh",), description="texts in others are dropped: zh, zh-hans, zh-hant, en, ja, ...; empty: off"
+    )
 
     min_chars: int = Field(20, ge=0, description="shorter texts are dropped")
     max_tokens: int = Field(512, gt=0, description="longer texts, in tokens of the base tokenizer, are dropped")
     lm: LanguageModel = Field(LanguageModel(), description="language model")
-    ppl_min: Threshold | None = Field("p0.5", description="lowest perplexity kept (boilerplate is below): number or pN")
-    ppl_max: Threshold | None = Field("p90", description="highest perplexity kept: number, or percentile of a sample")
-    sample: int = Field(20000, gt=0, description="documents per subset that percentiles are measured on")
-    repetition: float | None = Field(
-        0.5, gt=0, le=1, description="a text of which this share repeats itself is dropped; null: off"
+    ppl_min: Threshold | None = Field(
+        "x0.1", description="lowest perplexity kept: number, multiple xN of a sample's median, or percentile pN of it"
     )
+    ppl_max: Threshold | None = Field("x6", description="highest perplexity kept, in the same ways")
+    sample: int = Field(20000, gt=0, description="documents per subset that medians and percentiles are measured on")
+    quality: Quality = Field(Quality(), description="rules of quality: limits, null: off")
     near_duplicates: float | None = Field(
         0.7,
         ge=0.5,
@@ -154,7 +207,7 @@ class Filter(Section):
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Filter:
         low, high = self.ppl_min, self.ppl_max
-        if isinstance(low, str) and isinstance(high, str):
+        if isinstance(low, str) and isinstance(high, str) and low[0] == high[0]:
             low, high = float(low[1:]), float(high[1:])
         if isinstance(low, float) and isinstance(high, float) and low > high:
             raise ValueError(f"ppl_min {self.ppl_min} is above ppl_max {self.ppl_max}: nothing could be kept")
@@ -276,3 +329,26 @@ class Config(Section):
     score: Score = Field(Score(), description="stage 4")
     polish: Polish = Field(Polish(), description="stage 5")
     engine: EngineConfig = Field(EngineConfig(), description="stages 3 to 5: what runs the models")
+
+    @model_validator(mode="after")
+    def _subsets_in_order(self) -> Config:
+        for name in self.corpora:
+            try:
+                self.of_subset(name)
+            except ValidationError as error:
+                messages = "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
+                raise ValueError(f"corpora.{name}.filter: {messages}") from None
+        return self
+
+    def of_subset(self, name: str) -> Config:
+        """The configuration as it holds for one corpus: with the settings of `filter` that are its own."""
+        own = self.corpora[name].filter
+        if not own:
+            return self
+        return self.model_copy(update={"filter": Filter.model_validate(_merged(self.filter.model_dump(), own))})
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    return below | {
+        key: _merged(below[key], value) if isinstance(value, dict) else value for key, value in above.items()
+    }

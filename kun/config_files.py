@@ -116,6 +116,8 @@ def _is_union_tag(part: Any) -> bool:
 
 def _nearest(where: list[Any]) -> str:
     section: Any = Config
+    if where[0] == "corpora" and where[2:3] == ["filter"]:
+        where = where[2:]
     for part in where[:-1]:
         field = section.model_fields.get(part) if hasattr(section, "model_fields") else None
         if field is None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kun.answers import folded
+from kun.language import script
 from kun.names import altered_names, chinese_names
 from kun.numerals import numbers, unsupported_numbers
 
@@ -110,26 +111,6 @@ def language(text: str) -> str | None:
     name = max(counts, key=lambda key: counts[key])
     total = sum(counts.values())
     return name if total >= 10 and counts[name] > total * 2 / 3 else None
-
-
-def script(text: str) -> str | None:
-    """`simplified` or `traditional`, by the characters that only GB 2312 or only Big5 holds; None where unclear."""
-    simplified = traditional = 0
-    for character in re.findall(r"[\u4e00-\u9fff]", text):
-        in_gb, in_big5 = _encodes(character, "gb2312"), _encodes(character, "big5")
-        simplified += in_gb and not in_big5
-        traditional += in_big5 and not in_gb
-    if max(simplified, traditional) < 5 or min(simplified, traditional) * 4 > max(simplified, traditional):
-        return None
-    return "simplified" if simplified > traditional else "traditional"
-
-
-def _encodes(character: str, encoding: str) -> bool:
-    try:
-        character.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _wrong_language(reply: str, text: str, instruction: str) -> str | None:

@@ -28,11 +28,13 @@ class Document(Raw, frozen=True, kw_only=True):
     """A text of a corpus. `id` hashes subset, normalised text and occurrence number: stable under re-sharding."""
 
 
-class Filtered(Document, frozen=True, kw_only=True):
-    """A document worth a model's time. `ppl` is None where no language model was configured."""
+class Filtered(Document, frozen=True, kw_only=True, omit_defaults=True):
+    """A document worth a model's time. `ppl` is None where no language model was configured; `cleaned` names what
+    cleaning changed in the text (settings of `filter.clean`): the text before is that of the document with this id."""
 
     ppl: float | None
     tokens: int
+    cleaned: tuple[str, ...] = ()
 
 
 class Labelled(Filtered, frozen=True, kw_only=True):

@@ -171,10 +171,21 @@ def _map_shard(
     start = time.monotonic()
     function = functions[name]
     records = shards.read(source_folder, index, reads)
-    outcomes = [(record, _guarded(function, record)) for record in records]
+    outcomes = _map(function, records)
     seconds = time.monotonic() - start
-    shards.publish(folder, index, outcomes, rows=len(records), source=source, seconds=seconds)
+    items = zip(records, outcomes, strict=True)
+    shards.publish(folder, index, items, rows=len(records), source=source, seconds=seconds)
     return len(records)
+
+
+def _map(function: Callable[[Sequence[Any]], Sequence[Outcome]], records: Sequence[Raw]) -> Sequence[Outcome]:
+    """The outcomes of a shard. Where the whole raises, record by record: one bad record is one failure."""
+    try:
+        return function(records)
+    except KunError:
+        raise
+    except Exception:
+        return [_guarded(lambda record: function([record])[0], record) for record in records]
 
 
 def _run_ask(stage: Stage, work: Ask, steps: list[Step], run: RunFolder) -> None:

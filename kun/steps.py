@@ -70,12 +70,13 @@ class Ingest:
 
 @dataclass(frozen=True)
 class Map:
-    """Work by a pure function of one record. `open(step, folders)` gives it, and may look at all of the source, as for
-    a percentile; the function is pickled to worker processes."""
+    """Work by a pure function of records, a shard at a time: it gives one outcome for each, in their order, and decides
+    each by itself. `open(step, folders)` gives it, and may look at all of the source, as for a percentile; the
+    function is pickled to worker processes."""
 
     reads: type[Raw]
     writes: type[Raw]
-    open: Callable[[Step, Folders], Callable[[Any], Raw | Reject]]
+    open: Callable[[Step, Folders], Callable[[Sequence[Any]], Sequence[Raw | Reject]]]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,13 @@ import unicodedata
 
 # What ends a line somewhere: CR LF, CR, vertical tab, form feed, NEL (U+0085), line separator; U+2029 ends a paragraph.
 _LINE_END = re.compile("\r\n?|[\x0b\x0c\x85\u2028]")
+_LINE_END_BUT_C1 = re.compile("\r\n?|[\x0b\x0c\u2028]")
 _PARAGRAPH_END = "\u2029"
+# UTF-8 of Chinese that was read as Latin-1 or Windows-1252: one character begins with one of these, and two follow.
+MISREAD = re.compile("[\xe2-\xef][\x80-\xbf\u0152-\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]{2}")
 # Nothing that a reader sees: C0 and C1 controls but tab and newline, zero-width space, byte order mark, noncharacters.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\ufeff\ufdd0-\ufdef\ufffe\uffff]+")
+_INVISIBLE_BUT_C1 = re.compile("[\x00-\x08\x0e-\x1f\x7f\u200b\ufeff\ufdd0-\ufdef\ufffe\uffff]+")
 _BLANKS = " \t\u00a0\u3000"
 
 _ENDS = "。！？…；!?"
@@ -26,11 +30,15 @@ def normalise(text: str) -> str:
     """The text as Kun keeps it: NFC, `\\n` at the end of lines and no blanks before it, no control characters.
 
     NFC, not NFKC: full-width punctuation and compatibility characters stay what the author wrote. A surrogate pair in
-    two halves is joined; a half alone is removed, as are zero-width spaces and byte order marks. Idempotent.
+    two halves is joined; a half alone is removed, as are zero-width spaces and byte order marks. Idempotent. In text
+    that was read in a wrong encoding, C1 controls are bytes of characters: they stay, for the filter to repair.
     """
     if not text.isascii():
         text = _scrub_surrogates(text)
         text = text.replace(_PARAGRAPH_END, "\n\n")
+        if MISREAD.search(text):
+            text = _INVISIBLE_BUT_C1.sub("", _LINE_END_BUT_C1.sub("\n", text))
+            return unicodedata.normalize("NFC", text).strip(" \t\n\u3000")
     text = _INVISIBLE.sub("", _LINE_END.sub("\n", text))
     text = unicodedata.normalize("NFC", text)
     if " \n" in text or "\t\n" in text or "\u3000\n" in text or "\u00a0\n" in text:

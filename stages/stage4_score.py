@@ -177,8 +177,8 @@ def _calibrate(scoring: Scoring, engine: Engine, path: Path, folder: Path, progr
     return {"cut": round(lowest, 4), "judged": len(judged), "without verdict": len(judged) - len(scores)}
 
 
-def _selector(settings: Score, step: Step, folders: Folders) -> partial[Scored | Reject]:
-    """`select` with the cut of the step's subset."""
+def _selector(settings: Score, step: Step, folders: Folders) -> partial[list[Scored | Reject]]:
+    """`select` with the cut of the step's subset, for the records of a shard."""
     source, *calibration = step.needs
     judged: list[tuple[float, bool]] = []
     scores: list[float] = []
@@ -191,4 +191,8 @@ def _selector(settings: Score, step: Step, folders: Folders) -> partial[Scored |
         whole = read_whole(folder)
         rows = (shards.read(folder, index, Scored) for index in range(whole.shards if whole else 0))
         scores = [record.score for records in rows for record in records]
-    return partial(select, lowest=cut(scores, settings, judged))
+    return partial(_select_all, lowest=cut(scores, settings, judged))
+
+
+def _select_all(records: Sequence[Scored], lowest: float) -> list[Scored | Reject]:
+    return [select(record, lowest) for record in records]

@@ -41,13 +41,17 @@ class CountingEngine:
         self.closed = True
 
 
-def keep_even_lengths(document: Document) -> Filtered | Reject:
+def keep_even_lengths(documents: Sequence[Document]) -> list[Filtered | Reject]:
+    return [keep_even_length(document) for document in documents]
+
+
+def keep_even_length(document: Document) -> Filtered | Reject:
     if len(document.text) % 2:
         return Reject("odd", f"{len(document.text)} characters")
     return extend(document, Filtered, ppl=None, tokens=len(document.text))
 
 
-def wait_for_ever(document: Document) -> Filtered:
+def wait_for_ever(documents: Sequence[Document]) -> list[Filtered]:
     print("waiting", flush=True)
     while True:
         time.sleep(60)

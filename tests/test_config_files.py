@@ -59,6 +59,9 @@ def test_a_number_like_1e_5_is_a_number(tmp_path):
     assert load(write(tmp_path, my="train: {sft: {learning_rate: 1e-5}}")).train.sft == {"learning_rate": 1e-5}
 
 
+WEB = "corpora: {web: {paths: [a], format: text, filter: %s}}"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -73,6 +76,13 @@ def test_a_number_like_1e_5_is_a_number(tmp_path):
         ("filter: {lm: {model: a, estimate_from: b}}", "filter.lm: model, estimate_from and base exclude each other"),
         ("filter: {ppl_min: 50.0, ppl_max: 9.0}", "filter: ppl_min .* above ppl_max"),
         ("filter: {ppl_min: p70, ppl_max: p60}", "filter: ppl_min .* above ppl_max"),
+        ("filter: {ppl_min: x7, ppl_max: x6}", "filter: ppl_min .* above ppl_max"),
+        ("filter: {quality: {digit: 0.3}}", "filter.quality.digit: unknown setting; did you mean digits?"),
+        ("filter: {languages: [Chinese]}", "filter.languages.0: .*not 'Chinese'"),
+        (WEB % "{ppl_mx: x4}", "corpora.web.filter.ppl_mx: unknown setting; did you mean ppl_max?"),
+        (WEB % "{quality: {digits: 7}}", "corpora.web.filter.quality.digits: .*less than or equal to 1, not 7"),
+        (WEB % "{lm: {model: a}}", "corpora.web.filter: lm: is one for all corpora; set filter.lm"),
+        (WEB % "{ppl_min: x7}", "corpora.web.filter: ppl_min x7 is above ppl_max x6"),
         ("- a list", "must be a mapping"),
         ("a: [", "not valid YAML"),
         ("run: a\nrun: b", "not valid YAML: .*duplicate key"),
@@ -103,6 +113,11 @@ def test_the_command_line_overrides_with_types(tmp_path):
     assert config.filter.ppl_max == 3000.0
     assert config.corpora["wudao"].paths == ("b", "c")
     assert config.train.label == {"num_train_epochs": 5}
+
+
+def test_settings_of_one_corpus_are_checked_with_those_of_all(tmp_path):
+    config = load(write(tmp_path, my=WEB % "{ppl_min: x7}" + "\nfilter: {ppl_max: x20}"))
+    assert (config.of_subset("web").filter.ppl_min, config.filter.ppl_min) == ("x7", "x0.1")
 
 
 @pytest.mark.parametrize(

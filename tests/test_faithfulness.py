@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kun.faithfulness import faithfulness, language, script
+from kun.faithfulness import faithfulness, language
+from kun.language import script
 from kun.names import chinese_names
 from kun.numerals import chinese_value, unsupported_numbers
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from kun.filters.characters import common_han
 from tests.runs import REPOSITORY, kun
 
 RUN = ["run", "stage2", "--config", "my.yaml"]
-CHARACTERS = [chr(code) for code in range(0x4E00, 0x9000)]
+CHARACTERS = common_han()  # uncommon ones are rejected
 
 
 def prose(seed: int) -> str:
@@ -98,7 +99,7 @@ def test_a_changed_setting_makes_what_depends_on_it(folder):
 def test_a_corpus_added_at_the_end_leaves_the_others_alone(folder):
     kun(folder, *RUN)
     markers = {path: path.stat().st_mtime_ns for path in (folder / "runs/my/store").glob("*/done.json")}
-    write(folder / "d.jsonl", [prose(6) + "尾", prose(7)])
+    write(folder / "d.jsonl", [prose(6) + "。尾", prose(7)])
     text = (folder / "my.yaml").read_text().replace("filter:", "  d: {paths: [d.jsonl], format: jsonl}\nfilter:")
     (folder / "my.yaml").write_text(text)
     done = kun(folder, *RUN)

@@ -157,8 +157,11 @@ def test_rows_mended_upstream_flow_down(tmp_path):
 def test_a_cut_that_rests_on_all_rows_makes_all_shards_again_when_one_changes(tmp_path):
     """Or else some rows would be selected by the old cut, and some by the new one."""
 
-    def shorter(document, than):
-        return extend(document, Filtered, ppl=None, tokens=0) if len(document.text) < than else Reject("longest")
+    def shorter(documents, than):
+        return [
+            extend(document, Filtered, ppl=None, tokens=0) if len(document.text) < than else Reject("longest")
+            for document in documents
+        ]
 
     def open_cut(step, folders):
         lengths = [len(record.text) for record in shards.read_all(folders(step.needs[0]), Document)]
@@ -182,6 +185,25 @@ def test_a_cut_that_rests_on_all_rows_makes_all_shards_again_when_one_changes(tm
         run_stage(stage, small.run)
     kept = shards.read_all(small.run.folder(selection.steps[0]), Filtered)
     assert [len(record.text) for record in kept] == [1, 2, 3, 4]
+
+
+def test_one_bad_record_of_a_shard_is_one_failure(tmp_path):
+    def keep(documents):
+        if any(document.text == "坏" for document in documents):
+            raise ValueError("坏")
+        return [extend(document, Filtered, ppl=None, tokens=0) for document in documents]
+
+    small = Small(tmp_path, {"wudao": ["好", "坏", "很好", "也好"]})
+    ingest, kept, _ = small.stages()
+    run_stage(ingest, small.run)
+    run_stage(replace(kept, work=Map(Document, Filtered, lambda *_: keep)), small.run)
+    done = whole(small, 1)
+    assert (done.kept, done.failed) == (3, 1)
+    assert [record.text for record in shards.read_all(small.run.folder(kept.steps[0]), Filtered)] == [
+        "好",
+        "很好",
+        "也好",
+    ]
 
 
 def test_a_shard_that_is_not_what_was_published_is_named_and_can_be_made_again(tmp_path):

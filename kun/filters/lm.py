@@ -17,9 +17,7 @@ import msgspec
 from kun.config import EngineConfig
 from kun.errors import InputError
 from kun.filters import base_lm, pieces
-from kun.filters.lm_text import NORMALISATIONS
-from kun.filters.percentiles import Limits
-from kun.records import Reject
+from kun.filters.lm_text import CHARACTERS, NORMALISATIONS
 from kun.store import atomic
 
 INFO = "lm.json"
@@ -123,25 +121,19 @@ def load(path: Path) -> Any:
 def open_given(model: Path, sentencepiece: Path | None, normalisation: str) -> Perplexity:
     """The perplexity under a bare KenLM binary or ARPA file. An ARPA file of 1 GB takes ten seconds, a binary none."""
     score = load(model).score
-    normalise = NORMALISATIONS[normalisation]
-    tokenise = characters if sentencepiece is None else pieces.load(sentencepiece)
+    to_line = liner(normalisation, sentencepiece)
 
     def perplexity(text: str) -> float:
-        tokens = tokenise(normalise(text))
-        return float(10 ** (-score(" ".join(tokens)) / (len(tokens) + 1)))
+        line = to_line(text)
+        tokens = line.count(" ") + bool(line)
+        return float(10 ** (-score(line) / (tokens + 1)))
 
     return perplexity
 
 
-def characters(text: str) -> Sequence[str]:
-    """The characters of a text but white space, which separates tokens in KenLM's files."""
-    return "".join(text.split())
-
-
-def outside(ppl: float, limits: Limits) -> Reject | None:
-    """Reject a perplexity beyond the limits: `ppl_low` is boilerplate and repetition, `ppl_high` noise."""
-    if limits.low is not None and ppl < limits.low:
-        return Reject("ppl_low", f"perplexity {ppl:.1f}, lower than {limits.low:.1f}")
-    if limits.high is not None and ppl > limits.high:
-        return Reject("ppl_high", f"perplexity {ppl:.1f}, higher than {limits.high:.1f}")
-    return None
+def liner(normalisation: str, sentencepiece: Path | None) -> Callable[[str], str]:
+    """A function from a text to the line of its tokens that KenLM reads: characters, or pieces of SentencePiece."""
+    if sentencepiece is None:
+        return CHARACTERS[normalisation]
+    normalise, tokenise = NORMALISATIONS[normalisation], pieces.load(sentencepiece)
+    return lambda text: " ".join(tokenise(normalise(text)))

@@ -1,4 +1,5 @@
-"""How text is normalised for a language model: `NORMALISATIONS["kun"](text)`.
+"""How text is normalised for a language model: `NORMALISATIONS["kun"](text)`, and `CHARACTERS["kun"](text)`, the line
+of its characters with blanks between them, which KenLM reads.
 
 A perplexity means something only under the normalisation that the model was estimated with; its name is stored with
 the model.
@@ -9,7 +10,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import lru_cache
 
+import numpy as np
+
+from kun.filters.characters import Array, code_points
 from kun.text import normalise
 
 
@@ -48,4 +53,53 @@ _PUNCTUATION = str.maketrans(
     }
 )
 
+
+def kun_characters(text: str) -> str:
+    """`" ".join(kun(text))` in a fourth of the time: one look-up per character where each becomes one, as most do."""
+    codes = code_points(text)
+    if not text or codes.max() > 0xFFFF:
+        return " ".join(kun(text))
+    codes = _folding()[codes]
+    if codes.max() == _NOT_ONE:
+        return " ".join(kun(text))
+    codes = codes[codes != _BLANK]
+    line = np.full(max(2 * len(codes) - 1, 0), ord(" "), np.uint16)
+    line[::2] = codes
+    return line.tobytes().decode("utf-16-le")
+
+
+_BLANK = 0
+_NOT_ONE = 0xFFFF
+
+
+@lru_cache(maxsize=1)
+def _folding() -> Array:
+    """What `kun` makes of each code point by itself. `_NOT_ONE`: none or several, or it joins what stands beside it.
+
+    Of the first plane only: a table of 128 kB stays in the cache of a core.
+    """
+    table = np.full(0x10000, _NOT_ONE, np.uint16)
+    for start, end in ((0x3400, 0xA000), (0xAC00, 0xD7A4)):  # Han, Hangul: themselves
+        table[start:end] = np.arange(start, end)
+    for code in (*range(0x3400), *range(0xA000, 0xAC00), *range(0xE000, 0xFFFE)):
+        character = chr(code)
+        folded = kun(character)
+        # A sigma is lowered by what stands before it; marks and jamo join what stands beside them.
+        joins = folded == "σ" or "\u1100" <= folded <= "\u11ff" or "M" in (_kind(character), _kind(folded[:1]))
+        if character.isspace():
+            table[code] = _BLANK
+        elif len(folded) == 1 and folded <= "\ufffd" and not joins:
+            table[code] = ord(folded)
+    return table
+
+
+def _kind(character: str) -> str:
+    return unicodedata.category(character)[0] if character else ""
+
+
+def _cc_net_characters(text: str) -> str:
+    return " ".join("".join(cc_net(text).split()))
+
+
 NORMALISATIONS: dict[str, Callable[[str], str]] = {"kun": kun, "cc_net": cc_net}
+CHARACTERS: dict[str, Callable[[str], str]] = {"kun": kun_characters, "cc_net": _cc_net_characters}

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -125,12 +125,12 @@ def estimate(
         raise InputError(f"filter.lm.estimate_from: lmplz, which estimates models, is not here; {_how_to_get()}")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".work-") as scratch:
         work = Path(scratch)
-        tokenise: Callable[[str], Sequence[str]] = lm.characters
         sp = None
         if settings.tokens == "sentencepiece":
             pieces.train(texts(), NORMALISATIONS[settings.normalisation], settings.vocab_size, folder / PIECES)
-            tokenise, sp = pieces.load(folder / PIECES), lm.model_file(folder / PIECES, folder)
-        count = _count_ngrams(lmplz, texts(), tokenise, settings, work, progress)
+            sp = lm.model_file(folder / PIECES, folder)
+        to_line = lm.liner(settings.normalisation, None if sp is None else folder / PIECES)
+        count = _count_ngrams(lmplz, map(to_line, texts()), settings, work, progress)
         _convert(build_binary, work / "lm.arpa", folder, settings.structure, work)
     made = {"estimated_from": name, "documents": count, "prune": settings.prune, "structure": settings.structure}
     return lm.LmInfo(lm.model_file(folder / MODEL, folder), settings.normalisation, sp, settings.order, made)
@@ -138,8 +138,7 @@ def estimate(
 
 def _count_ngrams(
     lmplz: Path,
-    texts: Iterable[str],
-    tokenise: Callable[[str], Sequence[str]],
+    lines: Iterable[str],
     settings: LanguageModel,
     work: Path,
     progress: Progress,
@@ -148,15 +147,14 @@ def _count_ngrams(
     command = [str(lmplz), "--order", str(settings.order), "--discount_fallback", "--skip_symbols"]
     command += ["--memory", SORT_MEMORY, "--temp_prefix", f"{work}/", "--arpa", str(work / "lm.arpa")]
     command += ["--prune", *map(str, settings.prune)] if settings.prune else []
-    normalise = NORMALISATIONS[settings.normalisation]
     count = 0
     with (work / "lmplz.log").open("w+b") as log:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log) as process:
             assert process.stdin is not None
             try:
                 with process.stdin as stream:
-                    for text in texts:
-                        stream.write(" ".join(tokenise(normalise(text))).encode() + b"\n")
+                    for line in lines:
+                        stream.write(line.encode() + b"\n")
                         count += 1
                         progress(count, 0)
             except BrokenPipeError:

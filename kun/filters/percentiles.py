@@ -1,6 +1,7 @@
-"""Thresholds that are percentiles: `thresholds(config.filter, ppls)` turns `p90` into a number.
+"""Thresholds that are relative: `thresholds(config.filter, ppls)` turns `x6` and `p90` into numbers.
 
-The perplexities are those of a sample of the subset, `sample(documents, n)`, that the cheaper rules keep.
+The perplexities are those of a sample of all of the subset's documents, `sample(documents, n)`. A multiple of the
+median hardly moves with the share of noise; a percentile keeps a share, whatever the text is like.
 """
 
 from __future__ import annotations
@@ -32,20 +33,23 @@ def sample(documents: Iterable[Document], size: int) -> list[Document]:
 
 
 def thresholds(settings: Filter, ppls: Sequence[float]) -> Limits:
-    """The limits in numbers. Without any perplexity measured, percentiles are no limits."""
+    """The limits in numbers. Without any perplexity measured, relative ones are no limits."""
     ordered = sorted(ppls)
     return Limits(_number(settings.ppl_min, ordered), _number(settings.ppl_max, ordered))
 
 
 def needs_sample(settings: Filter) -> bool:
-    """Whether a limit is a percentile."""
+    """Whether a limit is relative to other documents."""
     return isinstance(settings.ppl_min, str) or isinstance(settings.ppl_max, str)
 
 
 def _number(threshold: Threshold | None, ordered: Sequence[float]) -> float | None:
     if not isinstance(threshold, str):
         return threshold
-    return percentile(ordered, float(threshold.removeprefix("p"))) if ordered else None
+    if not ordered:
+        return None
+    number = float(threshold[1:])
+    return percentile(ordered, number) if threshold[0] == "p" else number * percentile(ordered, 50)
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:

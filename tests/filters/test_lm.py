@@ -9,7 +9,6 @@ from kun.config import LanguageModel
 from kun.errors import InputError
 from kun.filters import lm, lmplz, pieces
 from kun.filters.lm_text import cc_net, kun
-from kun.filters.percentiles import Limits
 from tests.filters.tiny_lm import needs_lmplz, write_arpa
 
 
@@ -54,13 +53,6 @@ def test_the_normalisation_of_cc_net(text, line):
     import unicodedata
 
     assert cc_net(text) == (unicodedata.normalize("NFD", line) if text == "한국" else line)
-
-
-def test_outside():
-    assert lm.outside(5.0, Limits(5.0, 9.0)) is None
-    assert lm.outside(4.9, Limits(5.0, 9.0)).reason == "ppl_low"
-    assert lm.outside(9.1, Limits(None, 9.0)).reason == "ppl_high"
-    assert lm.outside(1e9, Limits()) is None
 
 
 @pytest.mark.parametrize(

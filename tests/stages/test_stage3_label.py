@@ -157,8 +157,11 @@ def test_stages_3_to_5_with_a_model_account_for_every_row(tmp_path: Path) -> Non
         shutil.copytree(base, folder, dirs_exist_ok=True)
         return {}
 
-    def answered(record: Filtered) -> Scored:
-        return extend(extend(record, Labelled, instruction=f"说明潮汐{record.id}"), Scored, score=0.5)
+    def answered(records: list[Filtered]) -> list[Scored]:
+        return [
+            extend(extend(record, Labelled, instruction=f"说明潮汐{record.id}"), Scored, score=0.5)
+            for record in records
+        ]
 
     run, digests = RunFolder(tmp_path / "run"), Digests(tmp_path / "digests.json")
     run.store.mkdir(parents=True)

@@ -179,10 +179,8 @@ def test_the_cut_is_that_of_the_subset_and_travels_to_worker_processes(tmp_path:
     [step] = selection.steps
     assert step.needs == verdicts.steps
     choose = pickle.loads(pickle.dumps(selection.work.open(step, lambda step: folders[step.name])))
-    kept = [
-        score for score in (0.1, 0.9, 0.4, 0.3) if isinstance(choose(extend(record(), Scored, score=score)), Scored)
-    ]
-    assert kept == [0.9, 0.4]
+    chosen = choose([extend(record(), Scored, score=score) for score in (0.1, 0.9, 0.4, 0.3)])
+    assert [outcome.score for outcome in chosen if isinstance(outcome, Scored)] == [0.9, 0.4]
 
 
 def test_what_decides_the_verdicts_and_the_selection(tmp_path: Path) -> None:

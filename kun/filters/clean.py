@@ -1,0 +1,87 @@
+"""Cleaning before the rules: `text, changes = clean(text, config.filter.clean)`; changes names what was done.
+
+repair_encoding        UTF-8 that was read as Latin-1 or Windows-1252, and the like (ftfy)
+without_page_lines     lines of navigation, sharing, credits and rights taken out, where the rest is the greater part
+convert(text, "simplified")    traditional to simplified or back, words and not just characters (OpenCC)
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Literal
+
+from kun.config import Clean
+from kun.filters.boilerplate import WORD
+from kun.text import MISREAD, normalise
+
+# The share of a text, white space aside, that must be left for lines to be taken out: the rest of a menu is no text.
+REST = 0.6
+
+_GAP = r"[ \t\u3000\xa0|｜/>»›·•:：，、,\[\]【】()（）-]"
+_SHORT = r"[^\n。！？，；]{1,40}"
+_META = r"[^\n。！？，；]{0,30}"
+_PAGE_LINES = "|".join(
+    (
+        rf"{_GAP}*+(?:(?:{WORD}){_GAP}*+)++",
+        rf"(?:当前位置|您的位置|您现在的位置|你的位置|當前位置|目前位置)[ \t\u3000]*[:：]{_SHORT}",
+        rf"(?:上一篇|下一篇|上一章|下一章|上一页|下一页|上一頁|下一頁)[ \t\u3000]*[:：]{_SHORT}",
+        rf"{_META}(?:阅读|浏览|点击|閱讀|瀏覽|點擊)(?:量|数|次数)?[ \t\u3000]*[:：][ \t\u3000]*\d+{_META}",
+        rf"{_META}字[号體体][ \t\u3000]*[:：][ \t\u3000]*大{_META}",
+        r"(?:分享到|分享至|转发到|一键分享|扫一扫|扫描二维码|长按二维码|长按识别|扫码关注|点击关注|掃描)[^\n]{0,40}",
+        r"(?:版权所有|版權所有|Copyright|©|转载请注明|轉載請註明|未经授权|未经许可|本文版权归|.{0,2}ICP[备證证])[^\n]{0,80}",
+        r"[（(【\[]?[ \t\u3000]*(?:责任编辑|責任編輯|责编|值班编辑|见习编辑|编辑|編輯|校对|校對|审核|"
+        rf"编审|监制|原标题|来源|來源|稿源|文章来源|本文来源|图片来源|圖片來源)[ \t\u3000]*[:：]{_SHORT}",
+    )
+)
+_LINES = re.compile(rf"^[ \t\u3000]*(?:{_PAGE_LINES})[ \t\u3000]*(?:\n+|\Z)", re.MULTILINE)
+_CREDIT = 50  # characters at the end among which one is looked for
+_CREDIT_AT_END = re.compile(
+    r"\s*(?:[（(【\[]\s*(?:责任编辑|責任編輯|责编|编辑|編輯|校对|原标题|来源|來源)\s*[:：][^（）()【】\[\]\n]{1,30}[）)】\]]"
+    r"|(?:责任编辑|責任編輯|责编)\s*[:：]\s*\S{2,8})\s*$"
+)
+
+
+def clean(text: str, settings: Clean) -> tuple[str, tuple[str, ...]]:
+    """The cleaned text, and the settings that changed it. What is left unchanged is the very text."""
+    changes = []
+    if settings.encoding and (repaired := repair_encoding(text)) != text:
+        text, changes = repaired, ["encoding"]
+    if settings.page_lines and (bare := without_page_lines(text)) != text:
+        text, changes = bare, [*changes, "page_lines"]
+    if settings.script is not None and (converted := convert(text, settings.script)) != text:
+        text, changes = converted, [*changes, "script"]
+    return text, tuple(changes)
+
+
+def repair_encoding(text: str) -> str:
+    """Full-width punctuation, curly quotes and ligatures stay what they are."""
+    if not MISREAD.search(text):
+        return text
+    import ftfy
+
+    repaired = ftfy.fix_encoding(text)
+    return text if repaired == text else normalise(repaired)
+
+
+def without_page_lines(text: str) -> str:
+    """The text as it is where less than `REST` of it would be left."""
+    bare = _LINES.sub("", text).rstrip() if "\n" in text else text
+    tail = bare[-_CREDIT:]
+    if ("：" in tail or ":" in tail) and (credit := _CREDIT_AT_END.search(bare, len(bare) - len(tail))):
+        bare = bare[: credit.start()]
+    if bare == text:
+        return text
+    bare = bare.strip()
+    return bare if len("".join(bare.split())) >= REST * len("".join(text.split())) else text
+
+
+def convert(text: str, script: Literal["simplified", "traditional"]) -> str:
+    return str(_converter(script).convert(text))
+
+
+@lru_cache(maxsize=2)
+def _converter(script: str) -> Any:
+    from opencc import OpenCC
+
+    return OpenCC("t2s" if script == "simplified" else "s2t")
