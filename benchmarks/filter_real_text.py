@@ -36,8 +36,8 @@ from kun.filters.characters import Characters, count
 from kun.filters.clean import clean
 from kun.filters.lm_text import kun_characters
 from kun.filters.lmplz import make
+from kun.filters.rules import measure, open_filter
 from kun.records import Document, Filtered, Origin, Raw, Reject
-from stages.stage2_filter import measure, open_filter
 
 LENGTH = ("too_short", "too_long")
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from kun.config import Config
 from kun.steps import Stage
 from kun.store.digests import Digests
-from stages import stage1_train, stage2_evaluations, stage2_filter, stage3_label, stage4_score, stage5_polish
+from stages import (
+    stage1_train,
+    stage2_evaluations,
+    stage2_filter,
+    stage2_ingest,
+    stage3_label,
+    stage4_score,
+    stage5_polish,
+)
 
 
 def pipeline(config: Config, digests: Digests) -> list[Stage]:
@@ -14,8 +22,9 @@ def pipeline(config: Config, digests: Digests) -> list[Stage]:
     label_model, primary_chat = train.steps
     evaluations = stage2_evaluations.stages(config, digests)
     index = evaluations[0].steps[0] if evaluations else None
-    *prepare, filtered = stage2_filter.stages(config, digests, index)
+    ingest = stage2_ingest.stages(config, digests)
+    *prepare, filtered = stage2_filter.stages(config, digests, ingest[-1].steps, index)
     labelled = stage3_label.stage(config, digests, label_model, filtered.steps, index)
     *judging, scored = stage4_score.stages(config, digests, primary_chat, labelled.steps)
     polished = stage5_polish.stage(config, digests, primary_chat, scored.steps, index)
-    return [train, *evaluations, *prepare, filtered, labelled, *judging, scored, polished]
+    return [train, *evaluations, *ingest, *prepare, filtered, labelled, *judging, scored, polished]

@@ -1,4 +1,4 @@
-"""Near-duplicates of a subset: `build([Indexed("wanjuan", source, folder)], 0.7)`, then `judge(folder, document)`.
+"""Near-duplicates of a subset: `build([Indexed("wanjuan", source, folder)], 0.7)`, then `judge(folder, documents)`.
 
 In the order of subsets, shards and rows, a document is dropped where it is similar to one that was kept before; that
 one is named. So the first is kept, nothing is dropped for being similar to what is dropped itself, the number of
@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -46,13 +46,19 @@ LINK = np.dtype("<u4")
 MATCH = np.dtype([("dropped", "<u8"), ("kept", "<u8"), ("similarity", "<f4")])  # the first two are positions
 
 
-def judge(folder: Path, document: Filtered) -> Filtered | Reject:
-    """The document, or its Reject where the index in `folder` dropped it."""
+def judge(folder: Path, documents: Sequence[Filtered]) -> list[Filtered | Reject]:
+    """Each document, or its Reject where the index in `folder` dropped it."""
     ids, matches = _dropped(folder)
-    place = int(np.searchsorted(ids, document.id.encode()))
-    if place == len(ids) or ids[place] != document.id.encode():
-        return document
-    match = matches[place]
+    wanted = np.array([document.id.encode() for document in documents], ID)
+    places = np.searchsorted(ids, wanted)
+    found = np.append(ids, b"")[places] == wanted
+    return [
+        _reject(matches[place]) if dropped else document
+        for document, place, dropped in zip(documents, places, found, strict=True)
+    ]
+
+
+def _reject(match: Any) -> Reject:
     kept, subset = match["kept"].decode(), match["subset"].decode()
     return Reject(REASON, f"{kept} ({subset}), similarity {match['similarity']:.2f}")
 

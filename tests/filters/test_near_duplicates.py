@@ -43,7 +43,8 @@ class Corpus:
         )
 
     def dropped(self, subset):
-        judged = {row.id: judge(self.folder / f"index-{subset}", row) for row in self.documents[subset]}
+        rows = self.documents[subset]
+        judged = dict(zip([row.id for row in rows], judge(self.folder / f"index-{subset}", rows), strict=True))
         return {key.rstrip("0"): value.detail for key, value in judged.items() if isinstance(value, Reject)}
 
     def files(self, subset):
@@ -62,7 +63,7 @@ def test_a_copy_is_dropped_and_names_what_is_kept(corpus):
     [(name, detail)] = corpus.dropped("b").items()
     assert name == "b4"
     assert detail.startswith(f"{document('b', 2, '').id} (b), similarity 0.9")
-    verdict = judge(corpus.folder / "index-b", corpus.documents["b"][4])
+    (verdict,) = judge(corpus.folder / "index-b", corpus.documents["b"][4:5])
     assert verdict.reason == "near_duplicate"
 
 

@@ -16,13 +16,15 @@ from kun.filters.characters import common_han
 from kun.filters.decontaminate import build
 from kun.filters.lmplz import make
 from kun.filters.percentiles import Limits
+from kun.filters.rules import measure, open_filter
 from kun.records import Document, Filtered, Origin, Reject
 from kun.runner import run_stage
 from kun.runs import RunFolder
 from kun.store.digests import Digests
 from kun.store.shards import read_all
 from kun.trace import find, render
-from stages.stage2_filter import measure, open_filter, piece_splitter, stages
+from stages import pipeline
+from stages.stage2_ingest import piece_splitter
 from tests.filters.tiny_lm import needs_lmplz, write_arpa
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -215,10 +217,10 @@ def test_trace_shows_the_text_before_and_after(tmp_path, base):
     config = Config.model_validate({"base_model": base, "corpora": corpora})
     run = RunFolder(tmp_path / "run")
     run.store.mkdir(parents=True)
-    *first, filtered = stages(config, Digests(tmp_path / "digests.json"))
-    for stage in (*first, filtered):
+    chain = [stage for stage in pipeline(config, Digests(tmp_path / "digests.json")) if stage.command == "stage2"]
+    for stage in chain:
         run_stage(stage, run)
-    (kept,) = read_all(run.folder(filtered.steps[0]), Filtered)
+    (kept,) = read_all(run.folder(chain[-1].steps[0]), Filtered)
     shown = render(find(run, ["stage2_ingest", "stage2_quality"], ["web"], kept.id))
     before, after = shown.split("stage2_quality: kept")
     assert "责任编辑" in before and f"text: {PROSE}" in after and '["page_lines"]' in after and "责任编辑" not in after
@@ -233,7 +235,7 @@ def test_settings_of_one_corpus(base, tmp_path):
     own = config.of_subset("wudao").filter
     assert (own.ppl_max, own.quality.digits, own.quality.symbols) == ("x4", None, 0.1)
     assert config.of_subset("skypile").filter == config.filter
-    (rules,) = [stage for stage in stages(config, Digests(tmp_path / "d.json")) if stage.name == "stage2_quality"]
+    (rules,) = [stage for stage in pipeline(config, Digests(tmp_path / "d.json")) if stage.name == "stage2_quality"]
     wudao, skypile = (step.decides() for step in rules.steps)
     assert {key for key in wudao if wudao[key] != skypile[key]} == {"filter.ppl_max", "filter.quality.digits"}
 

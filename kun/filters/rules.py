@@ -1,0 +1,182 @@
+"""The rules of the filter, for a shard at a time: `open_filter(config, lm_folder, limits)(documents)`.
+
+Cleaning first; then the cheap rules, length in tokens, evaluations, and perplexity last, each on what those before it
+left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from kun import language
+from kun.config import Config, EngineConfig, Filter
+from kun.errors import InputError
+from kun.filters import decontaminate, length, lm, percentiles, quality
+from kun.filters.bounds import Bound
+from kun.filters.characters import Array, Characters
+from kun.filters.clean import clean
+from kun.filters.percentiles import NO_LIMITS, Limits
+from kun.records import Document, Filtered, Reject, extend
+from kun.tokenizer import local_folder
+
+_CONTAMINATED = Bound("contaminated", "at_most", 0, "1 where an evaluation has a part of it")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules of one subset. A worker process opens tokenizer and language model on first use.
+
+    `rules(documents)` decides, cheap rules first, each document by itself; `rules.values(document)` measures all that
+    there is to measure, `rules.bounds` says what is allowed, and `rules.broken(document)` names all rules against it.
+    """
+
+    settings: Filter
+    tokenizer: Path
+    trust_remote_code: bool
+    lm: Path | None
+    limits: Limits
+    engine: EngineConfig
+    evaluations: Path | None = None
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """The rules that are on, in the order in which they decide."""
+        contaminated = [] if self.evaluations is None else [_CONTAMINATED]
+        return (*self._cheap, self._too_long, *contaminated, *self._perplexity)
+
+    @property
+    def _cheap(self) -> tuple[Bound, ...]:
+        settings = self.settings
+        found = [Bound("too_short", "at_least", settings.min_chars, "characters"), *quality.bounds(settings.quality)]
+        if settings.languages:
+            found += [Bound("language", "at_least", 1, f"language is {' or '.join(settings.languages)}")]
+        return tuple(found)
+
+    @property
+    def _too_long(self) -> Bound:
+        return Bound("too_long", "at_most", self.settings.max_tokens, "tokens, or more")
+
+    @property
+    def _perplexity(self) -> tuple[Bound, ...]:
+        low, high = self.limits
+        found = [] if low is None else [Bound("ppl_low", "at_least", low, "perplexity")]
+        found += [] if high is None else [Bound("ppl_high", "at_most", high, "perplexity")]
+        return () if self.lm is None else tuple(found)
+
+    def clean(self, document: Document) -> tuple[str, tuple[str, ...]]:
+        """The text that is judged and kept, and what cleaning changed in it."""
+        return clean(document.text, self.settings.clean)
+
+    def values(self, document: Document) -> dict[str, float]:
+        """What every rule measures of a document, by reason; rules that are off, too. No perplexity without a model."""
+        text, _ = self.clean(document)
+        rules = (*quality.RULES, *self._language)
+        values = {reason: float(numbers[0]) for reason, numbers in self._measure([text], rules).items()}
+        values["too_long"] = float(self._tokens([text])[0])
+        if self.evaluations is not None:
+            values["contaminated"] = float(decontaminate.contaminated(self.evaluations, [text])[0] is not None)
+        if self.lm is not None:
+            values["ppl_low"] = values["ppl_high"] = self._ppls([text])[0]
+        return values
+
+    def broken(self, document: Document) -> list[str]:
+        """The reasons against a document, the one that is given first."""
+        values = self.values(document)
+        return [bound.reason for bound in self.bounds if bound.broken_by(values[bound.reason])]
+
+    def __call__(self, documents: Sequence[Document]) -> list[Filtered | Reject]:
+        """What each document becomes, in order."""
+        cleaned = [self.clean(document) for document in documents]
+        texts = [text for text, _ in cleaned]
+        outcomes: dict[int, Filtered | Reject] = {}
+
+        def judge(bounds: Iterable[Bound], numbers: Sequence[int], measured: Mapping[str, Array]) -> list[int]:
+            """Reject what breaks a bound; the numbers of the documents that are left."""
+            for bound in bounds:
+                values = measured[bound.reason]
+                for position in bound.broken(values):
+                    outcomes.setdefault(numbers[position], bound.reject(float(values[position])))
+            return [number for number in numbers if number not in outcomes]
+
+        cheap = self._cheap
+        on = {bound.reason for bound in cheap}
+        rules = [rule for rule in (*quality.RULES, *self._language) if rule.reason in on]
+        left = judge(cheap, range(len(texts)), self._measure(texts, rules))
+        tokens = dict(zip(left, self._tokens([texts[n] for n in left]), strict=True))
+        left = judge([self._too_long], left, {"too_long": np.array([*tokens.values()])})
+        found = decontaminate.contaminated(self.evaluations, [texts[n] for n in left])
+        outcomes |= {n: reject for n, reject in zip(left, found, strict=True) if reject is not None}
+        left = [n for n in left if n not in outcomes]
+        ppls: dict[int, float | None] = dict.fromkeys(left)
+        if self.lm is not None:
+            ppls = dict(zip(left, self._ppls([texts[n] for n in left]), strict=True))
+            values = np.array([*ppls.values()])
+            left = judge(self._perplexity, left, {"ppl_low": values, "ppl_high": values})
+        for n in left:
+            text, changes = cleaned[n]
+            document = msgspec.structs.replace(documents[n], text=text) if changes else documents[n]
+            outcomes[n] = extend(document, Filtered, ppl=ppls[n], tokens=tokens[n], cleaned=changes)
+        return [outcomes[n] for n in range(len(documents))]
+
+    def _measure(self, texts: Sequence[str], rules: Sequence[quality.Rule]) -> dict[str, Array]:
+        lengths = np.fromiter(map(len, texts), np.float64, len(texts))
+        return {"too_short": lengths, **quality.measure(texts, rules)}
+
+    @property
+    def _language(self) -> tuple[quality.Rule, ...]:
+        wanted = self.settings.languages
+        if not wanted:
+            return ()
+
+        def is_wanted(texts: Characters) -> Array:
+            return np.array(language.wanted(texts, wanted), np.float64)
+
+        return (quality.Rule("language", "at_least", is_wanted, "1 where it is a wanted one"),)
+
+    def _tokens(self, texts: Sequence[str]) -> list[int]:
+        count = length.batch_counter(self.tokenizer, self.trust_remote_code)
+        return length.count_up_to(count, texts, self.settings.max_tokens)
+
+    def _ppls(self, texts: Sequence[str]) -> list[float]:
+        assert self.lm is not None
+        return lm.perplexities(self.lm, texts, self.engine, self.trust_remote_code)
+
+
+def open_filter(
+    config: Config, model: Path | None, limits: Limits = NO_LIMITS, evaluations: Path | None = None
+) -> Rules:
+    """The filter of one subset, by `config.of_subset(name)`.
+
+    `model` is the artefact of the language model, or the folder of the base model; None: no perplexity.
+    `evaluations` is the index of evaluation files; None: there is none. InputError where the base model's tokenizer
+    cannot be read.
+    """
+    return Rules(
+        config.filter, base_folder(config), config.trust_remote_code, model, limits, config.engine, evaluations
+    )
+
+
+def measure(config: Config, documents: Iterable[Document], model: Path) -> tuple[Limits, int]:
+    """The limits of a subset, and on how many perplexities they rest: of a sample of all its documents.
+
+    What the other rules drop is in the sample: or else the limits would move with a rule that is switched off. Only the
+    sample is scored, and only where a limit is relative.
+    """
+    if not percentiles.needs_sample(config.filter):
+        return percentiles.thresholds(config.filter, ()), 0
+    sample = percentiles.sample(documents, config.filter.sample)
+    texts = [clean(document.text, config.filter.clean)[0] for document in sample]
+    ppls = lm.perplexities(model, texts, config.engine, config.trust_remote_code)
+    return percentiles.thresholds(config.filter, ppls), len(ppls)
+
+
+def base_folder(config: Config) -> Path:
+    """The folder of the base model. InputError where none is set."""
+    if config.base_model is None:
+        raise InputError("base_model: not set; its tokenizer says how long a text is")
+    return local_folder(config.base_model)
