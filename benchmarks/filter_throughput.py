@@ -5,8 +5,9 @@
 
 bare     length + rules + perplexity, documents per second of CPU time, against bare `kenlm.Model.score` on the same texts,
          already normalised and split
-others   stage 2 whole (one worker), against the perplexity paths of datatrove and of data-juicer: the same JSON lines,
-         the same KenLM binary of SentencePiece pieces, filtered JSON lines out (perplexity_paths.py); CPU seconds
+others   the perplexity path against those of datatrove and of data-juicer: the same JSON lines, the same KenLM binary of
+         SentencePiece pieces, filtered JSON lines out (perplexity_paths.py); and, as they have no such thing, the whole of
+         stage 2 with one worker against the same; CPU seconds
 workers  `kun run stage2` with two workers against one, seconds on the clock: needs two quiet cores
 memory   `kun run stage2` on ten times the corpus against once: the largest resident memory of all processes together
 
@@ -195,21 +196,24 @@ def alternate(works: list[Callable[[], None]], rounds: int) -> list[float]:
 
 
 def others(arguments: argparse.Namespace, texts: list[str]) -> Iterator[str]:
-    pythons = {"kun": Path(sys.executable), "datatrove": arguments.datatrove, "juicer": arguments.juicer}
+    own = Path(sys.executable)
+    pythons = {"kun": own, "kun_stage2": own, "datatrove": arguments.datatrove, "juicer": arguments.juicer}
     size, work = arguments.documents, arguments.work
     write(work / "in.jsonl", numbered(texts, size))
     write(work / "warm.jsonl", texts[:200])
     measured: dict[str, list[float]] = {tool: [] for tool, python in pythons.items() if python}
     for _ in range(arguments.rounds):
-        for tool, seconds in measured.items():
-            seconds.append(path_of(tool, pythons[tool], work)["cpu_s"])
-    for tool in pythons:
-        if tool != "kun" and tool not in measured:
-            yield f"| against {tool}: not measured (--{tool}) | | | | |"
-        elif tool != "kun":
-            ours, theirs = median(measured["kun"]), median(measured[tool])
-            rates = [f"{size / seconds:,.0f} documents/s" for seconds in (ours, theirs)]
-            yield row(f"against {tool}, SentencePiece", *rates, theirs / ours, ">= 2")
+        for tool, times in measured.items():
+            times.append(path_of(tool, pythons[tool], work)["cpu_s"])
+    seconds = {tool: median(times) for tool, times in measured.items()}
+    rates = {tool: f"{size / time_:,.0f} documents/s" for tool, time_ in seconds.items()}
+    for tool in ("datatrove", "juicer"):
+        if tool not in seconds:
+            yield f"| {tool}: not measured, without --{tool} | | | | |"
+            continue
+        for ours, what, target in (("kun", "perplexity", ">= 2"), ("kun_stage2", "whole stage 2", "")):
+            ratio = seconds[tool] / seconds[ours]
+            yield row(f"{what} against {tool}'s perplexity", rates[ours], rates[tool], ratio, target)
 
 
 def path_of(tool: str, python: Path, work: Path) -> dict[str, float]:
@@ -218,7 +222,7 @@ def path_of(tool: str, python: Path, work: Path) -> dict[str, float]:
     done = subprocess.run([python, script, tool, work], capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(f"{tool}: {python} {script} {tool} {work} failed:\n{done.stderr[-3000:]}")
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    result: dict[str, float] = json.loads((work / f"out-{tool}" / "seconds.json").read_bytes())
     print(f"  {tool}: {result}", file=sys.stderr)
     return result
 

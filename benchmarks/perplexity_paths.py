@@ -1,6 +1,6 @@
 """One tool's way from JSON lines over a perplexity to filtered JSON lines, on one core; for filter_throughput.py.
 
-    PYTHON benchmarks/perplexity_paths.py datatrove WORK        # prints {"cpu_s": ..., "wall_s": ..., "kept": ...}
+    PYTHON benchmarks/perplexity_paths.py datatrove WORK    # WORK/out-datatrove/seconds.json: cpu_s, wall_s, kept
 
 PYTHON is that of an environment with the tool. WORK, which filter_throughput.py fills, holds `warm.jsonl` and `in.jsonl`,
 a SentencePiece model `zh.sp.model` and the KenLM binary `zh.arpa.bin` of its pieces. A first run over `warm.jsonl` imports
@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 LOW, HIGH = 5.0, 5000.0  # both rejects happen, and most is kept
 
@@ -69,9 +68,29 @@ def juicer(work: Path) -> Callable[[Path, Path], None]:
     return run
 
 
-def kun(work: Path, **more: Any) -> Callable[[Path, Path], None]:
+def kun(work: Path) -> Callable[[Path, Path], None]:
+    """What the others do, and no more: Kun's reader, its perplexity, JSON lines out."""
+    import msgspec
+
+    from kun.config import Corpus
+    from kun.corpora import read
+    from kun.filters import lm
+
+    perplexity = lm.open_given(work / "zh.arpa.bin", work / "zh.sp.model", "cc_net")
+
+    def run(source: Path, out: Path) -> None:
+        out.mkdir(parents=True)
+        with (out / "out.jsonl").open("wb") as file:
+            for row in read("web", Corpus(paths=(str(source),), format="jsonl")):
+                ppl = perplexity(row.text)
+                if LOW <= ppl <= HIGH:
+                    file.write(msgspec.json.encode({"text": row.text, "ppl": ppl}) + b"\n")
+
+    return run
+
+
+def kun_stage2(work: Path) -> Callable[[Path, Path], None]:
     """All of stage 2 with one worker: reading, normalisation, exact duplicates, length, rules, perplexity, shards."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     from kun.config import Config
     from kun.runner import run_stage
     from kun.runs import RunFolder
@@ -86,7 +105,7 @@ def kun(work: Path, **more: Any) -> Callable[[Path, Path], None]:
                 "run": str(out),
                 "base_model": str(work / "base"),
                 "corpora": {"web": {"paths": [str(source)], "format": "jsonl"}},
-                "filter": {"lm": model, "ppl_min": LOW, "ppl_max": HIGH, **more},
+                "filter": {"lm": model, "ppl_min": LOW, "ppl_max": HIGH},
             }
         )
         folder = RunFolder(out)
@@ -98,7 +117,7 @@ def kun(work: Path, **more: Any) -> Callable[[Path, Path], None]:
     return run
 
 
-TOOLS = {"kun": kun, "datatrove": datatrove, "juicer": juicer}
+TOOLS = {"kun": kun, "kun_stage2": kun_stage2, "datatrove": datatrove, "juicer": juicer}
 
 
 def cpu() -> float:
@@ -106,21 +125,21 @@ def cpu() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def rows(out: Path) -> int:
-    kept = [path for path in out.rglob("*.jsonl") if path.name in ("out.jsonl",) or "stage2_filter" in str(path)]
-    return sum(path.read_bytes().count(b"\n") for path in kept if "." not in path.stem)
+def kept(out: Path) -> int:
+    files = [*out.glob("out.jsonl"), *out.glob("stage2_filter/web/part-?????.jsonl")]
+    return sum(path.read_bytes().count(b"\n") for path in files)
 
 
 def main() -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     tool, work = sys.argv[1], Path(sys.argv[2]).resolve()
     run, out = TOOLS[tool](work), work / f"out-{tool}"
     shutil.rmtree(out, ignore_errors=True)
     run(work / "warm.jsonl", out / "warm")
     start, cpu_start = time.perf_counter(), cpu()
     run(work / "in.jsonl", out / "timed")
-    seconds = {"cpu_s": cpu() - cpu_start, "wall_s": time.perf_counter() - start, "kept": rows(out / "timed")}
-    sys.stdout.flush()
-    print("\n" + json.dumps(seconds))
+    seconds = {"cpu_s": cpu() - cpu_start, "wall_s": time.perf_counter() - start, "kept": kept(out / "timed")}
+    (out / "seconds.json").write_text(json.dumps(seconds))
 
 
 if __name__ == "__main__":
