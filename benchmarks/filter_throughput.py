@@ -3,11 +3,11 @@
     python benchmarks/filter_throughput.py --data ../shared/data --work /tmp/throughput \
         --datatrove /tmp/dt/bin/python --juicer /tmp/dj/bin/python
 
-bare     length + rules + perplexity, documents per second of CPU time, against bare `kenlm.Model.score` on the same texts,
-         already normalised and split
-others   the perplexity path against those of datatrove and of data-juicer: the same JSON lines, the same KenLM binary of
-         SentencePiece pieces, filtered JSON lines out (perplexity_paths.py); and, as they have no such thing, the whole of
-         stage 2 with one worker against the same; CPU seconds
+bare     length + rules + perplexity, documents per second of CPU time, against bare `kenlm.Model.score` on the same
+         texts, already normalised and split
+others   the perplexity path against those of datatrove and of data-juicer: the same JSON lines, the same KenLM binary
+         of SentencePiece pieces, filtered JSON lines out (perplexity_paths.py); and, for which they have no equal, the
+         whole of stage 2 with one worker against the same; CPU seconds
 workers  `kun run stage2` with two workers against one, seconds on the clock: needs two quiet cores
 memory   `kun run stage2` on ten times the corpus against once: the largest resident memory of all processes together
 
@@ -37,9 +37,7 @@ from statistics import median
 
 import psutil
 
-REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY))
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kun.config import Config
 from kun.corpora import read
@@ -49,11 +47,13 @@ from kun.filters.lm_text import NORMALISATIONS
 from kun.records import Document, Filtered, Origin
 from stages.stage2_filter import Rules, open_filter
 
+REPOSITORY = Path(__file__).parents[1]
 PARTS = ("bare", "others", "workers", "memory")
 PIECES = 16000  # of the SentencePiece model
 
 
 def main() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "kun-throughput")

@@ -2,9 +2,9 @@
 
     PYTHON benchmarks/perplexity_paths.py datatrove WORK    # WORK/out-datatrove/seconds.json: cpu_s, wall_s, kept
 
-PYTHON is that of an environment with the tool. WORK, which filter_throughput.py fills, holds `warm.jsonl` and `in.jsonl`,
-a SentencePiece model `zh.sp.model` and the KenLM binary `zh.arpa.bin` of its pieces. A first run over `warm.jsonl` imports
-and loads everything and is not counted. CPU seconds are those of the process and of its children.
+PYTHON is that of an environment with the tool. WORK, which filter_throughput.py fills, holds `warm.jsonl` and
+`in.jsonl`, a SentencePiece model `zh.sp.model` and the KenLM binary `zh.arpa.bin` of its pieces. A first run over
+`warm.jsonl` imports and loads everything and is not counted. CPU seconds are those of the process and its children.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOW, HIGH = 5.0, 5000.0  # both rejects happen, and most is kept
 
 
 def datatrove(work: Path) -> Callable[[Path, Path], None]:
-    """JsonlReader, a filter on KenlmModel.get_perplexity (datatrove has no perplexity filter of its own), JsonlWriter."""
+    """JsonlReader, a filter on KenlmModel.get_perplexity (datatrove has no filter of its own on it), JsonlWriter."""
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.filters import LambdaFilter
     from datatrove.pipeline.readers import JsonlReader
