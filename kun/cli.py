@@ -52,7 +52,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
     try:
         arguments, overrides = _parser().parse_known_args()
-        if overrides and arguments.verb is not _run:
+        if overrides and arguments.verb not in (_run, _filter_preview):
             raise InputError(f"unknown arguments: {shlex.join(overrides)}; see kun --help")
         sys.exit(arguments.verb(arguments, overrides))
     except KunError as error:
@@ -91,6 +91,18 @@ def _parser() -> argparse.ArgumentParser:
     funnel.add_argument("--json", action="store_true", help="print JSON")
     funnel.set_defaults(verb=_status)
 
+    sight = verbs.add_parser(
+        "filter-preview",
+        allow_abbrev=False,
+        help="show on a sample what stage 2 would drop and why, before it is run; settings as for run",
+    )
+    sight.add_argument("--config", default="configs/demo.yaml", help="YAML file of settings (default: %(default)s)")
+    sight.add_argument("--subset", help="only this one of the corpora")
+    sight.add_argument("--sample", type=int, default=2000, help="rows of each corpus (default: %(default)s)")
+    sight.add_argument("--out", type=Path, help="folder for the page (default: preview, in the folder of the run)")
+    sight.add_argument("--json", action="store_true", help="print JSON")
+    sight.set_defaults(verb=_filter_preview)
+
     life = verbs.add_parser("trace", help="show the whole life of one record")
     life.add_argument("run", help="folder of the run")
     life.add_argument("record", help="its id, or a line of a final file such as wudao:18")
@@ -125,11 +137,7 @@ class _SettingsHelp(argparse.Action):
 
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     config = load(arguments.config, overrides, prog=f"kun run {arguments.stage}")
-    if arguments.subset is not None and arguments.subset not in config.corpora:
-        known = ", ".join(config.corpora) or "none"
-        raise InputError(f"{arguments.config}: there is no corpus {arguments.subset!r}; corpora: {known}")
-    if arguments.stage != "stage1" and not config.corpora:
-        raise InputError(f"{arguments.config}: corpora: none is named; stages 2 to 5 need one")
+    _check_corpora(config, arguments, needed=arguments.stage != "stage1")
     run = RunFolder(Path(config.run))
     run.store.mkdir(parents=True, exist_ok=True)
     with hold(run.path / "lock", shlex.join(["kun", *sys.argv[1:]])):
@@ -155,6 +163,14 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     else:
         print(f"next: kun run {following} --config {shlex.quote(arguments.config)}; see also `kun status {run.path}`")
     return 1 if any(state.condition == "failures" for state in asked) else 0
+
+
+def _check_corpora(config: Config, arguments: argparse.Namespace, needed: bool) -> None:
+    if arguments.subset is not None and arguments.subset not in config.corpora:
+        known = ", ".join(config.corpora) or "none"
+        raise InputError(f"{arguments.config}: there is no corpus {arguments.subset!r}; corpora: {known}")
+    if needed and not config.corpora:
+        raise InputError(f"{arguments.config}: corpora: none is named; stages 2 to 5 need one")
 
 
 def _by_corpus(stage: Stage, config: Config) -> bool:
@@ -225,6 +241,30 @@ def _open(folder: str | None, config_path: str | None) -> tuple[Config, RunFolde
     config = load(source)
     run = RunFolder(Path(folder or config.run))
     return config, run, pipeline(config, Digests(run.store / "digests.json"))
+
+
+def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from kun.filters import preview
+    from kun.filters.preview_page import page
+    from stages.stage2_preview import look_at_all
+
+    config = load(arguments.config, overrides, prog="kun filter-preview")
+    _check_corpora(config, arguments, needed=True)
+    if arguments.sample < 1:
+        raise InputError(f"--sample {arguments.sample}: at least one row is needed")
+    seen = []
+    for one in look_at_all(config, arguments.subset, arguments.sample):
+        seen.append(one)
+        if not arguments.json:
+            print(preview.summary(one), flush=True)
+    path = (arguments.out or Path(config.run) / "preview") / "filter.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(path, page(f"Filter preview of {arguments.config}", seen).encode())
+    if arguments.json:
+        print(msgspec.json.encode([preview.as_json(one) for one in seen]).decode())
+    else:
+        print(f"wrote {path}: distributions, examples next to every limit, overlaps")
+    return 0
 
 
 def _trace(arguments: argparse.Namespace, _: list[str]) -> int:
