@@ -41,15 +41,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kun.config import Config
 from kun.corpora import read
-from kun.corpora.ingest import documents
+from kun.corpora.ingest import counted, documents, items
 from kun.filters import lm, lmplz
 from kun.filters.lm_text import NORMALISATIONS
+from kun.filters.rules import Rules, open_filter
 from kun.records import Document, Filtered, Origin
-from stages.stage2_filter import Rules, open_filter
 
 REPOSITORY = Path(__file__).parents[1]
 PARTS = ("bare", "others", "workers", "memory")
 PIECES = 16000  # of the SentencePiece model
+SHARD = 1000  # documents that are judged together, as by default
 
 
 def main() -> None:
@@ -130,10 +131,15 @@ def configuration(work: Path, **settings: object) -> Config:
 def kept_texts(data: Path, work: Path) -> list[str]:
     """The texts of the corpora that everything but perplexity keeps."""
     judge = open_filter(configuration(work), None)
-    corpora = {name: {"paths": [str(data / "corpora" / name)], "format": name} for name in ("wudao", "wanjuan", "skypile")}
+    names = ("wudao", "wanjuan", "skypile")
+    corpora = {name: {"paths": [str(data / "corpora" / name)], "format": name} for name in names}
     config = Config.model_validate({"corpora": corpora})
-    read_in = (made for name, corpus in config.corpora.items() for _, made in documents(name, read(name, corpus)))
-    return [made.text for made in read_in if isinstance(made, Document) and isinstance(judge(made), Filtered)]
+    texts: list[str] = []
+    for name, corpus in config.corpora.items():
+        pieces = list(items(read(name, corpus)))
+        made = [document for _, document in documents(name, pieces, counted(pieces)) if isinstance(document, Document)]
+        texts += [outcome.text for outcome in judge(made) if isinstance(outcome, Filtered)]
+    return texts
 
 
 def numbered(texts: list[str], size: int) -> Iterator[str]:
@@ -177,8 +183,8 @@ def bare(arguments: argparse.Namespace, texts: list[str]) -> Iterator[str]:
 
 
 def filter_all(judge: Rules, made: list[Document]) -> None:
-    for document in made:
-        judge(document)
+    for start in range(0, len(made), SHARD):
+        judge(made[start : start + SHARD])
 
 
 def alternate(works: list[Callable[[], None]], rounds: int) -> list[float]:
@@ -254,7 +260,8 @@ def memory(arguments: argparse.Namespace, texts: list[str]) -> Iterator[str]:
 def stage2(work: Path, source: Path, number: int) -> tuple[float, int]:
     """`kun run stage2` with so many workers: seconds on the clock, and bytes of all its processes at their most.
 
-    Percentiles rest on a sample of 2,000, as small a part as 20,000 are of a corpus of its proper size.
+    Limits rest on a sample of 2,000, as small a part as 20,000 are of a corpus of its proper size. Numbered copies are
+    near-duplicates, which are not looked for.
     """
     run = work / "run"
     shutil.rmtree(run, ignore_errors=True)
@@ -263,7 +270,7 @@ def stage2(work: Path, source: Path, number: int) -> tuple[float, int]:
         "base_model": str(work / "base"),
         "workers": number,
         "corpora": {"web": {"paths": [str(source)], "format": "jsonl"}},
-        "filter": {"lm": {"model": str(work / "chars-trie")}, "sample": 2000},
+        "filter": {"lm": {"model": str(work / "chars-trie")}, "sample": 2000, "near_duplicates": None},
     }
     (work / "config.yaml").write_text(json.dumps(settings))
     command = [sys.executable, "-c", "from kun.cli import main; main()", "run", "stage2", "--config"]

@@ -105,7 +105,7 @@ def kun_stage2(work: Path) -> Callable[[Path, Path], None]:
                 "run": str(out),
                 "base_model": str(work / "base"),
                 "corpora": {"web": {"paths": [str(source)], "format": "jsonl"}},
-                "filter": {"lm": model, "ppl_min": LOW, "ppl_max": HIGH},
+                "filter": {"lm": model, "ppl_min": LOW, "ppl_max": HIGH, "near_duplicates": None},
             }
         )
         folder = RunFolder(out)

@@ -37,7 +37,7 @@ def stages(config: Config, digests: Digests, ingested: Sequence[Step], evaluatio
 
     `ingested` are the steps with the documents, `evaluations` the one with the index of evaluation files, if any.
     """
-    prepare = _language_model(config, digests)
+    prepare = language_model(config, digests)
     model = prepare[0].steps[0] if prepare else None
     if config.filter.near_duplicates is None:
         return [*prepare, _rules("stage2_filter", config, digests, ingested, model, evaluations)]
@@ -45,7 +45,8 @@ def stages(config: Config, digests: Digests, ingested: Sequence[Step], evaluatio
     return [*prepare, rules, *_near_duplicates(config, config.filter.near_duplicates, rules.steps)]
 
 
-def _language_model(config: Config, digests: Digests) -> list[Stage]:
+def language_model(config: Config, digests: Digests) -> list[Stage]:
+    """The one stage that makes the model ready; nothing where none is configured, or it is the base model."""
     if config.filter.lm.model is None and config.filter.lm.estimate_from is None:
         return []
 

@@ -7,46 +7,54 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kun.config import Config
-from kun.corpora.ingest import documents
+from kun.corpora.ingest import counted, documents, items
 from kun.corpora.sampling import sample_rows
 from kun.filters import percentiles, preview
 from kun.filters.percentiles import NO_LIMITS
 from kun.filters.preview import Seen
+from kun.filters.rules import base_folder, measure, open_filter
 from kun.records import Document, Reject
 from kun.runner import run_stage
 from kun.runs import RunFolder
 from kun.store.digests import Digests
 from kun.store.lock import hold
-from stages import stage2_filter
+from stages import stage2_evaluations, stage2_filter
+from stages.stage2_ingest import piece_splitter
 
 
-def language_model(config: Config, run: RunFolder) -> Path | None:
-    """The artefact of the language model, made in the run's store as stage 2 makes it, or found there."""
+def look_at_all(config: Config, subset: str | None, size: int) -> Iterator[Seen]:
+    """The corpora one after the other, or one of them: what becomes of `size` rows of each."""
+    made = prepare(config, RunFolder(Path(config.run)))
+    model = base_folder(config) if config.filter.lm.base else made.get("stage2_lm")
+    for name in [subset] if subset else config.corpora:
+        yield look(config.of_subset(name), name, model, made.get("stage2_evaluations"), size)
+
+
+def prepare(config: Config, run: RunFolder) -> dict[str, Path]:
+    """The folders of what the rules need, by stage: made in the run's store as stage 2 makes them, or found there."""
     run.store.mkdir(parents=True, exist_ok=True)
     digests = Digests(run.store / "digests.json")
-    stage = next((one for one in stage2_filter.stages(config, digests) if one.name == "stage2_lm"), None)
-    if stage is None:
-        return None
+    stages = [*stage2_filter.language_model(config, digests), *stage2_evaluations.stages(config, digests)]
     try:
-        if run.whole(stage.steps[0]) is None:
-            with hold(run.path / "lock", "kun filter-preview"):
+        with hold(run.path / "lock", "kun filter-preview"):
+            for stage in stages:
                 run_stage(stage, run)
     finally:
         digests.save()
-    return run.folder(stage.steps[0])
+    return {stage.name: run.folder(stage.steps[0]) for stage in stages}
 
 
-def look(config: Config, name: str, model: Path | None, size: int) -> Seen:
-    """What becomes of `size` rows of the corpus `name`: read and judged as the stage does it.
+def look(config: Config, name: str, model: Path | None, evaluations: Path | None, size: int) -> Seen:
+    """What becomes of `size` rows of the corpus `name`: read and judged as the stage does it, by its own settings.
 
-    Percentiles and the like are measured on the sample; duplicates are those within it.
+    Relative limits are measured on the sample; duplicates are those within it, and near-duplicates are not looked for.
     """
     taken = sample_rows(name, config.corpora[name], size, config.seed)
-    split = stage2_filter.piece_splitter(config)
-    items = list(documents(name, iter(taken.rows), duplicates=config.ingest.duplicates, split=split))
-    read_in = [made for _, made in items if isinstance(made, Document)]
-    limits, rest_on = (NO_LIMITS, 0) if model is None else stage2_filter.measure(config, read_in, model)
-    rules = stage2_filter.open_filter(config, model, limits)
+    pieces = list(items(taken.rows, piece_splitter(config)))
+    outcomes = list(documents(name, pieces, counted(pieces), config.ingest.duplicates))
+    read_in = [made for _, made in outcomes if isinstance(made, Document)]
+    limits, rest_on = (NO_LIMITS, 0) if model is None else measure(config, read_in, model)
+    rules = open_filter(config, model, limits, evaluations)
     said = ""
     if model is not None and percentiles.needs_sample(config.filter):
         numbers = " to ".join("none" if limit is None else preview.number(limit) for limit in limits)
@@ -56,16 +64,9 @@ def look(config: Config, name: str, model: Path | None, size: int) -> Seen:
         subset=name,
         how=taken.how,
         rows=len(taken.rows),
-        unread=dict(Counter(made.reason for _, made in items if isinstance(made, Reject))),
+        unread=dict(Counter(made.reason for _, made in outcomes if isinstance(made, Reject))),
         bounds=rules.bounds,
         judged=preview.judge(rules, read_in),
         limits=said,
         by_byte=taken.by_byte,
     )
-
-
-def look_at_all(config: Config, subset: str | None, size: int) -> Iterator[Seen]:
-    """The corpora one after the other, or one of them."""
-    model = language_model(config, RunFolder(Path(config.run)))
-    for name in [subset] if subset else config.corpora:
-        yield look(config, name, model, size)

@@ -9,41 +9,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+import msgspec
 
 from kun.filters import quality
 from kun.filters.bounds import Bound
 from kun.filters.percentiles import percentile
-from kun.records import Document, Filtered, Origin, Reject
+from kun.filters.rules import Rules
+from kun.records import Document, Origin, Reject
 from kun.text import preview
 
-MEANINGS = {
-    "too_short": "characters",
-    "too_long": "tokens of the base model; of longer texts perhaps of their beginning only",
-    "ppl_low": "perplexity",
-    "ppl_high": "perplexity",
-} | {rule.reason: rule.meaning for rule in quality.RULES}
 PERCENTS = (1, 5, 25, 50, 75, 95, 99)
 EXAMPLES = 4  # on each side of a limit
 EXAMPLE_CHARACTERS = 240
 
 
-class Rules(Protocol):
-    """The part of stages.stage2_filter.Rules that is looked at here."""
-
-    @property
-    def bounds(self) -> tuple[Bound, ...]: ...
-
-    def values(self, document: Document) -> Mapping[str, float]: ...
-
-    def __call__(self, documents: Sequence[Document]) -> Sequence[Filtered | Reject]: ...
-
-
 @dataclass(frozen=True)
 class Judged:
-    """A document, all that was measured, all rules that it breaks, and the one that stage 2 names (None: kept)."""
+    """A document as cleaned, what cleaning changed, all that was measured, all rules that it breaks, and the one that
+    stage 2 names (None: kept)."""
 
     document: Document
+    cleaned: tuple[str, ...]
     values: Mapping[str, float]
     broken: tuple[str, ...]
     reason: str | None
@@ -98,7 +86,10 @@ def judge(rules: Rules, documents: Sequence[Document]) -> tuple[Judged, ...]:
     for document, outcome in zip(documents, rules(documents), strict=True):
         values = rules.values(document)
         broken = tuple(bound.reason for bound in rules.bounds if bound.broken_by(values[bound.reason]))
-        found.append(Judged(document, values, broken, outcome.reason if isinstance(outcome, Reject) else None))
+        text, cleaned = rules.clean(document)
+        shown = msgspec.structs.replace(document, text=text)
+        reason = outcome.reason if isinstance(outcome, Reject) else None
+        found.append(Judged(shown, cleaned, values, broken, reason))
     return tuple(found)
 
 
@@ -126,11 +117,12 @@ def overlaps(seen: Seen) -> dict[str, dict[str, int]]:
 
 def measures(seen: Seen) -> list[Measure]:
     """What is measured, in the order of the rules, those that are off last; rules on the same value are one."""
+    meanings = {rule.reason: rule.meaning for rule in quality.RULES} | {b.reason: b.meaning for b in seen.bounds}
     reasons = [bound.reason for bound in seen.bounds]
     reasons += [reason for reason in (seen.judged[0].values if seen.judged else ()) if reason not in reasons]
     groups: dict[str, list[str]] = {}
     for reason in reasons:
-        groups.setdefault(MEANINGS.get(reason, reason), []).append(reason)
+        groups.setdefault(meanings.get(reason, reason), []).append(reason)
     return [
         Measure(
             tuple(names),
@@ -149,6 +141,14 @@ def near(seen: Seen, bound: Bound, count: int = EXAMPLES) -> tuple[list[Judged],
     for one in sorted(seen.judged, key=lambda one: abs(one.values[bound.reason] - bound.limit)):
         (beyond if bound.reason in one.broken else allowed).append(one)
     return allowed[:count], beyond[:count]
+
+
+def cleaning(seen: Seen) -> str:
+    """How many documents cleaning changed, in words; empty where none."""
+    counts = Counter(change for one in seen.judged for change in one.cleaned)
+    changed = sum(bool(one.cleaned) for one in seen.judged)
+    how = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+    return f"cleaning changed {changed:,} documents ({how})" if changed else ""
 
 
 def place(seen: Seen, origin: Origin) -> str:
@@ -197,6 +197,7 @@ def summary(seen: Seen) -> str:
             for n, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  " + "  ".join(cells).rstrip())
+    lines += [f"  {cleaned}"] if (cleaned := cleaning(seen)) else []
     kept = sum(one.reason is None for one in seen.judged)
     lines.append(f"  kept {kept:,} of {total:,} ({share(kept, total)})" + (f"; {seen.limits}" if seen.limits else ""))
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from kun.filters.preview import (
     Judged,
     Measure,
     Seen,
+    cleaning,
     funnel,
     limit_in_words,
     measures,
@@ -65,7 +66,7 @@ def _sample(seen: Seen) -> str:
     notes = [f"The sample: {seen.how}."]
     if seen.unread:
         notes += ["Rows that give no document: " + ", ".join(f"{r} {n:,}" for r, n in seen.unread.items()) + "."]
-    notes += [seen.limits + "."] if seen.limits else []
+    notes += [f"{said[0].upper()}{said[1:]}." for said in (cleaning(seen), seen.limits) if said]
     return f"<div class=tiles>{shown}</div>" + "".join(f"<p class=note>{escape(note)}</p>" for note in notes)
 
 
