@@ -43,7 +43,7 @@ from kun.config import Config
 from kun.corpora import read
 from kun.corpora.ingest import counted, documents, items
 from kun.filters import lm, lmplz
-from kun.filters.lm_text import NORMALISATIONS
+from kun.filters.lm_text import CHARACTERS, NORMALISATIONS
 from kun.filters.rules import Rules, open_filter
 from kun.records import Document, Filtered, Origin
 
@@ -165,8 +165,8 @@ def bare(arguments: argparse.Namespace, texts: list[str]) -> Iterator[str]:
     ]
     for structure in ("trie", "probing"):
         artefact = arguments.work / f"chars-{structure}"
-        model, normalise = lm.load(artefact / lmplz.MODEL), NORMALISATIONS["kun"]
-        prepared = [" ".join(lm.characters(normalise(document.text))) for document in made]
+        model = lm.load(artefact / lmplz.MODEL)
+        prepared = [CHARACTERS["kun"](document.text) for document in made]
         judge = open_filter(configuration(arguments.work, ppl_min=None, ppl_max=1e9), artefact)
         filter_all(judge, made[:100])
 
