@@ -37,7 +37,8 @@ def assemble(run: RunFolder, polished: list[Step], config: Config, funnel: list[
     for step, whole in done.items():
         _write_rows(run.folder(step), whole, building / f"{step.part}.jsonl")
     _write_lineage(run, done, building / "lineage.parquet")
-    atomic.write(building / "README.md", card(run, done, config, funnel).encode())
+    files = {step.part: digests.of_file(building / f"{step.part}.jsonl") for step in done}
+    atomic.write(building / "README.md", card(run, done, files, config, funnel).encode())
     building.rename(folder)
     atomic.sync_folder(run.store)
     atomic.point(run.path / "final", folder)
@@ -85,10 +86,15 @@ def _with_needs(steps: list[Step]) -> list[Step]:
     return list(found.values())
 
 
-def card(run: RunFolder, done: dict[Step, Whole], config: Config, funnel: list[State]) -> str:
-    """The data set card: the hub's YAML header, the funnel, models and settings."""
+def card(run: RunFolder, done: dict[Step, Whole], files: dict[str, str], config: Config, funnel: list[State]) -> str:
+    """The data set card: the hub's YAML header, the funnel, models and settings. `files` are the digests of the rows."""
     loadable = [step.part for step, whole in done.items() if whole.kept]  # datasets refuses a file without rows
-    configs = "\n".join(f'- config_name: "{name}"\n  data_files: {name}.jsonl' for name in loadable) or "[]"
+    # What datasets caches it knows by the name of the folder and by this header: without the digests it would give the
+    # rows of one run's `final` for those of another.
+    configs = "\n".join(
+        f'- config_name: "{name}"\n  data_files: {name}.jsonl\n  description: "BLAKE2b-128 {files[name]}"'
+        for name in loadable
+    )
     infos = "\n".join(
         f'- config_name: "{name}"\n  features:\n  - name: instruction\n    dtype: string\n'
         "  - name: output\n    dtype: string"
@@ -104,7 +110,7 @@ task_categories:
 size_categories:
 - {size}
 configs:
-{configs}
+{configs or "[]"}
 dataset_info:
 {infos or "[]"}
 ---

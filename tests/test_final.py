@@ -125,3 +125,16 @@ def test_the_folder_loads_as_a_data_set(tmp_path, monkeypatch):
     assert rows.column_names == ["instruction", "output"]
     assert [row["output"] for row in rows] == [output for output in OUTPUTS if output]
     assert (run.path / "final" / "skypile.jsonl").read_bytes() == b""
+
+
+@pytest.mark.slow
+def test_the_cache_of_datasets_tells_two_runs_apart(tmp_path, monkeypatch):
+    """It knows them by the name of the folder, which is `final` in both, and by the header of the card."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from datasets import load_dataset
+
+    for name, outputs in (("one", OUTPUTS), ("other", list(reversed(OUTPUTS)))):
+        run, step = finished_run(tmp_path / name, outputs)
+        assemble(run, [step], Config(run=str(run.path)), state_of(run, step))
+        rows = load_dataset(str(run.path / "final"), "wudao", split="train", cache_dir=str(tmp_path / "cache"))
+        assert [row["output"] for row in rows] == [output for output in outputs if output]
