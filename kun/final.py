@@ -87,7 +87,7 @@ def _with_needs(steps: list[Step]) -> list[Step]:
 
 
 def card(run: RunFolder, done: dict[Step, Whole], files: dict[str, str], config: Config, funnel: list[State]) -> str:
-    """The data set card: the hub's YAML header, the funnel, models and settings. `files` are the digests of the rows."""
+    """The data set card: the hub's YAML header, the funnel, models and settings. `files`: digests of the rows."""
     loadable = [step.part for step, whole in done.items() if whole.kept]  # datasets refuses a file without rows
     # What datasets caches it knows by the name of the folder and by this header: without the digests it would give the
     # rows of one run's `final` for those of another.
