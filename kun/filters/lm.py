@@ -135,5 +135,5 @@ def liner(normalisation: str, sentencepiece: Path | None) -> Callable[[str], str
     """A function from a text to the line of its tokens that KenLM reads: characters, or pieces of SentencePiece."""
     if sentencepiece is None:
         return CHARACTERS[normalisation]
-    normalise, tokenise = NORMALISATIONS[normalisation], pieces.load(sentencepiece)
-    return lambda text: " ".join(tokenise(normalise(text)))
+    normalise, to_pieces = NORMALISATIONS[normalisation], pieces.load(sentencepiece)
+    return lambda text: to_pieces(normalise(text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from kun.errors import InputError
@@ -14,8 +14,8 @@ SAMPLE = 500_000  # sentences that the pieces are learned from
 LONGEST = 1000  # characters of one; SentencePiece leaves out what has more than 4192 bytes
 
 
-def load(path: Path) -> Callable[[str], Sequence[str]]:
-    """A function from a text to its pieces. InputError where the file is no SentencePiece model."""
+def load(path: Path) -> Callable[[str], str]:
+    """A function from a text to the line of its pieces. InputError where the file is no SentencePiece model."""
     import sentencepiece
 
     try:
@@ -23,8 +23,8 @@ def load(path: Path) -> Callable[[str], Sequence[str]]:
     except (OSError, RuntimeError) as error:
         setting = "filter.lm.sentencepiece"
         raise InputError(f"{setting}: {path} is not a SentencePiece model: {error}") from None
-    # As cc_net does: what KenLM sees are the words between blanks.
-    return lambda text: " ".join(processor.encode(text, out_type=str)).split()
+    # No piece has a blank in it: SentencePiece writes those as U+2581.
+    return lambda text: " ".join(processor.EncodeAsPieces(text))
 
 
 def train(texts: Iterable[str], normalise: Callable[[str], str], vocab_size: int, path: Path) -> None:
