@@ -1,7 +1,7 @@
 """The command `kun`: `kun run stage3 --config configs/demo.yaml`, `kun status runs/demo`, `kun trace runs/demo ID`.
 
 Ends with 0 when what was asked for is complete, 1 when failed records are left over, 2 on an error of configuration or
-input, 130 when stopped by Ctrl-C or SIGTERM.
+input, 130 when stopped by Ctrl-C or SIGTERM, 70 on an error in Kun.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,13 @@ from kun import lm_commands, status, trace
 from kun.config import Config
 from kun.config_files import dump, load
 from kun.errors import InputError, KunError
-from kun.final import assemble
+from kun.final import assemble, is_current
 from kun.report import draw
 from kun.runner import run_stage
 from kun.runs import RunFolder
+from kun.status import State
 from kun.steps import Stage, Step
-from kun.store import atomic
+from kun.store import atomic, shards
 from kun.store.digests import Digests
 from kun.store.lock import hold
 from stages import pipeline
@@ -67,12 +70,19 @@ def main() -> None:
     except KeyboardInterrupt:
         print("kun: stopped; what is finished is kept, run the same command to go on", file=sys.stderr)
         sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        print(
+            "kun: this is an error in Kun or in a library, please report it; what is finished is kept", file=sys.stderr
+        )
+        sys.exit(70)  # EX_SOFTWARE of sysexits.h
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kun", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=f"kun {version('kun')}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = verbs.add_parser(
@@ -157,12 +167,21 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         states = status.survey(stages, run)
     asked = [state for state in states if arguments.stage in ("all", state.command)]
     asked = [state for state in asked if not state.records or arguments.subset in (None, state.part)]
-    following = status.next_command(states, run)
+    final = _is_final(states, stages, run)
+    following = status.next_command(states, final)
     if following is None:
-        print(f"complete: read {run.path / 'final'}, or see `kun status {run.path}`")
+        rows = sum(state.counts.kept for state in states if state.stage == "stage5_polish")
+        left = "" if rows else ": nothing is left"
+        print(f"complete, {rows:,} rows{left}: read {run.path / 'final'}, or see `kun status {run.path}`")
     else:
-        print(f"next: kun run {following} --config {shlex.quote(arguments.config)}; see also `kun status {run.path}`")
+        command = shlex.join(["kun", "run", following, "--config", arguments.config, *overrides])
+        print(f"next: {command}; see also `kun status {run.path}`")
     return 1 if any(state.condition == "failures" for state in asked) else 0
+
+
+def _is_final(states: list[State], stages: list[Stage], run: RunFolder) -> bool:
+    """Whether the final files are up to date, as far as that can be told: a blocked step has no fingerprint."""
+    return any(state.condition == "blocked" for state in states) or is_current(run, stages[-1].steps)
 
 
 def _check_corpora(config: Config, arguments: argparse.Namespace, needed: bool) -> None:
@@ -198,23 +217,27 @@ def _narrow(stage: Stage, stages: list[Stage], config: Config, subset: str | Non
 
 
 def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> None:
-    if not stage.steps:
-        return
-    worked = run_stage(stage, run, config.workers, force)
+    made = run_stage(stage, run, config.workers, force)
     for step in stage.steps:
         whole = run.whole(step)
         assert whole is not None
-        if not worked:
-            print(f"{step.name}: nothing to do")
-        else:
-            print(f"{step.name}: {status.in_words(stage, whole)}")
+        print(f"{step.name}: {status.in_words(stage, whole) if step in made else 'nothing to do'}")
+        if stage.name == "stage2_ingest" and whole.rows and not whole.kept:
+            first = next(shards.rejects(run.folder(step), 0))
+            print(
+                f"warning: no row of {step.part} gives a document; the first: {first.reason}, {first.detail}; see "
+                f"corpora.{step.part}.format and .field (text in GBK: iconv -f gb18030 -t utf-8)",
+                file=sys.stderr,
+            )
 
 
 def _finish(run: RunFolder, stages: list[Stage], config: Config) -> None:
-    polished = [step for stage in stages if stage.name == "stage5_polish" for step in stage.steps]
+    polished = stages[-1].steps
     if assemble(run, polished, config, status.survey(stages, run)):
         for path in sorted((run.path / "final").glob("*.jsonl")):
             print(f"wrote {path}")
+        if missing := [step.part for step in polished if run.whole(step) is None]:
+            print(f"left out, not complete with these settings: {', '.join(missing)}")
     elif (run.path / "report").exists():
         return
     draw(run, status.survey(stages, run))
@@ -223,11 +246,12 @@ def _finish(run: RunFolder, stages: list[Stage], config: Config) -> None:
 def _status(arguments: argparse.Namespace, _: list[str]) -> int:
     _config, run, stages = _open(arguments.run, arguments.config)
     states = status.survey(stages, run)
+    final = _is_final(states, stages, run)
     if arguments.json:
-        print(msgspec.json.encode(status.as_json(states, run)).decode())
+        print(msgspec.json.encode(status.as_json(states, run, final)).decode())
     else:
         print(status.render(states, run))
-        following = status.next_command(states, run)
+        following = status.next_command(states, final)
         source = shlex.quote(arguments.config or str(run.path / "config.yaml"))
         print(f"next: kun run {following} --config {source}" if following else "complete")
     return 1 if any(state.condition == "failures" for state in states) else 0
@@ -319,7 +343,7 @@ def _demo_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
-_IN_THE_WAY = "a file or folder is in the way: remove it, or choose another folder with --run"
+_IN_THE_WAY = "a file or folder is in the way: remove it, or choose another folder"
 
 
 def _explain(error: OSError) -> str:
@@ -332,7 +356,7 @@ def _explain(error: OSError) -> str:
         errno.EISDIR: _IN_THE_WAY,
         errno.ENOSPC: "the disk is full: free some space",
         errno.EDQUOT: "the disk quota is used up: free some space",
-        errno.EACCES: "no permission: change it, or choose another folder with --run",
-        errno.EROFS: "the file system is read-only: choose another folder with --run",
+        errno.EACCES: "no permission: change it, or choose another folder",
+        errno.EROFS: "the file system is read-only: choose another folder",
     }.get(error.errno or 0, error.strerror or str(error))
     return f"{where}{remedy}; what is finished is kept, run the same command to go on"

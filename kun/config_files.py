@@ -1,9 +1,9 @@
 """Configuration files: `load("configs/demo.yaml", ["--score.threshold", "0.7"])`; `python -m kun.config_files` prints
 configs/base.yaml, every setting with its default.
 
-YAML with `extends: other.yaml` (relative to the file; mappings merge, everything else replaces). Unknown keys, wrong
-types and impossible combinations are a `ConfigError` that names the file and the key. Paths are relative to the
-directory in which `kun` is started.
+YAML with `extends: other.yaml` (relative to the file; mappings merge, everything else replaces; a corpus that is null
+is left out). Unknown keys, wrong types and impossible combinations are a `ConfigError` that names the file and the key.
+Paths are relative to the directory in which `kun` is started.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def load(path: str | Path, overrides: Sequence[str] = (), prog: str = "kun run S
     merged: dict[str, Any] = {}
     for _, layer in layers:
         merged = _merge(merged, layer)
+    if isinstance(corpora := merged.get("corpora"), dict):
+        merged["corpora"] = {name: corpus for name, corpus in corpora.items() if corpus is not None}
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:

@@ -7,6 +7,7 @@ and the card `README.md`. The folder appears whole, and loads by `datasets.load_
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,15 +21,30 @@ from kun.steps import Step
 from kun.store import atomic, digests, shards
 
 
-def assemble(run: RunFolder, polished: list[Step], config: Config, funnel: list[State]) -> bool:
-    """Bring `final/` up to date with the subsets that are complete; False where it is already."""
-    done = {step: whole for step in polished if (whole := run.whole(step)) is not None}
-    content = [[step.name, run.fingerprint(step).digest, whole.content, whole.failed] for step, whole in done.items()]
-    folder = run.store / f"final-{digests.of_value(content)[:16]}"
+def is_current(run: RunFolder, polished: Sequence[Step]) -> bool:
+    """Whether `final/` holds what the steps that are complete hold now."""
+    done = _done(run, polished)
+    folder = _folder(run, done)
     names = [*(f"{step.part}.jsonl" for step in done), "lineage.parquet", "README.md"]
     present = all((folder / name).exists() for name in names)
-    if not done or (present and (run.path / "final").resolve() == folder.resolve()):
+    return bool(done) and present and (run.path / "final").resolve() == folder.resolve()
+
+
+def _done(run: RunFolder, polished: Sequence[Step]) -> dict[Step, Whole]:
+    return {step: whole for step in polished if (whole := run.whole(step)) is not None}
+
+
+def _folder(run: RunFolder, done: dict[Step, Whole]) -> Path:
+    content = [[step.name, run.fingerprint(step).digest, whole.content, whole.failed] for step, whole in done.items()]
+    return run.store / f"final-{digests.of_value(content)[:16]}"
+
+
+def assemble(run: RunFolder, polished: Sequence[Step], config: Config, funnel: list[State]) -> bool:
+    """Bring `final/` up to date with the subsets that are complete; False where it is already, or none is."""
+    done = _done(run, polished)
+    if not done or is_current(run, polished):
         return False
+    folder = _folder(run, done)
     for leftover in run.store.glob(f".final-*{atomic.SUFFIX}"):
         shutil.rmtree(leftover)
     atomic.discard(folder)
@@ -100,6 +116,7 @@ def card(run: RunFolder, done: dict[Step, Whole], files: dict[str, str], config:
         "  - name: output\n    dtype: string"
         for name in loadable
     )
+    header = f"configs:\n{configs}\ndataset_info:\n{infos}\n" if loadable else ""
     rows = sum(whole.kept for whole in done.values())
     size = next((f"n<{name}" if name == "1K" else name for name, top in _SIZES if rows < top), "n>1T")
     return f"""---
@@ -109,11 +126,7 @@ task_categories:
 - text-generation
 size_categories:
 - {size}
-configs:
-{configs or "[]"}
-dataset_info:
-{infos or "[]"}
----
+{header}---
 
 # {Path(config.run).name}
 

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kun.engines.base import Answer, Failure, Request
+from kun.engines.base import Answer, Engine, Failure, Request
 from kun.errors import InputError, KunError
 from kun.processes import each
 from kun.progress import bar
@@ -49,19 +49,21 @@ class Job:
     settled: dict[str, Outcome]
 
 
-def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = False) -> bool:
-    """Bring every step of the stage up to date; False where there was nothing to do.
+def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = False) -> list[Step]:
+    """Bring every step of the stage up to date; the steps that there was something to do for.
 
-    Raises InputError where a step that this one reads is not complete.
+    InputError where a step that this one reads is not complete. With `force` what is there is thrown away once the
+    engine, if one is needed, could be opened.
     """
     pending = [step for step in stage.steps if force or _pending(run, step)]
     for step in stage.steps:
         if step not in pending:
             run.show(step)
     if not pending:
-        return False
+        return []
     for step in pending:
         _check_needs(run, step, pending)
+    opened = stage.work.engine(run.folder) if force and isinstance(stage.work, Ask) else None
     for step in pending:
         if force:
             atomic.discard(run.folder(step))
@@ -74,8 +76,8 @@ def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = Fals
         case Map():
             _run_map(stage, stage.work, pending, run, workers)
         case Ask():
-            _run_ask(stage, stage.work, pending, run)
-    return True
+            _run_ask(stage, stage.work, pending, run, opened)
+    return pending
 
 
 def _pending(run: RunFolder, step: Step) -> bool:
@@ -89,7 +91,9 @@ def _check_needs(run: RunFolder, step: Step, pending: list[Step]) -> None:
             continue
         why = ", ".join(run.why_stale(need))
         state = f"is stale ({why})" if why else "is not complete"
-        raise InputError(f"{step.name} reads {need.name}, which {state}; run `kun run {need.command}` first")
+        raise InputError(
+            f"{step.name} reads {need.name}, which {state}; run {need.command} first, with the same settings"
+        )
 
 
 def _run_build(stage: Stage, work: Build, steps: list[Step], run: RunFolder) -> None:
@@ -188,11 +192,11 @@ def _map(function: Callable[[Sequence[Any]], Sequence[Outcome]], records: Sequen
         return [_guarded(lambda record: function([record])[0], record) for record in records]
 
 
-def _run_ask(stage: Stage, work: Ask, steps: list[Step], run: RunFolder) -> None:
+def _run_ask(stage: Stage, work: Ask, steps: list[Step], run: RunFolder, opened: Engine | None) -> None:
     pending = {step.name: _pending_shards(run, step) for step in steps}
     if any(pending.values()):
         with _rows(stage, run, pending) as advance:
-            engine = work.engine(run.folder)
+            engine = opened or work.engine(run.folder)
             try:
                 jobs = _jobs(steps, pending, work, run)
                 askers = {step.name: work.asker(step, run.folder, engine) for step in steps if pending[step.name]}

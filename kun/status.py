@@ -31,9 +31,9 @@ def survey(stages: list[Stage], run: RunFolder) -> list[State]:
     return [_state(stage, step, run) for stage in stages for step in stage.steps]
 
 
-def next_command(states: list[State], run: RunFolder) -> str | None:
-    """The stage to run next, None where all is complete."""
-    last = None if not states or (run.path / "final").exists() else states[-1].command  # killed before the last move
+def next_command(states: list[State], final: bool) -> str | None:
+    """The stage to run next, None where all is complete; `final` tells whether the final files are those of the run."""
+    last = None if final or not states else states[-1].command  # another setting was the last one, or a kill
     return next((state.command for state in states if state.condition != "complete"), last)
 
 
@@ -64,7 +64,7 @@ def _condition(step: Step, run: RunFolder) -> tuple[Condition, tuple[str, ...]]:
     return ("partial" if run.folder(step).exists() else "waiting"), ()
 
 
-def as_json(states: list[State], run: RunFolder) -> dict[str, Any]:
+def as_json(states: list[State], run: RunFolder, final: bool) -> dict[str, Any]:
     """What `kun status --json` prints."""
     return {
         "run": str(run.path),
@@ -84,7 +84,7 @@ def as_json(states: list[State], run: RunFolder) -> dict[str, Any]:
             }
             for state in states
         ],
-        "next": next_command(states, run),
+        "next": next_command(states, final),
     }
 
 

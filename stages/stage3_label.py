@@ -14,7 +14,7 @@ from kun.answers import clean_instruction, copied, echo, folded, pointing_word, 
 from kun.chat import Chat, load_chat
 from kun.config import Config, Label
 from kun.engines.base import Generate, Generated, request_seed
-from kun.engines.open import open_engine, window
+from kun.engines.open import open_engine, window_with_room
 from kun.filters.decontaminate import contaminated
 from kun.prompts import Prompt, load_prompts
 from kun.records import Filtered, Labelled, Reject, extend
@@ -91,7 +91,12 @@ def stage(
             ),
         ),
         tuple(
-            Step("stage3_label", step.part, lambda: {**settings, "window": window(config)}, (step, *needs))
+            Step(
+                "stage3_label",
+                step.part,
+                lambda: {**settings, "window": window_with_room(config, config.label.sampling, "label.sampling")},
+                (step, *needs),
+            )
             for step in filtered
         ),
     )

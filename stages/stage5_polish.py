@@ -124,7 +124,12 @@ def stage(
             ),
         ),
         tuple(
-            Step("stage5_polish", step.part, lambda: {**settings, "window": window(config)}, (step, *needs))
+            Step(
+                "stage5_polish",
+                step.part,
+                lambda: {**settings, "window": window(config)},
+                (step, *needs),
+            )
             for step in scored
         ),
     )

@@ -115,4 +115,4 @@ class Small:
         """Run all stages; whether each had something to do."""
         run = self.run
         run.store.mkdir(parents=True, exist_ok=True)
-        return [run_stage(stage, run, workers, force) for stage in self.stages()]
+        return [bool(run_stage(stage, run, workers, force)) for stage in self.stages()]

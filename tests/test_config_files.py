@@ -55,6 +55,15 @@ def test_mappings_merge_and_everything_else_replaces(tmp_path):
     assert config.label.pointing_words == ("丙",)
 
 
+def test_a_corpus_of_the_other_file_is_left_out_by_null(tmp_path):
+    path = write(
+        tmp_path,
+        below="corpora: {wudao: {paths: [a], format: wudao}}",
+        my="extends: below.yaml\ncorpora: {wudao: null, own: {paths: [b], format: text}}",
+    )
+    assert list(load(path).corpora) == ["own"]
+
+
 def test_a_number_like_1e_5_is_a_number(tmp_path):
     assert load(write(tmp_path, my="train: {sft: {learning_rate: 1e-5}}")).train.sft == {"learning_rate": 1e-5}
 

@@ -4,7 +4,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from kun.config import Config
-from kun.final import assemble
+from kun.final import assemble, is_current
 from kun.records import Origin, Polished, Reject
 from kun.runs import RunFolder, summarise
 from kun.status import State
@@ -138,3 +138,15 @@ def test_the_cache_of_datasets_tells_two_runs_apart(tmp_path, monkeypatch):
         assemble(run, [step], Config(run=str(run.path)), state_of(run, step))
         rows = load_dataset(str(run.path / "final"), "wudao", split="train", cache_dir=str(tmp_path / "cache"))
         assert [row["output"] for row in rows] == [output for output in outputs if output]
+
+
+@pytest.mark.slow
+def test_a_data_set_without_rows_has_a_card_that_can_be_read(tmp_path):
+    from huggingface_hub import DatasetCard
+
+    run, step = finished_run(tmp_path / "run", [])
+    assemble(run, [step], Config(run=str(run.path)), state_of(run, step))
+    assert DatasetCard.load(run.path / "final" / "README.md").data.language == ["zh"]
+    assert is_current(run, [step])
+    (run.path / "final" / "wudao.jsonl").unlink()
+    assert not is_current(run, [step])

@@ -124,7 +124,7 @@ def test_a_stage_refuses_stale_input_and_says_why(tmp_path):
     Small(tmp_path, {"wudao": ["四个字符"]}).go()
     changed = Small(tmp_path, {"wudao": ["四个字符"]}, settings={"filter.min": 2, "label.max": 1})
     with pytest.raises(
-        InputError, match=r"stage2_filter/wudao, which is stale \(filter.min changed\); run `kun run stage2`"
+        InputError, match=r"stage2_filter/wudao, which is stale \(filter.min changed\); run stage2 first"
     ):
         run_stage(changed.stages()[2], changed.run)
 
@@ -234,6 +234,19 @@ def test_force_deletes_nothing_where_the_input_is_not_complete(tmp_path):
     assert small.run.whole(label.steps[0]) is not None
 
 
+def test_force_deletes_nothing_where_the_engine_cannot_be_opened(tmp_path):
+    small = Small(tmp_path, {"wudao": ["四个字符"]})
+    small.go()
+    label = small.stages()[2]
+
+    def broken(folders):
+        raise InputError("no such device")
+
+    with pytest.raises(InputError, match="no such device"):
+        run_stage(replace(label, work=replace(label.work, engine=broken)), small.run, force=True)
+    assert small.run.whole(label.steps[0]) is not None
+
+
 def test_the_workers_of_a_killed_run_end_too(tmp_path):
     code = f"""
 import time
@@ -277,7 +290,7 @@ def test_a_model_that_was_made_again_makes_its_answers_again(tmp_path):
     label = replace(label, steps=(replace(step, needs=(*step.needs, model)),))
     run = small.run
     run.store.mkdir(parents=True)
-    assert [run_stage(stage, run) for stage in (train, *above, label)] == [True] * 4
+    assert all(run_stage(stage, run) for stage in (train, *above, label))
     assert not run_stage(label, run)
     run_stage(train, run, force=True)
     assert not run_stage(label, run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kun.config import Config
+from kun.config import Config, Sampling
 from kun.engines.base import Engine
 from kun.errors import ConfigError, InputError
 from kun.tokenizer import local_folder
@@ -45,3 +45,14 @@ def window(config: Config) -> int:
     if config.engine.window is not None and config.engine.window > own:
         raise ConfigError(f"engine.window: {config.engine.window} is more than the base model's {own} tokens ({path})")
     return config.engine.window or own
+
+
+def window_with_room(config: Config, sampling: Sampling, setting: str) -> int:
+    """The window, in which the longest reply leaves room for a prompt."""
+    size = window(config)
+    if sampling.max_tokens >= size:
+        raise ConfigError(
+            f"{setting}.max_tokens: {sampling.max_tokens} leaves no room for a prompt in the window of {size} tokens "
+            "(engine.window, or the base model's own)"
+        )
+    return size

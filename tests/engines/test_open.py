@@ -9,7 +9,7 @@ import pytest
 
 from kun.config import Config, EngineConfig, Sampling
 from kun.engines.base import Generate, Generated
-from kun.engines.open import open_engine, window
+from kun.engines.open import open_engine, window, window_with_room
 from kun.errors import ConfigError, InputError
 from tests import tiny_models
 
@@ -36,6 +36,14 @@ def test_the_window_is_the_models_own_or_a_smaller_one(tmp_path: Path) -> None:
     assert window(Config(base_model=str(tmp_path), engine=EngineConfig(window=200))) == 200
     with pytest.raises(ConfigError, match=r"engine\.window"):
         window(Config(base_model=str(tmp_path)))
+
+
+def test_the_longest_reply_leaves_room_for_a_prompt(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 300}))
+    config = Config(base_model=str(tmp_path))
+    assert window_with_room(config, Sampling(max_tokens=299), "label.sampling") == 300
+    with pytest.raises(ConfigError, match=r"label\.sampling\.max_tokens: 300 leaves no room .* window of 300"):
+        window_with_room(config, Sampling(max_tokens=300), "label.sampling")
 
 
 def test_a_wrong_base_model_is_named(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ def test_the_filter_of_a_run_goes_by_the_base_model(tmp_path):
     (tmp_path / "my.yaml").write_text(
         "run: run\nbase_model: base\nworkers: 2\nengine: {device: cpu}\ningest: {shard_rows: 4}\n"
         "corpora: {web: {paths: [corpus.jsonl], format: jsonl}}\n"
-        "filter: {lm: {base: true}, ppl_min: null, ppl_max: p50}\n"
+        "filter: {lm: {base: true}, ppl_min: null, ppl_max: p50, near_duplicates: null, "
+        "quality: {rare_characters: null}}\n"
     )
     done = kun(tmp_path, "run", "stage2", "--config", "my.yaml")
     assert "stage2_filter/web: 12 in, 6 kept, 6 rejected (ppl_high 6)" in done.stdout, done.stderr
