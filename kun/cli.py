@@ -72,9 +72,7 @@ def main() -> None:
         sys.exit(130)
     except Exception:
         traceback.print_exc()
-        print(
-            "kun: this is an error in Kun or in a library, please report it; what is finished is kept", file=sys.stderr
-        )
+        print("kun: an error in Kun or in a library, please report it; what is finished is kept", file=sys.stderr)
         sys.exit(70)  # EX_SOFTWARE of sysexits.h
 
 
