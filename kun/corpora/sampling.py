@@ -12,20 +12,19 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, islice
-from pathlib import Path
 from typing import IO
 
 from kun.config import Corpus
-from kun.corpora.files import COMPRESSIONS, ROW_LIMIT, Found, find
+from kun.corpora.files import ROW_LIMIT, Found, find
 from kun.corpora.readers import READERS
 from kun.corpora.rows import Row, text_field, unusable
+from kun.corpora.units import is_plain_lines
 from kun.errors import InputError
 from kun.records import Origin, Reject
 
 WHOLE = 32 * 2**20  # bytes on disk: a corpus of no more is read from end to end
 ROWS_PER_DRAW = 20  # of a file that is read from its start, so many rows are read for each one that is taken
 FEWEST_ROWS = 200
-LINES = ("wanjuan", "skypile", "jsonl")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def _of_many(corpus: Corpus, files: list[Found], sizes: list[int], size: int, rn
     counts = {"places": 0, "beginnings": 0}
     for number, places in sorted(drawn.items()):
         found = files[number]
-        if _is_lines(corpus.format, found.path):
+        if is_plain_lines(found, corpus.format):
             rows += _rows_at(found, corpus.field or READERS[corpus.format][1], places)
             by_byte.add(found.name)
             counts["places"] += 1
@@ -89,10 +88,6 @@ def _of_many(corpus: Corpus, files: list[Found], sizes: list[int], size: int, rn
 
 def _files(number: int) -> str:
     return "1 file" if number == 1 else f"{number:,} files"
-
-
-def _is_lines(kind: str, path: Path) -> bool:
-    return kind in LINES and not path.name.lower().endswith((*COMPRESSIONS, ".tar", ".tgz"))
 
 
 def _rows(corpus: Corpus, files: Iterable[Found]) -> Iterator[Row]:

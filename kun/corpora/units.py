@@ -22,10 +22,15 @@ def cut(found: Found, kind: str) -> Iterator[tuple[Found, int]]:
     size = found.path.stat().st_size
     if size >= 2 * PART_BYTES and kind == "parquet":
         yield from _row_groups(found, size)
-    elif size >= 2 * PART_BYTES and kind in LINES and not found.path.name.lower().endswith((*COMPRESSIONS, *ARCHIVES)):
+    elif size >= 2 * PART_BYTES and is_plain_lines(found, kind):
         yield from _ranges(found, size)
     else:
         yield found, size
+
+
+def is_plain_lines(found: Found, kind: str) -> bool:
+    """Whether a file of format `kind` can be read from the beginning of any line."""
+    return kind in LINES and not found.path.name.lower().endswith((*COMPRESSIONS, *ARCHIVES))
 
 
 def _ranges(found: Found, size: int) -> Iterator[tuple[Found, int]]:
