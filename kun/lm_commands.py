@@ -15,14 +15,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from kun.config import LanguageModel
-from kun.corpora.files import BOM, Found, open_file
+from kun.config import Filter, LanguageModel
+from kun.corpora.files import Found, lines, open_file
 from kun.corpora.readers import read_lines, read_text
 from kun.corpora.rows import Row
 from kun.errors import InputError
 from kun.filters import lm, lmplz
 from kun.filters.percentiles import percentile
 from kun.progress import bar
+from kun.records import Reject
 from kun.text import normalise, preview
 
 PERCENTILES = (0.5, 1, 5, 10, 25, 50, 60, 75, 90, 95, 99)
@@ -96,28 +97,70 @@ def _train(arguments: argparse.Namespace, _: list[str]) -> int:
     if (folder / lm.INFO).exists():
         raise InputError(f"--out: {folder} holds a language model already: remove it, or choose another folder")
     settings = _settings(arguments)
-    texts = lmplz.clean_texts(arguments.source, arguments.field, "--from")
-    next(texts)  # an error of the input before a folder is made
+    unused: list[str] = []
+
+    def texts() -> Iterator[str]:
+        unused.clear()
+        return _texts(arguments.source, arguments.field, unused)
+
+    next(texts())  # an error of the input before a folder is made
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with bar(f"kun lm train {folder}", "texts") as progress:
-        info = lmplz.estimate(
-            lambda: lmplz.clean_texts(arguments.source, arguments.field, "--from"),
-            folder,
-            settings,
-            progress,
-            name=arguments.source.name,
-        )
-    lm.write_info(folder, info)
+    try:
+        with _said_of("--from", "filter.lm.estimate_from"), bar(f"kun lm train {folder}", "texts") as progress:
+            info = lmplz.estimate(texts, folder, settings, progress, name=arguments.source.name)
+        lm.write_info(folder, info)
+    except BaseException:
+        if made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if unused:
+        print(f"{arguments.source}: {len(unused):,} rows gave no text; {unused[0]}", file=sys.stderr)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     tokens = "characters" if info.sentencepiece is None else "SentencePiece pieces"
     print(
         f"wrote {folder}: {info.order}-grams of {tokens}, normalisation {info.normalisation}, {settings.structure}, "
         f"from {info.made['documents']:,} documents, {size:,.1f} MB"
     )
-    print("next: look at perplexities of the corpus that it shall filter, then name the folder in the configuration")
+    print("next: look at perplexities of the corpus that it shall filter, then name the folder in the configuration;")
+    print("limits are multiples of the median of a sample, those below are the defaults (docs/stage2.md)")
     print(f"  kun lm score {shlex.quote(str(folder))} corpus.jsonl")
-    print(f"  filter: {{lm: {{model: {json.dumps(str(folder), ensure_ascii=False)}}}, ppl_min: p0.5, ppl_max: p90}}")
+    named, default = json.dumps(str(folder), ensure_ascii=False), Filter()
+    print(f"  filter: {{lm: {{model: {named}}}, ppl_min: {default.ppl_min}, ppl_max: {default.ppl_max}}}")
     return 0
+
+
+def _texts(path: Path, field: str, unused: list[str]) -> Iterator[str]:
+    """The texts of JSON lines, or of plain text by its name .txt; one entry of `unused` per row that gives none,
+    of which the first is the reason."""
+    if not path.is_file():
+        raise InputError(f"--from: no file {path}")
+    name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
+    found = False
+    for row in (read_text if name.endswith(".txt") else read_lines)(Found(path, path.name), field):
+        if row.reject is None:
+            found = True
+            yield row.text
+        else:
+            unused.append("" if unused else _reason(row))
+    if not found:
+        first = f"; {unused[0]}" if unused else ""
+        raise InputError(f"--from: {path} has no line of JSON with a text in `{field}`{first}")
+
+
+def _reason(row: Row) -> str:
+    assert row.reject is not None
+    return f"row {row.origin.row}: {row.reject.reason}, {row.reject.detail}"
+
+
+@contextmanager
+def _said_of(argument: str, setting: str) -> Iterator[None]:
+    """Errors of a setting of the configuration, as errors of the argument that stands for it here."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        raise InputError(f"{argument}{text.removeprefix(setting)}" if text.startswith(setting) else text) from None
 
 
 def _settings(arguments: argparse.Namespace) -> LanguageModel:
@@ -139,14 +182,14 @@ def _score(arguments: argparse.Namespace, _: list[str]) -> int:
         while batch := list(islice(rows, BATCH)):
             good = [row for row in batch if row.reject is None]
             unread += len(batch) - len(good)
-            found = lm.perplexities(arguments.model, [normalise(row.text) for row in good])
+            with _said_of("MODEL", lm.SETTING):
+                found = lm.perplexities(arguments.model, [normalise(row.text) for row in good])
             for row, ppl in zip(good, found, strict=True):
                 _print_one(row, ppl, arguments.json)
             ppls.extend(found)
             for row in batch:
                 if row.reject is not None:
-                    said = f"{row.reject.reason}, {row.reject.detail}"
-                    print(f"{arguments.file}: row {row.origin.row}: {said}", file=sys.stderr)
+                    print(f"{arguments.file}: {_reason(row)}", file=sys.stderr)
     if not ppls:
         raise InputError(f"{arguments.file}: there is no text in it that could be scored")
     ordered = sorted(ppls)
@@ -170,6 +213,8 @@ def _print_one(row: Row, ppl: float, as_json: bool) -> None:
 def _rows(file: str, field: str) -> Iterator[Iterator[Row]]:
     """The rows of a file, or of standard input, of which a copy is made: it can be read only once."""
     if file != "-":
+        if Path(file).is_dir():
+            raise InputError(f"{file}: a folder; give one of its files")
         if not Path(file).is_file():
             raise InputError(f"{file}: no such file; - is standard input")
         yield _read(Found(Path(file), file), field)
@@ -183,5 +228,7 @@ def _rows(file: str, field: str) -> Iterator[Iterator[Row]]:
 def _read(found: Found, field: str) -> Iterator[Row]:
     """JSON lines where the file begins with an object, and text otherwise."""
     with open_file(found) as stream:
-        head = stream.read(2**12).removeprefix(BOM).lstrip()
-    return (read_lines if head.startswith(b"{") else read_text)(found, field)
+        pieces = (piece for _, piece in lines(stream, found))
+        head = next((piece for piece in pieces if isinstance(piece, Reject) or piece.strip()), b"")
+    is_text = isinstance(head, bytes) and not head.lstrip().startswith(b"{")
+    return (read_text if is_text else read_lines)(found, field)

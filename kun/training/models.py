@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kun.chat import Chat, load_chat
-from kun.errors import InputError
+from kun.errors import ConfigError, InputError
 from kun.tokenizer import local_folder
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
@@ -26,20 +26,28 @@ def load_model(
 
     `model_folder` is what stage 1 wrote: an adapter (put on the base; merged into it unless `merge` is False) or a
     merged model. None: the base itself. `dtype` and `device` as in kun.config.EngineConfig. InputError names
-    `base_model` where that folder holds no model.
+    `base_model` where that folder holds no model, or the folder of stage 1 where its files are damaged.
     """
     place, kind = choose_device(device), choose_dtype(dtype, device)
-    if model_folder is None or (Path(model_folder) / "config.json").is_file():
-        chat = load_chat(model_folder or base_folder, trust_remote_code)
-        model = load_base(model_folder or base_folder, chat, kind, trust_remote_code)
-    else:
-        from peft import PeftModel
+    adapter = model_folder is not None and not (Path(model_folder) / "config.json").is_file()
+    if model_folder is None or adapter:
+        chat = load_chat(base_folder, trust_remote_code)
+        model = load_base(base_folder, chat, kind, trust_remote_code)
+    if model_folder is not None:
+        try:
+            chat = load_chat(model_folder, trust_remote_code)
+            if adapter:
+                from peft import PeftModel
 
-        chat = load_chat(model_folder, trust_remote_code)
-        model = load_base(base_folder, load_chat(base_folder, trust_remote_code), kind, trust_remote_code)
-        model = PeftModel.from_pretrained(model, str(model_folder), local_files_only=True)
-        if merge:
-            model = model.merge_and_unload()
+                model = PeftModel.from_pretrained(model, str(model_folder), local_files_only=True)
+                model = model.merge_and_unload() if merge else model
+            else:
+                model = load_base(model_folder, chat, kind, trust_remote_code)
+        except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError, by what is wrong
+            said = str(error).removeprefix("base_model: ").split("\n")[0]
+            raise InputError(
+                f"{model_folder}: this model cannot be loaded ({said}); train it again with `kun run stage1 --force`"
+            ) from None
     return model.to(place).eval(), chat
 
 
@@ -115,10 +123,17 @@ def embedding_names(model: Any) -> list[str]:
 
 
 def choose_device(device: str = "auto") -> str:
-    """`auto`: a GPU where there is one."""
+    """`auto`: a GPU where there is one. ConfigError for a device that torch does not have here."""
     import torch
 
-    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError, by the device
+        said = str(error).split("\n")[0]
+        raise ConfigError(f"engine.device: {device} cannot be used here ({said}); auto takes what there is") from None
+    return device
 
 
 def choose_dtype(dtype: str = "auto", device: str = "auto") -> Any:

@@ -44,6 +44,17 @@ OWN = {
     "use_cpu",
 }
 
+# What the libraries take at first, and stumble over later (max_steps: -1 is transformers' word for none).
+POSITIVE = {
+    "gradient_accumulation_steps",
+    "logging_steps",
+    "max_steps",
+    "num_train_epochs",
+    "per_device_eval_batch_size",
+    "per_device_train_batch_size",
+    "save_steps",
+}
+
 
 def lora_config(config: Config, token_names: list[str], new_ids: tuple[int, ...]) -> Any:
     """peft.LoraConfig of `train.lora`, which trains the rows `new_ids` of the embeddings `token_names` as well."""
@@ -84,6 +95,10 @@ def sft_config(config: Config, job: str, work: Path) -> Any:
         "train_sampling_strategy": "sequential",  # the order of `sft.batched_by_length`
     }
     defaults = {"dataloader_pin_memory": not on_cpu, "gradient_checkpointing": False}
+    for section, mapping in reversed(given.items()):  # what a job says goes before what both say
+        for key in sorted(POSITIVE & mapping.keys()):
+            if values[key] is not None and values[key] <= 0 and (key, values[key]) != ("max_steps", -1):
+                raise ConfigError(f"{section}.{key}: {values[key]}: must be above 0")
     arguments = _build(SFTConfig, given, **{**defaults, **values, **fixed})
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process, one GPU: TRL refuses DataParallel
     return arguments

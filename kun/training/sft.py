@@ -63,7 +63,7 @@ def train(
         _save_model(trainer, config, folder)
     history = trainer.state.log_history
     metrics = _metrics(config, job, training, held_out, bad, history, trainer.state.global_step)
-    write_curve(folder, job, history, smooth=int(config.train.sft.get("logging_steps", 1)))
+    write_curve(folder, job, history, smooth=max(int(config.train.sft.get("logging_steps", 1)), 1))
     atomic.write(folder / "seeds.rejects.jsonl", b"".join(msgspec.json.encode(seed) + b"\n" for seed in bad))
     atomic.write(folder / "train_config.json", _json(_settings(config, job)))
     shutil.rmtree(work)

@@ -72,7 +72,7 @@ def test_fields_are_found_at_any_depth(tmp_path):
         ("e.jsonl", lines() + b"\n{broken\n", "row 2: no JSON"),
         ("e.json", lines()[:-5], "row 1: no JSON"),
         ("e.json", json.dumps(ROWS).encode()[:-5], "row 1: truncated"),
-        ("e.jsonl.gz", gzip.compress(lines() * 99)[:-9], "truncated"),
+        ("e.jsonl.gz", gzip.compress((lines() + b"\n") * 99)[:-9], "truncated"),
         ("e.jsonl", "中".encode("gb18030"), "row 0: no JSON"),
         ("e.csv", b"q\n\xd6\xd0\n", "row 0: .*utf-8"),
         ("e.txt", b"\xd6\xd0", "row 0: not_utf8"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -194,6 +195,17 @@ def test_a_truncated_file_is_named_and_later_files_are_read(tmp_path, kind, pack
     good = kept(found)
     assert good[:-1] == texts[: len(good) - 1] and good[-1] == "later"
     assert reasons(found) == [(len(good) - 1, "truncated")]
+
+
+@pytest.mark.parametrize("packing", [".gz", ".zst"])
+def test_every_whole_line_before_a_cut_is_read(tmp_path, packing):
+    texts = [f"{n} " + "".join(chr(0x4E00 + n * i % 20000) for i in range(500)) for n in range(300)]
+    whole = PACK[packing](lines_of(texts))
+    for length in (len(whole) // 2, len(whole) - 300, len(whole) - 1):
+        start = whole[:length]
+        (tmp_path / f"a.jsonl{packing}").write_bytes(start)
+        unpack = zlib.decompressobj(wbits=31) if packing == ".gz" else zstandard.ZstdDecompressor().decompressobj()
+        assert len(kept(rows(tmp_path, "skypile"))) == unpack.decompress(start).count(b"\n") > 0
 
 
 @pytest.mark.parametrize("packing", [".gz", ".zst"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +111,31 @@ def test_a_merged_model_needs_no_base(tmp_path: Path) -> None:
     assert torch.equal(logits(other, chat), logits(theirs, chat))
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").eos_token_id == chat.end_id == chat.end_ids[0]
     assert not list((tmp_path / "merged").glob("*.bin"))
+
+
+def test_a_damaged_adapter_is_named_with_the_remedy(trained: tuple[Path, Path, list[Any]], tmp_path: Path) -> None:
+    from kun.training.models import load_model
+
+    base, folder, _ = trained
+    for name, length in (("adapter_model.safetensors", 100), ("tokenizer.json", 0)):
+        damaged = shutil.copytree(folder, tmp_path / name)
+        os.truncate(damaged / name, length)
+        with pytest.raises(InputError, match=rf"{damaged}: this model cannot be loaded .*`kun run stage1 --force`"):
+            load_model(base, damaged)
+    (damaged / "tokenizer.json").unlink()
+    (damaged / "tokenizer_config.json").unlink()
+    with pytest.raises(InputError, match=r"it has no tokenizer\.json.*`kun run stage1 --force`"):
+        load_model(base, damaged)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "gpu"])
+def test_a_device_that_is_not_here_is_named(tmp_path: Path, device: str) -> None:
+    from kun.training.models import load_model
+
+    with pytest.raises(
+        ConfigError, match=rf"engine\.device: {device} cannot be used here .*; auto takes what there is"
+    ):
+        load_model(llama(tmp_path / "base"), device=device)
 
 
 def test_a_killed_training_ends_in_the_same_bytes(tmp_path: Path) -> None:

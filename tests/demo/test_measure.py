@@ -1,0 +1,29 @@
+"""A run is measured against the gold key of its own world only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kun.config_files import load
+from kun.demo.measure import measure
+from kun.errors import InputError
+from kun.runs import RunFolder
+from tests.runs import kun, small_world
+
+
+def test_a_run_on_other_corpora_is_an_error(tmp_path: Path) -> None:
+    configuration = small_world(tmp_path)
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"text": "这是一段不属于演示世界的文字，介绍怎样保存新鲜的蔬菜和水果。"}\n', encoding="utf-8")
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        f"extends: {configuration.name}\ncorpora: {{web: {{paths: [{more}], format: jsonl}}}}\n"
+        "filter: {lm: {estimate_from: null}, ppl_min: null, ppl_max: null}\n",
+        encoding="utf-8",
+    )
+    done = kun(tmp_path, "run", "stage2", "--config", other)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(InputError, match=r"1 rows are not in the gold key .*world/gold, .*row 0 of more\.jsonl in web"):
+        measure(RunFolder(tmp_path / "run"), load(other))
