@@ -101,7 +101,7 @@ def _train(arguments: argparse.Namespace, _: list[str]) -> int:
 
     def texts() -> Iterator[str]:
         unused.clear()
-        return _texts(arguments.source, arguments.field, unused)
+        return lmplz.clean_texts(arguments.source, arguments.field, "--from", unused)
 
     next(texts())  # an error of the input before a folder is made
     made = not folder.exists()
@@ -128,24 +128,6 @@ def _train(arguments: argparse.Namespace, _: list[str]) -> int:
     named, default = json.dumps(str(folder), ensure_ascii=False), Filter()
     print(f"  filter: {{lm: {{model: {named}}}, ppl_min: {default.ppl_min}, ppl_max: {default.ppl_max}}}")
     return 0
-
-
-def _texts(path: Path, field: str, unused: list[str]) -> Iterator[str]:
-    """The texts of JSON lines, or of plain text by its name .txt; one entry of `unused` per row that gives none,
-    of which the first is the reason."""
-    if not path.is_file():
-        raise InputError(f"--from: no file {path}")
-    name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
-    found = False
-    for row in (read_text if name.endswith(".txt") else read_lines)(Found(path, path.name), field):
-        if row.reject is None:
-            found = True
-            yield row.text
-        else:
-            unused.append("" if unused else _reason(row))
-    if not found:
-        first = f"; {unused[0]}" if unused else ""
-        raise InputError(f"--from: {path} has no line of JSON with a text in `{field}`{first}")
 
 
 def _reason(row: Row) -> str:

@@ -34,7 +34,7 @@ def elements(stream: IO[bytes]) -> Iterator[Piece]:
 
 
 def _elements(stream: IO[bytes]) -> Iterator[bytes | Reject]:
-    buffer = stream.read(_CHUNK).removeprefix(files.BOM).lstrip(_BLANK)
+    buffer = _read(stream, _CHUNK).removeprefix(files.BOM).lstrip(_BLANK)
     if not buffer.startswith(b"["):
         found = "an empty file" if not buffer else f"begins with {buffer[:1]!r}"
         yield Reject("not_array", f"one JSON array is expected; {found}. For JSON lines use format jsonl")
@@ -55,7 +55,7 @@ def _elements(stream: IO[bytes]) -> Iterator[bytes | Reject]:
                     last = buffer[start : token.start()].strip(_BLANK)
                     if last or not empty:
                         yield last
-                    if buffer[position:].strip(_BLANK) or stream.read(_CHUNK).strip(_BLANK):
+                    if buffer[position:].strip(_BLANK) or _read(stream, _CHUNK).strip(_BLANK):
                         yield Reject("not_json", "there is more after the end of the array; it is not read")
                     return
             elif mark == 0x2C and depth == 0:
@@ -65,8 +65,25 @@ def _elements(stream: IO[bytes]) -> Iterator[bytes | Reject]:
             yield Reject("too_big", f"a row of more than {files.ROW_LIMIT:,} bytes; the rest of the file is not read")
             return
         buffer, position, start = buffer[start:], position - start, 0
-        more = stream.read(max(_CHUNK, len(buffer)))  # doubling: a long string is scanned again, but only twice in all
+        more = _read(stream, max(_CHUNK, len(buffer)))  # doubling: a long string is scanned but twice
         if not more:
             yield Reject("truncated", "the array does not end; the rows from here on are missing")
             return
         buffer += more
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    """As `stream.read`, but what was read before a damaged place is there, and the error comes with the next call."""
+    pieces: list[bytes] = []
+    while size > 0:
+        try:
+            piece = stream.read1(size)  # type: ignore[attr-defined]
+        except Exception:
+            if pieces:
+                break
+            raise
+        if not piece:
+            break
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)

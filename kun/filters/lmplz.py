@@ -92,20 +92,26 @@ def _checked(given: Path, described: lm.ModelFile, folder: Path) -> lm.ModelFile
     return file
 
 
-def clean_texts(path: Path, field: str = "text", setting: str = "filter.lm.estimate_from") -> Iterator[str]:
-    """The texts of JSON lines (in `field`), or of plain text by its name .txt; .gz and .zst as well. InputError, naming
-    `setting`, where there is none."""
+def clean_texts(
+    path: Path, field: str = "text", setting: str = "filter.lm.estimate_from", unused: list[str] | None = None
+) -> Iterator[str]:
+    """The texts of JSON lines (in `field`), or of plain text by its name .txt; .gz and .zst as well.
+
+    `unused` gets the reason of each row that gives none. InputError, naming `setting`, where no row gives one.
+    """
     if not path.is_file():
         raise InputError(f"{setting}: no file {path}")
-    found, first = False, ""
+    unused = [] if unused is None else unused
+    found = False
     read = read_text if path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt") else read_lines
     for row in read(Found(path, path.name), field):
         if row.reject is None:
             found = True
             yield row.text
         else:
-            first = first or f"; row {row.origin.row}: {row.reject.reason}, {row.reject.detail}"
+            unused.append(f"row {row.origin.row}: {row.reject.reason}, {row.reject.detail}")
     if not found:
+        first = f"; {unused[0]}" if unused else ""
         raise InputError(f"{setting}: {path} has no line of JSON with a text in `{field}`{first}")
 
 

@@ -209,6 +209,16 @@ def test_every_whole_line_before_a_cut_is_read(tmp_path, packing):
 
 
 @pytest.mark.parametrize("packing", [".gz", ".zst"])
+def test_every_whole_element_before_a_cut_is_read(tmp_path, packing):
+    texts = [f"{n} " + "".join(chr(0x4E00 + n * i % 20000) for i in range(500)) for n in range(300)]
+    whole = PACK[packing](wudao(texts))
+    start = whole[: len(whole) - 300]
+    (tmp_path / f"a.json{packing}").write_bytes(start)
+    unpack = zlib.decompressobj(wbits=31) if packing == ".gz" else zstandard.ZstdDecompressor().decompressobj()
+    assert len(kept(rows(tmp_path, "wudao"))) >= unpack.decompress(start).count(b"},")
+
+
+@pytest.mark.parametrize("packing", [".gz", ".zst"])
 def test_a_damaged_file_is_named(tmp_path, packing):
     (tmp_path / f"a.jsonl{packing}").write_bytes(b"this is not compressed at all")
     (tmp_path / "b.jsonl").write_bytes(lines_of(["later"]))
