@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from kun import language
@@ -21,7 +20,7 @@ from kun.filters.bounds import Bound
 from kun.filters.characters import Array, Characters
 from kun.filters.clean import clean
 from kun.filters.percentiles import NO_LIMITS, Limits
-from kun.records import Document, Filtered, Reject, extend
+from kun.records import Document, Filtered, Reject
 from kun.tokenizer import local_folder
 
 _CONTAMINATED = Bound("contaminated", "at_most", 0, "1 where an evaluation has a part of it")
@@ -119,8 +118,16 @@ class Rules:
             left = judge(self._perplexity, left, {"ppl_low": values, "ppl_high": values})
         for n in left:
             text, changes = cleaned[n]
-            document = msgspec.structs.replace(documents[n], text=text) if changes else documents[n]
-            outcomes[n] = extend(document, Filtered, ppl=ppls[n], tokens=tokens[n], cleaned=changes)
+            document = documents[n]
+            outcomes[n] = Filtered(
+                id=document.id,
+                subset=document.subset,
+                text=text,
+                origin=document.origin,
+                ppl=ppls[n],
+                tokens=tokens[n],
+                cleaned=changes,
+            )
         return [outcomes[n] for n in range(len(documents))]
 
     def _measure(self, texts: Sequence[str], rules: Sequence[quality.Rule]) -> dict[str, Array]:
