@@ -36,7 +36,7 @@ def _language(name: str) -> str:
 
 
 Relative = Annotated[str, Field(pattern=r"^(p(100|\d{1,2}(\.\d+)?)|x\d+(\.\d+)?)$")]
-Threshold = float | Relative
+Threshold = Annotated[float, Field(gt=0)] | Relative
 Language = Annotated[str, Field(pattern=r"^(zh-han[st]|[a-z]{2,3})$"), AfterValidator(_language)]
 SubsetName = Annotated[str, AfterValidator(_subset_name)]
 

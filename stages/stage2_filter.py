@@ -90,7 +90,7 @@ def _rules(
         return decided
 
     needs = tuple(step for step in (model, evaluations) if step is not None)
-    steps = tuple(Step(name, step.part, partial(decides, step.part), (step, *needs), 2) for step in ingested)
+    steps = tuple(Step(name, step.part, partial(decides, step.part), (step, *needs), 3) for step in ingested)
     return Stage("stage2", name, Map(Document, Filtered, open_rules), steps)
 
 

@@ -60,6 +60,13 @@ def look(config: Config, name: str, model: Path | None, evaluations: Path | None
         numbers = " to ".join("none" if limit is None else preview.number(limit) for limit in limits)
         said = f"limits of perplexity {numbers}, measured on {rest_on:,} documents of this sample; "
         said += f"the stage measures them on up to {config.filter.sample:,}"
+    notes = [said] if said else []
+    if config.filter.near_duplicates is not None:
+        notes.append("near-duplicates, which stage 2 drops after these rules, are not looked for")
+    if first := next((raw for raw, made in outcomes if isinstance(made, Reject) and made.reason != "duplicate"), None):
+        why = next(made for raw, made in outcomes if raw is first and isinstance(made, Reject))
+        at = f"{first.origin.file}, row {first.origin.row}"
+        notes.append(f"the first row that gives no document: {at}: {why.reason}, {why.detail}")
     return Seen(
         subset=name,
         how=taken.how,
@@ -67,6 +74,6 @@ def look(config: Config, name: str, model: Path | None, evaluations: Path | None
         unread=dict(Counter(made.reason for _, made in outcomes if isinstance(made, Reject))),
         bounds=rules.bounds,
         judged=preview.judge(rules, read_in),
-        limits=said,
+        notes=tuple(notes),
         by_byte=taken.by_byte,
     )

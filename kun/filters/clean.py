@@ -19,27 +19,41 @@ from kun.text import MISREAD, normalise
 REST = 0.6
 
 _GAP = r"[ \t\u3000\xa0|｜/>»›·•:：，、,\[\]【】()（）-]"
+_S = r"[ \t\u3000]*"
 _SHORT = r"[^\n。！？，；]{1,40}"
 _META = r"[^\n。！？，；]{0,30}"
+# A cue alone is no reason: prose opens with the same words. So what follows must be what pages have there, a name of
+# two to four characters, a site, a platform, a word of reprinting, and no sentence.
+_PEOPLE = rf"(?:[\u4e00-\u9fff·]{{2,4}}(?:[ \t\u3000、/，,]+|(?=[）)\]】]?{_S}$))){{1,4}}"
+_SITE = r"(?:(?![是的为为了在有由须])[^\n。！？，；]){1,20}"
 _PAGE_LINES = "|".join(
     (
         rf"{_GAP}*+(?:(?:{WORD}){_GAP}*+)++",
-        rf"(?:当前位置|您的位置|您现在的位置|你的位置|當前位置|目前位置)[ \t\u3000]*[:：]{_SHORT}",
-        rf"(?:上一篇|下一篇|上一章|下一章|上一页|下一页|上一頁|下一頁)[ \t\u3000]*[:：]{_SHORT}",
-        rf"{_META}(?:阅读|浏览|点击|閱讀|瀏覽|點擊)(?:量|数|次数)?[ \t\u3000]*[:：][ \t\u3000]*\d+{_META}",
-        rf"{_META}字[号體体][ \t\u3000]*[:：][ \t\u3000]*大{_META}",
-        r"(?:分享到|分享至|转发到|一键分享|扫一扫|扫描二维码|长按二维码|长按识别|扫码关注|点击关注|掃描)[^\n]{0,40}",
-        r"(?:版权所有|版權所有|Copyright|©|转载请注明|轉載請註明|未经授权|未经许可|本文版权归|.{0,2}ICP[备證证])[^\n]{0,80}",
-        r"[（(【\[]?[ \t\u3000]*(?:责任编辑|責任編輯|责编|值班编辑|见习编辑|编辑|編輯|校对|校對|审核|"
-        rf"编审|监制|原标题|来源|來源|稿源|文章来源|本文来源|图片来源|圖片來源)[ \t\u3000]*[:：]{_SHORT}",
+        rf"(?:当前位置|您的位置|您现在的位置|你的位置|當前位置|目前位置){_S}[:：]{_SHORT}",
+        rf"(?:上一篇|下一篇|上一章|下一章|上一页|下一页|上一頁|下一頁){_S}[:：]{_SHORT}",
+        rf"{_META}(?:阅读|浏览|点击|閱讀|瀏覽|點擊)(?:量|数|次数)?{_S}[:：]{_S}\d+{_META}",
+        rf"{_META}字[号體体]{_S}[:：]{_S}大{_META}",
+        rf"(?:分享到|分享至|转发到|一键分享){_S}[:：]?{_S}(?:微信|微博|朋友圈|QQ|新浪|腾讯|豆瓣|好友|Facebook|Twitter|LINE)"
+        r"[^\n。！？，；]{0,40}",
+        r"(?:扫一扫|扫描|长按|掃描)[^\n。！？；]{0,10}(?:二维码|二維碼|QR ?code|公众号|小程序)[^\n。！？，；]{0,20}",
+        r"(?:扫码关注|点击关注|关注我们)[^\n。！？，；]{0,20}",
+        r"(?:版权所有|版權所有)(?![人者权的])[^\n]{0,60}",
+        r"(?:©|Copyright[ \t]*(?:©|\([Cc]\)|\d{4}))[^\n]{0,80}",
+        r"[^\n]{0,12}(?:转载请注明|轉載請註明|转载请联系|禁止转载|谢绝转载|严禁转载)[^\n]{0,60}",
+        rf"(?:版权声明|免责声明|特别声明){_S}[:：][^\n]{{0,60}}(?:转载|侵权|本站|本网)[^\n]{{0,60}}",
+        r".{0,2}ICP[备證证][^\n]{0,60}",
+        rf"[（(【\[]?{_S}(?:责任编辑|責任編輯|责编|值班编辑|见习编辑|编辑|編輯|校对|校對|审核|编审|监制)"
+        rf"{_S}[:：]{_S}{_PEOPLE}[）)】\]]?",
+        rf"[（(【\[]?{_S}(?:原标题|来源|來源|稿源|文章来源|本文来源|图片来源|圖片來源){_S}[:：]{_S}{_SITE}",
     )
 )
 _LINES = re.compile(rf"^[ \t\u3000]*(?:{_PAGE_LINES})[ \t\u3000]*(?:\n+|\Z)", re.MULTILINE)
 _CREDIT = 50  # characters at the end among which one is looked for
 _CREDIT_AT_END = re.compile(
     r"\s*(?:[（(【\[]\s*(?:责任编辑|責任編輯|责编|编辑|編輯|校对|原标题|来源|來源)\s*[:：][^（）()【】\[\]\n]{1,30}[）)】\]]"
-    r"|(?:责任编辑|責任編輯|责编)\s*[:：]\s*\S{2,8})\s*$"
+    r"|(?:责任编辑|責任編輯|责编)\s*[:：]\s*[\u4e00-\u9fff·]{2,4})\s*$"
 )
+_KANA = re.compile("[\u3041-\u30fa]")
 
 
 def clean(text: str, settings: Clean) -> tuple[str, tuple[str, ...]]:
@@ -49,7 +63,7 @@ def clean(text: str, settings: Clean) -> tuple[str, tuple[str, ...]]:
         text, changes = repaired, ["encoding"]
     if settings.page_lines and (bare := without_page_lines(text)) != text:
         text, changes = bare, [*changes, "page_lines"]
-    if settings.script is not None and (converted := convert(text, settings.script)) != text:
+    if settings.script is not None and not _KANA.search(text) and (converted := convert(text, settings.script)) != text:
         text, changes = converted, [*changes, "script"]
     return text, tuple(changes)
 

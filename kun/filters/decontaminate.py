@@ -33,7 +33,7 @@ from kun.text import preview
 INDEX = "index.json"
 SHORTEST = 8  # Chinese characters; what is shorter says nothing of where it is from, even as a whole line
 # An n-gram of so many rows of a file, and of so large a share of them, is the wording of its prompts.
-TEMPLATE_ROWS, TEMPLATE_SHARE = 20, 0.1
+TEMPLATE_ROWS, TEMPLATE_SHARE = 20, 0.5
 BITS = 32  # of the filter for each n-gram, at least: at most one in 32 is looked up in vain
 
 

@@ -39,8 +39,8 @@ class Judged:
 
 @dataclass(frozen=True)
 class Seen:
-    """The sample of a subset. `how` says how it was taken, `unread` counts rows that gave no document by reason, and
-    `limits` says on what relative limits rest; `by_byte` are files whose rows are numbered by bytes."""
+    """The sample of a subset. `how` says how it was taken, `unread` counts rows that gave no document by reason,
+    `notes` are for people; `by_byte` are files whose rows are numbered by bytes."""
 
     subset: str
     how: str
@@ -48,7 +48,7 @@ class Seen:
     unread: Mapping[str, int]
     bounds: tuple[Bound, ...]
     judged: tuple[Judged, ...]
-    limits: str = ""
+    notes: tuple[str, ...] = ()
     by_byte: frozenset[str] = frozenset()
 
 
@@ -199,7 +199,8 @@ def summary(seen: Seen) -> str:
         lines.append("  " + "  ".join(cells).rstrip())
     lines += [f"  {cleaned}"] if (cleaned := cleaning(seen)) else []
     kept = sum(one.reason is None for one in seen.judged)
-    lines.append(f"  kept {kept:,} of {total:,} ({share(kept, total)})" + (f"; {seen.limits}" if seen.limits else ""))
+    lines.append(f"  kept {kept:,} of {total:,} ({share(kept, total)})")
+    lines += [f"  {note}" for note in seen.notes]
     return "\n".join(lines)
 
 
@@ -209,7 +210,7 @@ def as_json(seen: Seen) -> dict[str, Any]:
         "subset": seen.subset,
         "sample": {"how": seen.how, "rows": seen.rows, "unread": dict(seen.unread), "documents": len(seen.judged)},
         "kept": sum(one.reason is None for one in seen.judged),
-        "limits": seen.limits,
+        "notes": seen.notes,
         "rules": [
             {
                 "reason": line.reason,

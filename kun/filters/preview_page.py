@@ -66,7 +66,7 @@ def _sample(seen: Seen) -> str:
     notes = [f"The sample: {seen.how}."]
     if seen.unread:
         notes += ["Rows that give no document: " + ", ".join(f"{r} {n:,}" for r, n in seen.unread.items()) + "."]
-    notes += [f"{said[0].upper()}{said[1:]}." for said in (cleaning(seen), seen.limits) if said]
+    notes += [f"{said[0].upper()}{said[1:]}." for said in (cleaning(seen), *seen.notes) if said]
     return f"<div class=tiles>{shown}</div>" + "".join(f"<p class=note>{escape(note)}</p>" for note in notes)
 
 

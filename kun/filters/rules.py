@@ -14,7 +14,7 @@ import numpy as np
 
 from kun import language
 from kun.config import Config, EngineConfig, Filter
-from kun.errors import InputError
+from kun.errors import ConfigError, InputError
 from kun.filters import decontaminate, length, lm, percentiles, quality
 from kun.filters.bounds import Bound
 from kun.filters.characters import Array, Characters
@@ -179,7 +179,13 @@ def measure(config: Config, documents: Iterable[Document], model: Path) -> tuple
     sample = percentiles.sample(documents, config.filter.sample)
     texts = [clean(document.text, config.filter.clean)[0] for document in sample]
     ppls = lm.perplexities(model, texts, config.engine, config.trust_remote_code)
-    return percentiles.thresholds(config.filter, ppls), len(ppls)
+    low, high = limits = percentiles.thresholds(config.filter, ppls)
+    if low is not None and high is not None and low > high:
+        raise ConfigError(
+            f"filter: on this corpus ppl_min {config.filter.ppl_min} is {low:.1f}, above ppl_max "
+            f"{config.filter.ppl_max}, which is {high:.1f}: nothing could be kept"
+        )
+    return limits, len(ppls)
 
 
 def base_folder(config: Config) -> Path:

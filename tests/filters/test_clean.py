@@ -99,3 +99,52 @@ def test_a_long_text_takes_linear_time(unit):
         clean(text, Clean())
         seconds.append(time.perf_counter() - start)
     assert seconds[1] < 16 * seconds[0] + 0.5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "版权所有人可以许可他人使用其作品，并依照约定收取报酬。",
+        "未经许可，任何单位和个人不得擅自使用他人作品。",
+        "未经授权的访问可能导致数据泄露。",
+        "掃描隧道顯微鏡可以看到單個原子的排列。",
+        "扫描二维码支付在中国已经非常普及。",
+        "扫一扫地，擦一擦窗，屋子就干净了。",
+        "分享到的快乐会变成两份快乐。",
+        "点击关注按钮之后，系统会发送一条确认消息给用户。",
+        "长按识别键三秒，指示灯会闪烁两次。",
+        "Copyright law protects original works of authorship.",
+        "审核：文件须由两人签字",
+        "来源：水是生命之源",
+        "责任编辑：请把稿子送来",
+    ],
+)
+def test_prose_that_opens_like_a_line_of_a_page_stays(line):
+    text = f"第一条说明了这部法律的目的。\n{line}\n第三条写明了它从什么时候开始施行，由谁来解释。"
+    assert without_page_lines(text) == text
+    assert without_page_lines(f"{text}\n{line}") == f"{text}\n{line}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "分享到：微信　微博　QQ空间",
+        "扫描下方二维码关注我们",
+        "长按识别二维码",
+        "版权所有，未经许可不得转载。",
+        "Copyright © 2021 某某网",
+        "未经授权，禁止转载",
+        "版权声明：本文转载自网络，如有侵权请联系删除。",
+        "（责任编辑：张三 李四）",
+        "来源：中国青年报",
+        "编辑：王小明",
+    ],
+)
+def test_a_line_of_a_page_goes(line):
+    text = "第一条说明了这部法律的目的。\n第二条说明了谁来执行它，从什么时候开始，在哪些地方。"
+    assert without_page_lines(f"{text}\n{line}") == text
+
+
+def test_japanese_is_not_converted():
+    text = "東京で図書館に行きました。"
+    assert clean(text, Clean(script="simplified")) == (text, ())
