@@ -38,6 +38,7 @@ def _language(name: str) -> str:
 Relative = Annotated[str, Field(pattern=r"^(p(100|\d{1,2}(\.\d+)?)|x\d+(\.\d+)?)$")]
 Threshold = Annotated[float, Field(gt=0)] | Relative
 Language = Annotated[str, Field(pattern=r"^(zh-han[st]|[a-z]{2,3})$"), AfterValidator(_language)]
+ModelName = Literal["label", "chat"]  # the two models of stage 1: label model, primary chat
 SubsetName = Annotated[str, AfterValidator(_subset_name)]
 
 
@@ -317,16 +318,34 @@ class Polish(Section):
     )
 
 
+class Server(Section):
+    """An OpenAI-compatible server, such as `vllm serve`, with the models of stage 1. The key: KUN_API_KEY."""
+
+    urls: tuple[str, ...] = Field((), description="base URLs, e.g. http://node1:8000/v1; requests are spread over them")
+    label: str = Field("label", description="name under which the label model is served")
+    chat: str = Field("chat", description="name under which the primary chat is served")
+    concurrency: int = Field(64, gt=0, description="requests in flight at each URL")
+    timeout: float = Field(600, gt=0, description="seconds until an answer counts as lost")
+    retries: int = Field(6, ge=0, description="times that a request is tried again, with growing pauses")
+
+
 class EngineConfig(Section):
     """What runs the models. Nothing here changes what they are asked."""
 
-    kind: Literal["transformers"] = Field("transformers", description="the engine")
-    device: str = Field("auto", description="auto: a GPU where there is one")
+    kind: Literal["transformers", "vllm", "server"] = Field(
+        "transformers", description="the engine; vllm: extra cpu or gpu; server: one that is running already"
+    )
+    device: str = Field("auto", description="auto: a GPU where there is one; of transformers")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 on a GPU, float32 on a CPU"
     )
-    batch_tokens: int = Field(16384, gt=0, description="prompt and reply tokens of one batch")
+    batch_tokens: int = Field(16384, gt=0, description="prompt and reply tokens of one batch; of transformers")
     window: int | None = Field(None, gt=0, description="longest prompt plus reply; null: the base model's own")
+    adapters: Literal["auto", "live", "merged"] = Field(
+        "auto", description="live on the base, or merged into it; auto: live on a GPU where vLLM can; of vllm"
+    )
+    vllm: dict[str, Any] = Field({}, description="vllm.EngineArgs, e.g. tensor_parallel_size, gpu_memory_utilization")
+    server: Server = Field(Server(), description="of server")
 
 
 class Config(Section):

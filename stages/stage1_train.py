@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import msgspec
 
 from kun.chat import Chat, Message, load_chat
-from kun.config import Config
+from kun.config import Config, ModelName
 from kun.errors import ConfigError
 from kun.progress import Progress
 from kun.prompts import PromptSet, load_prompts
@@ -24,8 +24,6 @@ from kun.store.digests import Digests
 from kun.tokenizer import local_folder
 from kun.training import seeds
 from kun.training.seeds import BadSeed, Example, Judged, Pair, Polish, Seed, Task
-
-Job = Literal["label", "chat"]
 
 
 def stage(config: Config, digests: Digests) -> Stage:
@@ -37,11 +35,11 @@ def stage(config: Config, digests: Digests) -> Stage:
         told = {"examples": metrics["examples"], "held out": metrics["held_out"], "bad seeds": bad}
         return told | {"steps": metrics["steps"], "loss": metrics["train_loss_last"], "eval loss": metrics["eval_loss"]}
 
-    steps = [Step("stage1_train", job, partial(decides, config, job, digests)) for job in get_args(Job)]
+    steps = [Step("stage1_train", job, partial(decides, config, job, digests)) for job in get_args(ModelName)]
     return Stage("stage1", "stage1_train", Build(build), tuple(steps))
 
 
-def decides(config: Config, job: Job, digests: Digests) -> dict[str, Any]:
+def decides(config: Config, job: ModelName, digests: Digests) -> dict[str, Any]:
     """What makes the model: base, seed files, prompts (by content), and the settings of the training."""
     base_model, pairs = _needed(config)
     prompts = load_prompts(config.prompts)
@@ -61,7 +59,7 @@ def decides(config: Config, job: Job, digests: Digests) -> dict[str, Any]:
     return settings
 
 
-def train_model(config: Config, job: Job, folder: Path, progress: Progress) -> dict[str, Any]:
+def train_model(config: Config, job: ModelName, folder: Path, progress: Progress) -> dict[str, Any]:
     """Train one of the two models into `folder` and return its metrics, written last.
 
     A killed training that is started again with the same folder goes on from its last checkpoint and ends in the
@@ -80,7 +78,7 @@ def train_model(config: Config, job: Job, folder: Path, progress: Progress) -> d
     return train(config, job, chat, training, held_out, bad, folder, progress)
 
 
-def collect(config: Config, job: Job, chat: Chat, bad: list[BadSeed]) -> list[Example]:
+def collect(config: Config, job: ModelName, chat: Chat, bad: list[BadSeed]) -> list[Example]:
     """The examples of a model; seeds that cannot be used are added to `bad`."""
     prompts = load_prompts(config.prompts)
     files, limit = config.seeds, config.train.max_length

@@ -80,7 +80,7 @@ def stage(
         Ask(
             reads=Filtered,
             writes=Labelled,
-            engine=lambda folders: open_engine(config, folders(label_model)),
+            engine=lambda folders: open_engine(config, "label", folders(label_model)),
             asker=lambda step, folders, engine: Labelling(
                 prompt,
                 config.label,

@@ -117,7 +117,7 @@ def stages(config: Config, digests: Digests, primary_chat: Step, labelled: Seque
         Ask(
             reads=Labelled,
             writes=Scored,
-            engine=lambda folders: open_engine(config, folders(primary_chat)),
+            engine=lambda folders: open_engine(config, "chat", folders(primary_chat)),
             asker=lambda step, folders, engine: scoring(folders, engine),
         ),
         tuple(Step("stage4_verdicts", step.part, decides, (step, primary_chat)) for step in labelled),
@@ -128,7 +128,7 @@ def stages(config: Config, digests: Digests, primary_chat: Step, labelled: Seque
         path = Path(settings.calibration)
 
         def calibrate(step: Step, folder: Path, folders: Folders, progress: Progress) -> Mapping[str, Any]:
-            engine = open_engine(config, folders(primary_chat))
+            engine = open_engine(config, "chat", folders(primary_chat))
             try:
                 return _calibrate(scoring(folders, engine), engine, path, folder, progress)
             finally:

@@ -113,7 +113,7 @@ def stage(
         Ask(
             reads=Scored,
             writes=Polished,
-            engine=lambda folders: open_engine(config, folders(primary_chat)),
+            engine=lambda folders: open_engine(config, "chat", folders(primary_chat)),
             asker=lambda step, folders, engine: Polishing(
                 prompt,
                 config.polish,

@@ -144,8 +144,9 @@ def repeats(count: int, tables: Callable[[], Iterable[Array]]) -> Array:
             numbers.append(here + first)
             first += len(table)
         found.append(_repeats(np.concatenate(digests), np.concatenate(numbers)))
-    again = np.concatenate(found)
-    return again[again[:, 0].argsort()]
+    again: Array = np.concatenate(found)
+    ordered: Array = again[again[:, 0].argsort()]
+    return ordered
 
 
 def _repeats(digests: Array, numbers: Array) -> Array:
@@ -155,7 +156,8 @@ def _repeats(digests: Array, numbers: Array) -> Array:
     new[1:] = (digests[1:] != digests[:-1]).any(axis=1)
     starts = np.flatnonzero(new)
     occurrence = np.arange(len(digests)) - np.repeat(starts, np.diff(starts, append=len(digests)))
-    return np.column_stack((numbers, occurrence))[~new]
+    again: Array = np.column_stack((numbers, occurrence))[~new]
+    return again
 
 
 def units(folder: Path, subset: str, corpus: Corpus) -> list[Unit]:

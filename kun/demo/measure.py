@@ -60,7 +60,7 @@ def score(run: RunFolder, config: Config, instructions: list[str]) -> list[float
     folder = run.path / "stage1_train" / "chat"
     if not folder.exists():
         raise InputError(f"{folder}: there is no primary chat yet; run `kun run stage1` first")
-    engine = open_engine(config, folder)
+    engine = open_engine(config, "chat", folder)
     settings = config.score.model_copy(update={"method": "probability"})
     scoring = Scoring(load_prompts(config.prompts).score, settings, load_chat(folder), engine.window, config.seed)
     requests = [scoring.judge(instruction, None, instruction) for instruction in instructions]

@@ -1,30 +1,36 @@
-"""The configured engine: `open_engine(config, Path("runs/demo/stage1_train/label"))`. Imports torch when called."""
+"""The configured engine: `open_engine(config, "label", Path("runs/demo/stage1_train/label"))`; heavy when called."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from kun.config import Config, Sampling
+from kun.config import Config, ModelName, Sampling
 from kun.engines.base import Engine
 from kun.errors import ConfigError, InputError
 from kun.tokenizer import local_folder
 
 
-def open_engine(config: Config, model_folder: Path) -> Engine:
-    """An engine with the model of `model_folder` (adapter or merged) on the configured base model.
+def open_engine(config: Config, name: ModelName, model_folder: Path) -> Engine:
+    """An engine with one of the two models, which stage 1 wrote into `model_folder` (adapter or merged).
 
     Raises InputError where a folder holds no model, ConfigError where the engine's settings do not go with it.
     """
     size = window(config)
-    from kun.engines.transformers_engine import TransformersEngine
-    from kun.training.models import load_model
+    match config.engine.kind:
+        case "transformers":
+            from kun.engines.transformers_engine import TransformersEngine
+            from kun.training.models import load_model
 
-    base, settings = local_folder(config.base_model or ""), config.engine
-    model, chat = load_model(
-        base, model_folder, settings.dtype, settings.device, trust_remote_code=config.trust_remote_code
-    )
-    return TransformersEngine(model, chat.end_ids, chat.pad_id, size, settings.batch_tokens)
+            base, settings = local_folder(config.base_model or ""), config.engine
+            model, chat = load_model(
+                base, model_folder, settings.dtype, settings.device, trust_remote_code=config.trust_remote_code
+            )
+            return TransformersEngine(model, chat.end_ids, chat.pad_id, size, settings.batch_tokens)
+        case "vllm":
+            raise ConfigError("engine.kind: vllm: not there yet")
+        case "server":
+            raise ConfigError("engine.kind: server: not there yet")
 
 
 def window(config: Config) -> int:

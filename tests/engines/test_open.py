@@ -17,7 +17,7 @@ from tests import tiny_models
 def test_the_engine_of_a_model_folder_answers(tmp_path: Path) -> None:
     base = tiny_models.qwen(tmp_path / "base")
     settings = EngineConfig(device="cpu", batch_tokens=500)
-    engine = open_engine(Config(base_model=str(base), engine=settings), base)
+    engine = open_engine(Config(base_model=str(base), engine=settings), "label", base)
     try:
         [[answer]] = engine.run([[Generate([20, 21], Sampling(max_tokens=3), seed=1)]])
         assert isinstance(answer, Generated)
@@ -48,9 +48,9 @@ def test_the_longest_reply_leaves_room_for_a_prompt(tmp_path: Path) -> None:
 
 def test_a_wrong_base_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="base_model: no folder"):
-        open_engine(Config(base_model=str(tmp_path / "none")), tmp_path)
+        open_engine(Config(base_model=str(tmp_path / "none")), "label", tmp_path)
     with pytest.raises(InputError, match="is not the configuration of a model"):
-        open_engine(Config(base_model=str(tmp_path)), tmp_path)
+        open_engine(Config(base_model=str(tmp_path)), "label", tmp_path)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(InputError, match="is not the configuration of a model"):
         window(Config(base_model=str(tmp_path)))

@@ -209,7 +209,7 @@ def test_best_f1_scores_the_calibration_file_once_and_cuts_there(
     request = scoring(chat).judge("短问", None, "")
     assert isinstance(request, Choose)
     monkeypatch.setattr("tests.stages.test_stage4_score.LEAST", len(request.prompt) - 15)
-    monkeypatch.setattr(stage4_score, "open_engine", lambda config, folder: engine)
+    monkeypatch.setattr(stage4_score, "open_engine", lambda config, name, folder: engine)
     [step] = judged.steps
     report = judged.work.build(step, folders[step.name], lambda step: folders[step.name], lambda done, total: None)
     assert report["judged"] == 3
