@@ -61,7 +61,7 @@ def qwen(folder: Path, tied: bool = False) -> Path:
     tokenizer = _byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], plain=plain)
     config = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": QWEN_TEMPLATE}
     _save_tokenizer(folder, tokenizer, config)
-    return _save_model(folder, "Qwen3Config", tokenizer, spare_rows=24, tie_word_embeddings=tied, head_dim=16)
+    return _save_model(folder, "Qwen3Config", tokenizer, spare_rows=24, tie_word_embeddings=tied)
 
 
 def gemma(folder: Path) -> Path:
@@ -70,7 +70,7 @@ def gemma(folder: Path) -> Path:
     tokenizer = _sentencepiece(special, plain=["\n\n", "<table>"], prepend=False)
     config = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
     _save_tokenizer(folder, tokenizer, config | {"chat_template": GEMMA_TEMPLATE})
-    return _save_model(folder, "Gemma2Config", tokenizer, head_dim=16, sliding_window=64, query_pre_attn_scalar=16)
+    return _save_model(folder, "Gemma2Config", tokenizer, sliding_window=64, query_pre_attn_scalar=16)
 
 
 def base_llama(folder: Path) -> Path:
@@ -143,6 +143,7 @@ def _save_model(folder: Path, config_class: str, tokenizer: Any, spare_rows: int
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
+        head_dim=32,  # the smallest that vLLM takes on a CPU
         max_position_embeddings=512,
         bos_token_id=None,
         eos_token_id=None,

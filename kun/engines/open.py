@@ -28,7 +28,9 @@ def open_engine(config: Config, name: ModelName, model_folder: Path) -> Engine:
             )
             return TransformersEngine(model, chat.end_ids, chat.pad_id, size, settings.batch_tokens)
         case "vllm":
-            raise ConfigError("engine.kind: vllm: not there yet")
+            from kun.engines.open_vllm import open_vllm
+
+            return open_vllm(config, model_folder, size)
         case "server":
             raise ConfigError("engine.kind: server: not there yet")
 
