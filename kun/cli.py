@@ -23,6 +23,7 @@ import msgspec
 from kun import lm_commands, status, trace
 from kun.config import Config
 from kun.config_files import dump, load
+from kun.engines.open import Engines
 from kun.errors import InputError, KunError
 from kun.final import assemble, is_current
 from kun.report import draw
@@ -150,7 +151,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     run.store.mkdir(parents=True, exist_ok=True)
     with hold(run.path / "lock", shlex.join(["kun", *sys.argv[1:]])):
         digests = Digests(run.store / "digests.json")
-        stages = pipeline(config, digests)
+        engines = Engines(config)
+        stages = pipeline(config, digests, engines)
         atomic.write(run.path / "config.yaml", dump(config).encode())
         try:
             for stage in stages:
@@ -161,6 +163,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             if arguments.stage in ("all", "stage5"):
                 _finish(run, stages, config)
         finally:
+            engines.close()
             digests.save()
         states = status.survey(stages, run)
     asked = [state for state in states if arguments.stage in ("all", state.command)]
@@ -262,7 +265,7 @@ def _open(folder: str | None, config_path: str | None) -> tuple[Config, RunFolde
         raise InputError(f"{folder}: is not a run (it has no config.yaml); runs are made by `kun run`")
     config = load(source)
     run = RunFolder(Path(folder or config.run))
-    return config, run, pipeline(config, Digests(run.store / "digests.json"))
+    return config, run, pipeline(config, Digests(run.store / "digests.json"), Engines(config))
 
 
 def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:

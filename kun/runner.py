@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kun.engines.base import Answer, Engine, Failure, Request
+from kun.engines.base import Answer, Failure, Request
 from kun.errors import InputError, KunError
 from kun.processes import each
 from kun.progress import bar
@@ -63,7 +63,8 @@ def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = Fals
         return []
     for step in pending:
         _check_needs(run, step, pending)
-    opened = stage.work.engine(run.folder) if force and isinstance(stage.work, Ask) else None
+    if force and isinstance(stage.work, Ask):
+        stage.work.engine(run.folder)
     for step in pending:
         if force:
             atomic.discard(run.folder(step))
@@ -76,7 +77,7 @@ def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = Fals
         case Map():
             _run_map(stage, stage.work, pending, run, workers)
         case Ask():
-            _run_ask(stage, stage.work, pending, run, opened)
+            _run_ask(stage, stage.work, pending, run)
     return pending
 
 
@@ -192,17 +193,14 @@ def _map(function: Callable[[Sequence[Any]], Sequence[Outcome]], records: Sequen
         return [_guarded(lambda record: function([record])[0], record) for record in records]
 
 
-def _run_ask(stage: Stage, work: Ask, steps: list[Step], run: RunFolder, opened: Engine | None) -> None:
+def _run_ask(stage: Stage, work: Ask, steps: list[Step], run: RunFolder) -> None:
     pending = {step.name: _pending_shards(run, step) for step in steps}
     if any(pending.values()):
         with _rows(stage, run, pending) as advance:
-            engine = opened or work.engine(run.folder)
-            try:
-                jobs = _jobs(steps, pending, work, run)
-                askers = {step.name: work.asker(step, run.folder, engine) for step in steps if pending[step.name]}
-                _ask_and_publish(jobs, askers, engine, advance)
-            finally:
-                engine.close()
+            engine = work.engine(run.folder)
+            jobs = _jobs(steps, pending, work, run)
+            askers = {step.name: work.asker(step, run.folder, engine) for step in steps if pending[step.name]}
+            _ask_and_publish(jobs, askers, engine, advance)
     for step in steps:
         _finish(run, step)
 

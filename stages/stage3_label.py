@@ -14,12 +14,11 @@ from kun.answers import clean_instruction, copied, echo, folded, pointing_word, 
 from kun.chat import Chat, load_chat
 from kun.config import Config, Label
 from kun.engines.base import Generate, Generated, request_seed
-from kun.engines.open import open_engine, window_with_room
+from kun.engines.open import Engines, window_with_room
 from kun.filters.decontaminate import contaminated
 from kun.prompts import Prompt, load_prompts
 from kun.records import Filtered, Labelled, Reject, extend
 from kun.steps import Ask, Stage, Step, flat
-from kun.store.digests import Digests
 from kun.text import preview
 
 
@@ -67,7 +66,7 @@ class Labelling:
 
 
 def stage(
-    config: Config, digests: Digests, label_model: Step, filtered: Sequence[Step], evaluations: Step | None = None
+    config: Config, engines: Engines, label_model: Step, filtered: Sequence[Step], evaluations: Step | None = None
 ) -> Stage:
     """The stage over the steps of the filter, by the label model that stage 1 made. `evaluations` is the step with the
     index of evaluation files, where some are named."""
@@ -80,7 +79,7 @@ def stage(
         Ask(
             reads=Filtered,
             writes=Labelled,
-            engine=lambda folders: open_engine(config, "label", folders(label_model)),
+            engine=lambda folders: engines.open("label", folders(label_model)),
             asker=lambda step, folders, engine: Labelling(
                 prompt,
                 config.label,

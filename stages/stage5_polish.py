@@ -14,13 +14,12 @@ from kun.answers import clean_output, echo, folded, pointing_word, repeats, says
 from kun.chat import Chat, load_chat
 from kun.config import Config, Polish
 from kun.engines.base import Generate, Generated, request_seed
-from kun.engines.open import open_engine, window
+from kun.engines.open import Engines, window
 from kun.faithfulness import faithfulness
 from kun.filters.decontaminate import contaminated
 from kun.prompts import Prompt, load_prompts
 from kun.records import Polished, Reject, Scored, extend
 from kun.steps import Ask, Stage, Step, flat
-from kun.store.digests import Digests
 from kun.text import preview, split_sentences
 
 # Room for a reply: a rewritten text is hardly over one and a half times as long as its material, plus a few sentences.
@@ -100,7 +99,7 @@ class Polishing:
 
 
 def stage(
-    config: Config, digests: Digests, primary_chat: Step, scored: Sequence[Step], evaluations: Step | None = None
+    config: Config, engines: Engines, primary_chat: Step, scored: Sequence[Step], evaluations: Step | None = None
 ) -> Stage:
     """The stage over the selected records, by the primary chat that stage 1 made. `evaluations` is the step with the
     index of evaluation files, where some are named."""
@@ -113,7 +112,7 @@ def stage(
         Ask(
             reads=Scored,
             writes=Polished,
-            engine=lambda folders: open_engine(config, "chat", folders(primary_chat)),
+            engine=lambda folders: engines.open("chat", folders(primary_chat)),
             asker=lambda step, folders, engine: Polishing(
                 prompt,
                 config.polish,

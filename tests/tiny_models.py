@@ -55,13 +55,13 @@ def yi(folder: Path) -> Path:
     return _save_model(folder, "LlamaConfig", tokenizer, tie_word_embeddings=False)
 
 
-def qwen(folder: Path, tied: bool = False) -> Path:
+def qwen(folder: Path, tied: bool = False, **options: Any) -> Path:
     """Qwen: byte-level BPE, ChatML with a default system turn, added tokens that are not special, spare rows."""
     plain = ["<tool_call>", "</tool_call>", "<think>", "</think>"]
     tokenizer = _byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], plain=plain)
     config = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": QWEN_TEMPLATE}
     _save_tokenizer(folder, tokenizer, config)
-    return _save_model(folder, "Qwen3Config", tokenizer, spare_rows=24, tie_word_embeddings=tied)
+    return _save_model(folder, "Qwen3Config", tokenizer, spare_rows=24, tie_word_embeddings=tied, **options)
 
 
 def gemma(folder: Path) -> Path:
@@ -143,12 +143,39 @@ def _save_model(folder: Path, config_class: str, tokenizer: Any, spare_rows: int
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        head_dim=32,  # the smallest that vLLM takes on a CPU
         max_position_embeddings=512,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=None,
-        **options,
+        **{"head_dim": 32, **options},  # 32: the smallest that vLLM takes on a CPU
     )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def louder(folder: Path, factor: float = 4) -> Path:
+    """The model in a folder with larger weights: random ones of their usual size say nearly the same of every context."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(factor if parameter.dim() > 1 else 1)
+    model.save_pretrained(folder)
+    return folder
+
+
+def adapter(base: Path, folder: Path, seed: int) -> Path:
+    """A random LoRA adapter on a base model, in a folder as stage 1 leaves it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from kun.chat import load_chat
+
+    torch.manual_seed(seed)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
+    load_chat(base).save(folder)
     return folder

@@ -30,6 +30,7 @@ TRIES = 2  # a request that was at work in this many deaths of the engine is giv
 DEATHS = 3  # in a row, without an answer in between: the engine is given up
 PATIENCE = 20.0  # seconds that vLLM has to end by itself
 CORES = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+ERROR = re.compile(r"^(?:.*\] )?(\w+(?:Error|Exception): .+)", re.MULTILINE)  # in the log, behind its prefix
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_CPU_OMP_THREADS_BIND": CORES}
 
 
@@ -46,6 +47,7 @@ class Question:
     """A request, in as many parts as vLLM is asked: one, or one per distinct beginning of its choices."""
 
     request: Request
+    adapter: str | None
     group: Group
     number: int
     parts: dict[int, tuple[int, ...]] = field(default_factory=dict)  # key to the beginning; those without an answer
@@ -56,14 +58,14 @@ class Question:
 class VllmEngine:
     """Answers requests with a model that vLLM runs in another process. See `kun.engines.base.Engine`.
 
-    `vocabulary`: number of rows of the model's embeddings; `adapter`: which of `start.adapters` answers, None for the
-    model itself; `log`: the file that gets all that vLLM prints.
+    `vocabulary`: number of rows of the model's embeddings; `log`: the file that gets all that vLLM prints. `adapter`,
+    which may be set between two runs: folder of the LoRA adapter that answers, None for the model itself.
     """
 
-    def __init__(self, start: wire.Start, window: int, vocabulary: int, log: Path, adapter: str | None = None) -> None:
+    def __init__(self, start: wire.Start, window: int, vocabulary: int, log: Path) -> None:
         self.window = window
-        self.adapter = adapter
-        self._start_message = start
+        self.adapter: str | None = None
+        self.start = start
         self._vocabulary = vocabulary
         self._log = log
         self._keys = 0
@@ -109,7 +111,7 @@ class VllmEngine:
                 refused += 1
                 continue
             group.missing += 1
-            self._send(Question(request, group, number))
+            self._send(Question(request, self.adapter, group, number))
         on_answer(refused)
         return group
 
@@ -122,22 +124,7 @@ class VllmEngine:
                 self._questions[self._keys] = question
         with contextlib.suppress(OSError):  # vLLM died: that shows when its answers are read, and this is asked again
             for key, beginning in question.parts.items():
-                self._socket.sendall(wire.framed(self._message(key, question.request, beginning)))
-
-    def _message(self, key: int, request: Request, beginning: tuple[int, ...]) -> wire.Write | wire.Weigh:
-        if isinstance(request, Choose):
-            return wire.Weigh(key, [*request.prompt, *beginning], _continuations(request)[beginning], self.adapter)
-        settings = request.sampling
-        return wire.Write(
-            key,
-            request.prompt,
-            min(settings.max_tokens, self.window - len(request.prompt)),
-            settings.temperature,
-            settings.top_p,
-            settings.repetition_penalty,
-            request.seed,
-            self.adapter,
-        )
+                self._socket.sendall(wire.framed(_message(key, question, beginning, self.window)))
 
     def _receive(self) -> int:
         """Take in one answer of vLLM, or its death; how many requests are answered by that."""
@@ -176,7 +163,8 @@ class VllmEngine:
                 size = wire.HEADER.unpack(header)[0]
                 data = self._stream.read(size)
                 if len(data) == size:
-                    return wire.decode_answer(data)
+                    message: wire.Answer = wire.decode_answer(data)
+                    return message
         except OSError:
             pass
         return None
@@ -213,7 +201,7 @@ class VllmEngine:
         theirs.close()
         self._socket, self._stream = ours, ours.makefile("rb")
         with contextlib.suppress(OSError):
-            ours.sendall(wire.framed(self._start_message))
+            ours.sendall(wire.framed(self.start))
         message = self._read()
         if not isinstance(message, wire.Ready):
             self._kill()
@@ -233,9 +221,27 @@ class VllmEngine:
 
     def _last_words(self) -> str:
         """The last error in the log, and where the log is."""
-        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-        errors = [line for line in lines if re.search(r"(Error|Exception): (?!Engine core init)", line)]
-        return (f"; {preview(errors[-1], 300)}" if errors else "") + f"; see {self._log}"
+        log = self._log.read_text(encoding="utf-8", errors="replace")
+        causes = [error for error in ERROR.findall(log) if "ngine core init" not in error and "EngineDead" not in error]
+        return (f": {preview(causes[-1], 300)}" if causes else "") + f"; see {self._log}"
+
+
+def _message(key: int, question: Question, beginning: tuple[int, ...], window: int) -> wire.Write | wire.Weigh:
+    request = question.request
+    if isinstance(request, Choose):
+        tokens = _continuations(request)[beginning]
+        return wire.Weigh(key, [*request.prompt, *beginning], tokens, question.adapter)
+    settings = request.sampling
+    return wire.Write(
+        key,
+        request.prompt,
+        min(settings.max_tokens, window - len(request.prompt)),
+        settings.temperature,
+        settings.top_p,
+        settings.repetition_penalty,
+        request.seed,
+        question.adapter,
+    )
 
 
 def _continuations(request: Request) -> dict[tuple[int, ...], list[int]]:

@@ -27,13 +27,12 @@ HEADER = struct.Struct(">I")  # bytes of the message that follows
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):
-    """`options` are vllm.EngineArgs; `given` names those that the user set; `adapters` are folders by name."""
+    """`options` are vllm.EngineArgs; `given` names those that the user set; no reply holds a `suppressed` token."""
 
     options: dict[str, Any]
     given: list[str]
     end_ids: list[int]
     suppressed: list[int]
-    adapters: dict[str, str]
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -49,7 +48,7 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 
 class Write(msgspec.Struct, frozen=True, tag=True):
-    """Continue the prompt. `adapter` names one of `Start.adapters`; None: the model as it is."""
+    """Continue the prompt. `adapter`: folder of a LoRA adapter to put on the model; None: the model as it is."""
 
     key: int
     prompt: list[int]
@@ -150,13 +149,8 @@ class Work:
     """One vLLM and the writer of its answers."""
 
     def __init__(self, engine: Any, start: Start, writer: asyncio.StreamWriter) -> None:
-        from vllm.lora.request import LoRARequest
-
         self.engine, self.start, self.writer = engine, start, writer
-        self.adapters = {
-            name: LoRARequest(name, number, folder)
-            for number, (name, folder) in enumerate(start.adapters.items(), start=1)
-        }
+        self.adapters: dict[str, Any] = {}  # vllm.LoRARequest by folder
 
     async def answer(self, question: Write | Weigh) -> None:
         from vllm.inputs import tokens_input
@@ -164,7 +158,7 @@ class Work:
 
         try:
             parameters = self._writing(question) if isinstance(question, Write) else self._weighing(question)
-            adapter = None if question.adapter is None else self.adapters[question.adapter]
+            adapter = self._adapter(question.adapter) if question.adapter else None
             prompt = tokens_input(question.prompt)
             output = self.engine.generate(prompt, parameters, str(question.key), lora_request=adapter)
             [result] = [one async for one in output]
@@ -175,6 +169,13 @@ class Work:
             cause = error.__cause__ or error
             message = Broken(question.key, f"{type(cause).__name__}: {cause}".split("\n")[0])
         self.writer.write(framed(message))
+
+    def _adapter(self, folder: str) -> Any:
+        from vllm.lora.request import LoRARequest
+
+        if folder not in self.adapters:
+            self.adapters[folder] = LoRARequest(folder, len(self.adapters) + 1, folder)
+        return self.adapters[folder]
 
     def _writing(self, question: Write) -> Any:
         from vllm import SamplingParams

@@ -11,6 +11,7 @@ from kun.config import Config, Decontaminate, Quality
 from kun.corpora import read
 from kun.corpora.ingest import counted, documents, items
 from kun.demo.tokens import build_tokenizer
+from kun.engines.open import Engines
 from kun.errors import InputError
 from kun.filters.characters import common_han
 from kun.filters.decontaminate import build
@@ -217,7 +218,11 @@ def test_trace_shows_the_text_before_and_after(tmp_path, base):
     config = Config.model_validate({"base_model": base, "corpora": corpora})
     run = RunFolder(tmp_path / "run")
     run.store.mkdir(parents=True)
-    chain = [stage for stage in pipeline(config, Digests(tmp_path / "digests.json")) if stage.command == "stage2"]
+    chain = [
+        stage
+        for stage in pipeline(config, Digests(tmp_path / "digests.json"), Engines(config))
+        if stage.command == "stage2"
+    ]
     for stage in chain:
         run_stage(stage, run)
     (kept,) = read_all(run.folder(chain[-1].steps[0]), Filtered)
@@ -235,7 +240,11 @@ def test_settings_of_one_corpus(base, tmp_path):
     own = config.of_subset("wudao").filter
     assert (own.ppl_max, own.quality.digits, own.quality.symbols) == ("x4", None, 0.1)
     assert config.of_subset("skypile").filter == config.filter
-    (rules,) = [stage for stage in pipeline(config, Digests(tmp_path / "d.json")) if stage.name == "stage2_quality"]
+    (rules,) = [
+        stage
+        for stage in pipeline(config, Digests(tmp_path / "d.json"), Engines(config))
+        if stage.name == "stage2_quality"
+    ]
     wudao, skypile = (step.decides() for step in rules.steps)
     assert {key for key in wudao if wudao[key] != skypile[key]} == {"filter.ppl_max", "filter.quality.digits"}
 

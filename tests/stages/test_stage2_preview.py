@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from kun.config import Config
+from kun.engines.open import Engines
 from kun.filters import preview
 from kun.filters.preview_page import page
 from kun.records import Filtered
@@ -45,7 +46,7 @@ def test_the_preview_says_what_the_stage_then_does(tmp_path):
     (seen,) = look_at_all(config, None, 1000)
     run = RunFolder(tmp_path / "other")
     run.store.mkdir(parents=True)
-    for stage in pipeline(config, Digests(tmp_path / "digests.json")):
+    for stage in pipeline(config, Digests(tmp_path / "digests.json"), Engines(config)):
         if stage.command == "stage2":
             run_stage(stage, run)
             last = stage

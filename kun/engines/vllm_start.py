@@ -1,4 +1,4 @@
-"""The engine of vLLM with the model of a run: `open_vllm(config, folder, window)`. Without torch, but for a merge."""
+"""What vLLM is started with: `start, adapter = vllm_start(config, model_folder, window)`. No torch but for a merge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 from kun.chat import load_chat
 from kun.config import Config
-from kun.engines.vllm_engine import VllmEngine
 from kun.engines.vllm_process import Start
 from kun.errors import ConfigError, InputError
 from kun.store import atomic
@@ -25,10 +24,11 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, for which vLLM has room
 KV_CACHE = 4 * 2**30  # bytes, on a CPU, at most; vLLM's own default is nearly all memory
 
 
-def open_vllm(config: Config, model_folder: Path, window: int) -> VllmEngine:
-    """vLLM with the model of `model_folder`: merged into the base, or as an adapter on it (`engine.adapters`).
+def vllm_start(config: Config, model_folder: Path, window: int) -> tuple[Start, str | None]:
+    """How to start vLLM for the model of `model_folder`, and the adapter to name in each request, if it is one.
 
-    Merged weights are made once and kept in the run. ConfigError where vLLM is missing or a setting is not to be had.
+    `engine.adapters` decides: the adapter is put on the base live, so that one vLLM serves both models of a run, or
+    merged weights are made once and kept in the run. ConfigError where vLLM is missing or a setting is not to be had.
     """
     cpu = is_cpu_build()
     given = config.engine.vllm
@@ -53,15 +53,15 @@ def open_vllm(config: Config, model_folder: Path, window: int) -> VllmEngine:
         "enable_prefix_caching": True,
     }
     if live:
-        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _room(model_folder)}
+        options |= {"enable_lora": True, "max_loras": 2, "max_lora_rank": _room(model_folder)}
     if cpu:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         options |= {"enforce_eager": True, "kv_cache_memory_bytes": min(KV_CACHE, memory // 4), "block_size": 32}
-    suppressed = [] if chat.pad_id in chat.end_ids else [chat.pad_id]
-    adapters = {"adapter": str(model_folder.resolve())} if live else {}
-    start = Start({**options, **given}, sorted(given), list(chat.end_ids), suppressed, adapters)
-    log = Path(config.run) / "vllm.log"
-    return VllmEngine(start, window, _vocabulary(folder), log, "adapter" if live else None)
+    known = range(vocabulary(folder))  # a base that was not trained lacks the tokens that Kun adds
+    ends = [token for token in chat.end_ids if token in known]
+    suppressed = [token for token in (chat.pad_id,) if token in known and token not in ends]
+    start = Start({**options, **given}, sorted(given), ends, suppressed)
+    return start, str(model_folder.resolve()) if live else None
 
 
 def is_cpu_build() -> bool:
@@ -129,7 +129,8 @@ def merged(config: Config, model_folder: Path, dtype: str) -> Path:
     return folder
 
 
-def _vocabulary(folder: Path) -> int:
+def vocabulary(folder: Path) -> int:
+    """Rows of the embeddings of the model in a folder."""
     settings = _read(folder / "config.json")
     return int(settings.get("text_config", settings)["vocab_size"])
 
