@@ -154,7 +154,7 @@ def _save_model(folder: Path, config_class: str, tokenizer: Any, spare_rows: int
 
 
 def louder(folder: Path, factor: float = 4) -> Path:
-    """The model in a folder with larger weights: random ones of their usual size say nearly the same of every context."""
+    """A model's folder, its weights made larger: of their usual size they say nearly the same of every context."""
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -66,9 +66,8 @@ def transformers_answers(config: Config, adapter: Path, group: list[Request]) ->
 
 
 def prompts(count: int, opening: int = 0) -> list[list[int]]:
-    return [
-        [*range(50, 50 + opening), *((7 * n + 3 * n * k) % 240 + 10 for k in range(3 + n % 30))] for n in range(count)
-    ]
+    shared = list(range(50, 50 + opening))
+    return [[*shared, *((7 * n + 3 * n * k) % 240 + 10 for k in range(3 + n % 30))] for n in range(count)]
 
 
 def test_vllm_and_transformers_agree(
@@ -170,20 +169,21 @@ def test_a_model_that_kills_vllm_each_time_ends_the_run(tmp_path: Path, engines:
     engines.append(Engines(settings(base, tmp_path, kind="vllm", vllm=SMALL)))
     groups = engines[0].open("label", base).run([[Generate([20, 21], GREEDY, seed=0)]] * 600)
     assert next(groups) == [Failure("vLLM died 2 times while it worked on this")]
-    with pytest.raises(KunError, match=r"vLLM died 3 times without an answer .*head_dim=16.*vllm\.log"):
+    with pytest.raises(
+        KunError, match=r"vLLM died 3 times without an answer in between: RuntimeError: .*head_dim=16.*vllm\.log"
+    ):
         list(groups)
 
 
 def test_vllm_ends_with_the_run_that_is_killed(base: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, time; from kun.config import Config; from kun.engines.open import Engines;"
-        "engine = Engines(Config.model_validate_json(sys.argv[1])).open('label', __import__('pathlib').Path(sys.argv[2]));"
-        "print(engine._process.pid, flush=True); time.sleep(600)"
+        "import sys, time; from pathlib import Path; from kun.config import Config; from kun.engines.open import Engines;"
+        "engines = Engines(Config.model_validate_json(sys.argv[1]));"
+        "print(engines.open('label', Path(sys.argv[2]))._process.pid, flush=True); time.sleep(600)"
     )
     config = settings(base, tmp_path, kind="vllm", vllm=SMALL)
-    run = subprocess.Popen(
-        [sys.executable, "-c", code, config.model_dump_json(), base], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", code, config.model_dump_json(), str(base)]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
     group = int(run.stdout.readline())
     run.kill()
