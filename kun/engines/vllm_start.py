@@ -21,6 +21,7 @@ OWN = (
     "enable_lora", "max_loras", "max_lora_rank", "enable_prefix_caching",
 )  # fmt: skip
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, for which vLLM has room
+BATCH = 4096  # tokens of one step on a CPU, as vLLM has it
 KV_CACHE = 4 * 2**30  # bytes, on a CPU, at most; vLLM's own default is nearly all memory
 
 
@@ -57,6 +58,8 @@ def vllm_start(config: Config, model_folder: Path, window: int) -> tuple[Start, 
     if cpu:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         options |= {"enforce_eager": True, "kv_cache_memory_bytes": min(KV_CACHE, memory // 4), "block_size": 32}
+        # vLLM 0.32 dies of a seeded request whose prompt it cuts: on a CPU no generator of random numbers turns back.
+        options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(BATCH, window)}
     known = range(vocabulary(folder))  # a base that was not trained lacks the tokens that Kun adds
     ends = [token for token in chat.end_ids if token in known]
     suppressed = [token for token in (chat.pad_id,) if token in known and token not in ends]

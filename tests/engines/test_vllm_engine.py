@@ -177,7 +177,8 @@ def test_a_model_that_kills_vllm_each_time_ends_the_run(tmp_path: Path, engines:
 
 def test_vllm_ends_with_the_run_that_is_killed(base: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from kun.config import Config; from kun.engines.open import Engines;"
+        "import sys, time; from pathlib import Path;"
+        "from kun.config import Config; from kun.engines.open import Engines;"
         "engines = Engines(Config.model_validate_json(sys.argv[1]));"
         "print(engines.open('label', Path(sys.argv[2]))._process.pid, flush=True); time.sleep(600)"
     )
