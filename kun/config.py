@@ -203,8 +203,8 @@ Treatment = Literal["mask", "drop"] | None
 
 
 class Privacy(Section):
-    """Personal data in Chinese formats. mask: a placeholder such as [电话] stands for it; drop: the text goes; null: off.
-    Instructions and outputs that have what is not off are rejected."""
+    """Personal data in Chinese formats. mask: a placeholder such as [电话] stands for it; drop: the text goes; null:
+    off. Instructions and outputs that have what is not off are rejected."""
 
     phone: Treatment = Field(None, description="phone numbers, of people or not; but 400, 800 and short ones")
     identity_number: Treatment = Field(None, description="numbers of identity cards, with a valid checksum")
@@ -399,8 +399,8 @@ class Config(Section):
         return self
 
     def of_subset(self, name: str) -> Config:
-        """The configuration as it holds for one corpus: with the settings of `filter` that are its own."""
-        own = self.corpora[name].filter
+        """The configuration as it holds for one corpus: with the settings of `filter` that it has of its own."""
+        own = self.corpora[name].filter if name in self.corpora else {}
         if not own:
             return self
         return self.model_copy(update={"filter": Filter.model_validate(_merged(self.filter.model_dump(), own))})

@@ -108,8 +108,8 @@ def _with_needs(steps: list[Step]) -> list[Step]:
 
 def _personal_data(run: RunFolder, done: dict[Step, Whole], config: Config, funnel: list[State]) -> str:
     """What the card says of it; nothing where no kind is looked for."""
-    settings = {step.part: config.of_subset(step.part).filter.privacy for step in done if step.part in config.corpora}
-    kinds = [kind for kind in PLACEHOLDERS if any(getattr(own, kind) for own in settings.values())]
+    settings = [config.of_subset(step.part).filter.privacy for step in done]
+    kinds = [kind for kind in PLACEHOLDERS if any(getattr(own, kind) for own in settings)]
     if not kinds:
         return ""
     masked, shown = Counter[str](), Counter[str]()

@@ -26,7 +26,7 @@ MAYBE = re.compile(
     r"|(?<=[wW])e[cC]hat)"
 )
 # Both sides have to be free alike: then masking one never uncovers another, and masking twice is masking once.
-_LEFT = r"(?<![A-Za-z0-9_])(?<![0-9]\.)(?<![A-Za-z0-9]-)"
+_LEFT = r"(?:(?=[(+])|(?<![A-Za-z0-9_])(?<![0-9]\.)(?<![A-Za-z0-9]-))"
 _RIGHT = r"(?![A-Za-z0-9_])(?!\.[0-9])(?!-[A-Za-z0-9])"
 # Pages that lost their line ends have a number and the next label as one: 0731-88151902E-mail.
 _LABEL = r"(?:E-?[Mm]ail|e-?mail|QQ|qq|T(?:el|EL)|tel|F(?:ax|AX)|fax|http|www)"
@@ -37,7 +37,7 @@ _PROVIDER = r"(?=(?:qq|foxmail|163|126|yeah|139|189|sina|sohu|aliyun|gmail|outlo
 _EMAIL = (
     r"(?<![A-Za-z0-9])(?!git@)[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}+"
     rf"(?:@| ?[@#] ?{_PROVIDER}| ?[(\[{{] ?[Aa][Tt] ?[)\]}}] ?)"
-    r"(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,18}(?!-?[A-Za-z0-9_])(?!:[A-Za-z~/])"
+    r"(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,18}(?!-?[A-Za-z0-9_])(?!:[~/])"
 )
 _NO_EMAIL = re.compile(  # documentation; names of files and of systemd's units
     r"(?:[@.\])} ]example\.(?:com|org|net|cn|edu)"
@@ -92,7 +92,7 @@ _WECHAT = (
     rf"((?=[a-z]{{6}}|[A-Za-z-]{{1,19}}[0-9_])[A-Za-z][A-Za-z0-9_-]{{5,19}}|[1-9]\d{{5,10}}){_ID_END}"
 )
 _QQ = (
-    r"(?:(?<![A-Za-z0-9])[Qq]{2}|扣扣|(?<![A-Za-z0-9])(?:加[Qq扣]|[Qq扣]群)|企[鹅鵝][号號]?)"
+    r"(?:(?<![A-Za-z0-9])[Qq]{2}|扣扣|(?<![A-Za-z0-9])[Qq]群|加[Qq扣]|扣群|企[鹅鵝][号號]?)"
     r"(?:群|号码?|號碼?|[账帐帳][号號]|交流|讨论|討論|官方|客服|咨询|諮詢|联系){0,4}[ :是为為#(]{0,3}([1-9]\d{4,10})"
     rf"{_RIGHT}{_NO_AMOUNT}"
 )

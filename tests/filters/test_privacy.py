@@ -99,6 +99,7 @@ texts = st.lists(st.sampled_from(PIECES), max_size=6).map("".join) | st.text(max
 @example("zs@qq.com13812345678", ALL)
 @example("029-88255936A123456(3)", ALL)
 @example("QQ：12345-13812345678", ALL)
+@example("138-1234-5678(02)2345-6789", ALL)
 def test_masking_takes_out_what_is_found_and_nothing_else(text, settings):
     masked, kinds = mask(text, settings)
     gone = [one for one in find(text) if one.kind in kinds]
