@@ -31,7 +31,8 @@ _RIGHT = r"(?![A-Za-z0-9_])(?!\.[0-9])(?!-[A-Za-z0-9])"
 # Pages that lost their line ends have a number and the next label as one: 0731-88151902E-mail.
 _LABEL = r"(?:E-?[Mm]ail|e-?mail|QQ|qq|T(?:el|EL)|tel|F(?:ax|AX)|fax|http|www)"
 _END = rf"(?:{_RIGHT}|(?={_LABEL}))"
-_NO_AMOUNT = r"(?! ?(?:[人元万萬亿億个個名年月条條次位美%]|字[节節]|bytes|[KMGT]B))"
+_NO_AMOUNT = r"(?! ?(?:[元万萬亿億%]|美元|字[节節]|bytes|[KMGT]B))"
+_NO_COUNT = rf"(?! ?[人个個名年月条條次位]){_NO_AMOUNT}"
 
 _PROVIDER = r"(?=(?:qq|foxmail|163|126|yeah|139|189|sina|sohu|aliyun|gmail|outlook|hotmail|yahoo)\.)"
 _EMAIL = (
@@ -49,7 +50,7 @@ WEB_ADDRESS = re.compile(r"(?:(?:https?|ftp|ssh|git)://|www\.)[A-Za-z0-9./?&=_%:
 _IDENTITY = (
     rf"{_LEFT}[1-9]\d{{5}}[ -]?(?:19|20)\d{{6}}[ -]?\d{{3}}[\dXx]{_RIGHT}"
     rf"|{_LEFT}[A-Z]{{1,2}}\d{{6}} ?\([\dA]\)"
-    rf"|身[份分][证證][^0-9A-Za-z\n。;\x00]{{0,8}}([1-9]\d{{14}}|[A-Z][1289]\d{{8}}){_RIGHT}"
+    rf"|身[份分][证證][^0-9A-Za-z\n。;\]\x00]{{0,8}}([1-9]\d{{14}}|[A-Z][1289]\d{{8}}){_RIGHT}"
 )
 # GB/T 2260: the first two digits of the regions; 83 is on the residence permits of people from Taiwan.
 _PROVINCE = re.compile("1[1-5]|2[1-3]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[123]")
@@ -74,7 +75,7 @@ _PHONE = "|".join(
         rf"{_LEFT}(?:(?:\+|00)886[ -]?|\(\+?886\)[ -]?|886-)(?:\(0\)|0)?"
         rf"(?:9\d\d[ -]?\d{{3}}[ -]?\d{{3}}|[2-8]\d?[ -]?\d{{3,4}}[ -]?\d{{4}}){_RIGHT}",
         rf"{_LEFT}(?:09\d\d[ -]\d{{3}}[ -]?\d{{3}}|(?:\(0[2-8]\d?\) ?|0[2-8]-)\d{{3,4}}-\d{{4}}){_RIGHT}",
-        rf"{_LEFT}\+[1-9]\d{{0,2}}(?:[ -]\(?\d{{1,5}}\)?){{2,4}}{_RIGHT}",
+        rf"\+(?:[17](?![ -](?:19|20)\d\d[01-])|[2-9]\d{{1,2}})(?:[ -]\(?\d{{1,10}}\)?){{1,4}}{_RIGHT}",
         r"(?:电话|電話|手[机機]|座机|座機|传真|傳真|致电|致電|拨打|撥打|(?<![A-Za-z])(?:[Tt]el|TEL|[Pp]hone|[Ff]ax|FAX))"
         rf"[号號码碼]{{0,2}}[ :.是为為]{{0,3}}((?!(?:19|20)\d\d[01]\d)(?:0\d{{9,11}}|{_LOCAL}|9\d{{3}}[ -]?\d{{4}}))"
         rf"{_RIGHT}{_NO_AMOUNT}",
@@ -94,7 +95,7 @@ _WECHAT = (
 _QQ = (
     r"(?:(?<![A-Za-z0-9])[Qq]{2}|扣扣|(?<![A-Za-z0-9])[Qq]群|加[Qq扣]|扣群|企[鹅鵝][号號]?)"
     r"(?:群|号码?|號碼?|[账帐帳][号號]|交流|讨论|討論|官方|客服|咨询|諮詢|联系){0,4}[ :是为為#(]{0,3}([1-9]\d{4,10})"
-    rf"{_RIGHT}{_NO_AMOUNT}"
+    rf"{_RIGHT}{_NO_COUNT}"
 )
 
 
