@@ -199,10 +199,28 @@ class Clean(Section):
     script: Literal["simplified", "traditional"] | None = Field(None, description="convert Chinese to this script")
 
 
+Treatment = Literal["mask", "drop"] | None
+
+
+class Privacy(Section):
+    """Personal data in Chinese formats. mask: a placeholder such as [电话] stands for it; drop: the text goes; null:
+    off. Instructions and outputs that have what is not off are rejected."""
+
+    phone: Treatment = Field(None, description="phone numbers, of people or not; but 400, 800 and short ones")
+    identity_number: Treatment = Field(None, description="numbers of identity cards, with a valid checksum")
+    email: Treatment = Field(None, description="e-mail addresses")
+    bank_card: Treatment = Field(None, description="numbers of bank cards, with a valid checksum")
+    wechat: Treatment = Field(None, description="WeChat ids, after a word that says so")
+    qq: Treatment = Field(None, description="numbers of QQ users and groups, after a word that says so")
+
+
 class Filter(Section):
     """Stage 2: what is worth a model's time."""
 
     clean: Clean = Field(Clean(), description="cleaning, before all rules")
+    privacy: Privacy = Field(
+        Privacy(), description="personal data, after cleaning, by kind: mask, drop, or null, which is off"
+    )
     languages: tuple[Language, ...] = Field(
         ("zh",), description="texts in others are dropped: zh, zh-hans, zh-hant, en, ja, ...; empty: off"
     )
@@ -381,8 +399,8 @@ class Config(Section):
         return self
 
     def of_subset(self, name: str) -> Config:
-        """The configuration as it holds for one corpus: with the settings of `filter` that are its own."""
-        own = self.corpora[name].filter
+        """The configuration as it holds for one corpus: with the settings of `filter` that it has of its own."""
+        own = self.corpora[name].filter if name in self.corpora else {}
         if not own:
             return self
         return self.model_copy(update={"filter": Filter.model_validate(_merged(self.filter.model_dump(), own))})

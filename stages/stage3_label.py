@@ -7,15 +7,16 @@ once per document; what it answers is cleaned, and rejected where it could not s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kun.answers import clean_instruction, copied, echo, folded, pointing_word, says_twice, unusable
 from kun.chat import Chat, load_chat
-from kun.config import Config, Label
+from kun.config import Config, Label, Privacy
 from kun.engines.base import Generate, Generated, request_seed
 from kun.engines.open import Engines, window_with_room
 from kun.filters.decontaminate import contaminated
+from kun.filters.privacy import personal
 from kun.prompts import Prompt, load_prompts
 from kun.records import Filtered, Labelled, Reject, extend
 from kun.steps import Ask, Stage, Step, flat
@@ -25,7 +26,7 @@ from kun.text import preview
 @dataclass(frozen=True)
 class Labelling:
     """Both halves of the stage. `window`: longest prompt plus reply, in tokens; `seed`: that of the run; `evaluations`:
-    the index of evaluation files, where there is one."""
+    the index of evaluation files, where there is one; `privacy`: of the subset, as in the filter."""
 
     prompt: Prompt
     settings: Label
@@ -33,6 +34,7 @@ class Labelling:
     window: int
     seed: int
     evaluations: Path | None = None
+    privacy: Privacy = field(default_factory=Privacy)
 
     def ask(self, document: Filtered) -> Generate | Reject:
         tokens = self.chat.prompt(self.prompt.messages(text=document.text))
@@ -60,7 +62,7 @@ class Labelling:
             return Reject("points_at_text", f"{word}: {preview(instruction)}")
         if stretch := copied(instruction, document.text):
             return Reject("copies_text", stretch)
-        if reject := contaminated(self.evaluations, [instruction])[0]:
+        if reject := contaminated(self.evaluations, [instruction])[0] or personal(instruction, self.privacy):
             return reject
         return extend(document, Labelled, instruction=instruction)
 
@@ -87,6 +89,7 @@ def stage(
                 engine.window,
                 config.seed,
                 None if evaluations is None else folders(evaluations),
+                config.of_subset(step.part).filter.privacy,
             ),
         ),
         tuple(

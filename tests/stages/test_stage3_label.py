@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kun.chat import Chat, load_chat
-from kun.config import Config, Decontaminate, EngineConfig, Label, Polish, Sampling, Score
+from kun.config import Config, Decontaminate, EngineConfig, Label, Polish, Privacy, Sampling, Score
 from kun.demo.tokens import build_tokenizer
 from kun.engines.base import Generate, Generated
 from kun.engines.open import Engines
@@ -126,6 +126,13 @@ def test_an_instruction_of_an_evaluation_is_rejected_by_its_name(chat: Chat, tmp
     stage = replace(labelling(chat), evaluations=tmp_path / "index")
     reply = Generated(chat.encode("潮汐是怎样形成的？"), finished=True)
     assert stage.accept(document(), reply) == Reject("contaminated", "quiz.jsonl, row 0: 潮汐是怎样形成的")
+    assert isinstance(labelling(chat).accept(document(), reply), Labelled)
+
+
+def test_an_instruction_with_personal_data_is_rejected_where_the_filter_looks_for_it(chat: Chat) -> None:
+    reply = Generated(chat.encode("潮汐研究所的电话是13812345678吗？"), True)
+    stage = replace(labelling(chat), privacy=Privacy(phone="mask"))
+    assert stage.accept(document(), reply) == Reject("phone", "13812345678")
     assert isinstance(labelling(chat).accept(document(), reply), Labelled)
 
 
