@@ -11,8 +11,9 @@ from kun.errors import ConfigError, InputError
 from kun.tokenizer import local_folder
 
 
-def open_engine(config: Config, name: ModelName, model_folder: Path) -> Engine:
-    """An engine with one of the two models, which stage 1 wrote into `model_folder` (adapter or merged).
+def open_engine(config: Config, name: ModelName, model_folder: Path | None) -> Engine:
+    """An engine with one of the two models, which stage 1 wrote into `model_folder` (adapter or merged); None: with the
+    base model itself.
 
     Raises InputError where a folder holds no model, ConfigError where the engine's settings do not go with it.
     """
