@@ -136,11 +136,17 @@ def training_hours(training: Training, rates: Rates) -> float:
     return training.tokens * TRAINING / rates.prefill / 3600
 
 
-def rows_of(weights: Sequence[float], counted: bool, how: str) -> Figure:
-    """The rows of a corpus: the sum of what the sampled ones stand for, with an interval where it is estimated."""
+def rows_of(weights: Sequence[float], counted: bool, everywhere: bool, how: str) -> Figure:
+    """The rows of a corpus: the sum of what the sampled ones stand for.
+
+    With an interval where it is estimated by rows from everywhere; beginnings of files do not tell how far the rest is
+    like them.
+    """
     total, number = sum(weights), len(weights)
     if counted:
         return Figure(total, "counted", how)
+    if not everywhere:
+        return Figure(total, "sample", how)
     mean = total / number if number else 0.0
     spread = sum((weight - mean) ** 2 for weight in weights) * number / max(number - 1, 1)
     half = NORMAL_95 * math.sqrt(spread)

@@ -38,7 +38,7 @@ def render(plan: Plan, source: str, overrides: Sequence[str] = ()) -> str:
     if not plan.fits:
         lines.append(f"next: free some space, or take another folder: kun plan {settings} --run /larger/disk/run")
     elif plan.rates is None:
-        lines.append(f"next: for hours, kun plan {settings} --probe; to begin, kun run all {settings}")
+        lines.append(f"next: kun plan {settings} --probe, or with both rates, for the hours")
     else:
         lines.append(f"next: kun run all {settings}")
     return "\n".join(lines)
@@ -108,7 +108,9 @@ def _basis(plan: Plan) -> Iterator[str]:
     for subset in plan.subsets:
         yield _figure(f"{subset.name}, rows", count, subset.rows)
         yield _figure(f"{subset.name}, filtered", _percent, subset.filtered)
-    yield _each("filter, seconds a row", lambda v: f"{v:.2g}", [(s.name, s.filter_seconds) for s in plan.subsets])
+    yield _each(
+        "filter, microseconds a row", lambda v: f"{v * 1e6:,.0f}", [(s.name, s.filter_seconds) for s in plan.subsets]
+    )
     for stage in dict.fromkeys(one.stage for one in plan.work):
         asked = [(subset.name, one) for subset in plan.subsets for one in subset.asked if one.stage == stage]
         name = stage.replace("_", " ")

@@ -63,6 +63,9 @@ def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
     with _ready(config, run) as (model, evaluations, said):
         measured = [measure(given, name, model, evaluations, options.sample) for name in names]
     notes = [*said, *(note for one in measured for note in one.notes)]
+    near = config.filter.near_duplicates is not None
+    if {one.subset.filtered.basis for one in measured} & ({"sample", "counted"} if near else {"sample"}):
+        notes.append("duplicates beyond the sample, and near-duplicates, are not seen: fewer rows may be kept")
     if config.seeds.pairs is None:
         notes.append("seeds.pairs is not set: the training of stage 1 is not planned")
     rates = options.rates
@@ -143,8 +146,6 @@ def _ready(config: Config, run: RunFolder) -> Iterator[tuple[Path | None, Path |
         said.append("planned without perplexity, which the base model itself would measure (filter.lm.base)")
     if not indexed:
         said.append("planned without decontamination: its index is not made yet; `kun filter-preview` makes it")
-    if config.filter.near_duplicates is not None:
-        said.append("duplicates and near-duplicates beyond the sample are not seen by it: fewer rows may be kept")
     with tempfile.TemporaryDirectory(prefix="kun-plan-") as folder:
         if not estimated and config.filter.lm.model is not None:
             lmplz.make(config.filter.lm, model := Path(folder))

@@ -88,7 +88,7 @@ def measure(given: Given, name: str, model: Path | None, evaluations: Path | Non
             written += _line(raw, made) + SIGNATURE_BYTES
         filter_bytes += weight * (written + INDEX_BYTES)
     counted = sample.taken.counted and config.ingest.overlong == "drop"  # a row that is split counts as its pieces
-    rows = rows_of(weights, counted, sample.taken.how)
+    rows = rows_of(weights, counted, sample.taken.everywhere, sample.taken.how)
     filtered = _filtered(evidence, name, share_of(weights, kept, f"{len(weights):,} rows"))
     texts = [made for made in outcomes if isinstance(made, Filtered)]
     stands_for = [weight for weight, one in zip(weights, kept, strict=True) if one]
@@ -189,7 +189,7 @@ def _stage(
         kept = msgspec.structs.replace(kept, value=kept.value * asked, how=how_kept)
     return Asked(
         stage=stage,
-        prompt=Figure(mean(weights, tokens), "sample", f"{len(prompts):,} texts"),
+        prompt=Figure(mean(weights, tokens), "sample", "prompts of the kept texts"),
         repeated=repeated * asked,
         reply=msgspec.structs.replace(reply, value=length, how=how),
         kept=kept,

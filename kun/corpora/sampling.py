@@ -36,13 +36,15 @@ BACK = 2**16  # bytes that are read at a time to find where a line begins
 @dataclass(frozen=True)
 class Taken:
     """Rows, in the order of the files, and how they were taken, in words. `weights`: how many rows of the corpus each
-    stands for; `counted`: their sum is the number of rows, and no estimate. `by_byte` names the files that were read at
-    random places: the origins of their rows number bytes, not rows."""
+    stands for; `counted`: their sum is the number of rows, and no estimate; `everywhere`: any row could have been
+    taken, not just one at the beginning of a file. `by_byte` names the files that were read at random places: the
+    origins of their rows number bytes, not rows."""
 
     rows: tuple[Row, ...]
     how: str
     weights: tuple[float, ...]
     counted: bool
+    everywhere: bool
     by_byte: frozenset[str] = frozenset()
 
 
@@ -58,7 +60,9 @@ def sample_rows(name: str, corpus: Corpus, size: int, seed: int) -> Taken:
         if sum(sizes) <= WHOLE:
             rows, total = _reservoir(_rows(corpus, files), size, rng)
             how = f"{len(rows):,} of {total:,} rows, drawn at random; {_files(len(files))} read whole"
-            return Taken(tuple(rows), how, (total / len(rows),) * len(rows) if rows else (), counted=True)
+            return Taken(
+                tuple(rows), how, (total / len(rows),) * len(rows) if rows else (), counted=True, everywhere=True
+            )
         return _of_many(corpus, files, sizes, size, rng)
     except OSError as error:
         raise InputError(f"corpora.{name}.paths: {error.filename or name}: {error.strerror or error}") from None
@@ -97,7 +101,7 @@ def _of_many(corpus: Corpus, files: list[Found], sizes: list[int], size: int, rn
             f"from the beginning of {_files(counts['beginnings'])}, which can only be read from the start (the first "
             f"{FEWEST_ROWS} rows, or {ROWS_PER_DRAW} for each one taken)"
         ]
-    return Taken(tuple(rows), "; ".join(said), tuple(weights), False, frozenset(by_byte))
+    return Taken(tuple(rows), "; ".join(said), tuple(weights), False, not counts["beginnings"], frozenset(by_byte))
 
 
 def _files(number: int) -> str:
