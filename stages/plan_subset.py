@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -63,6 +64,17 @@ class Measured:
     subset: Subset
     prompts: list[list[int]]
     notes: list[str]
+
+
+class Outline(NamedTuple):
+    """A model stage on the kept texts: its requests, a reply in tokens on average and at most, and the bytes of a kept
+    record and of one as it came."""
+
+    stage: str
+    requests: Sequence[Request | Reject]
+    reply: Figure
+    most: int
+    written: tuple[float, float]
 
 
 def measure(given: Given, name: str, model: Path | None, evaluations: Path | None, size: int) -> Measured:
@@ -128,51 +140,38 @@ def _asked(
     score = config.score
     verdict = [given.chat.count(word) + 1 for word in (given.scoring.prompt.good, given.scoring.prompt.bad)]
     grown = mean(weights, [given.growth.value * text.tokens + 1 for text in texts])
-    replies = {
-        "stage3_label": (msgspec.structs.replace(said, value=short), config.label.sampling.max_tokens),
-        "stage4_score": (
-            Figure(sum(verdict) / 2, "assumed", "the verdict and no more")
-            if score.method == "sampled"
-            else Figure(0, "setting", f"score.method: {score.method} draws nothing"),
-            score.sampling.max_tokens,
-        ),
-        "stage5_polish": (
-            Figure(grown, given.growth.basis, f"{given.growth.value:.2f} of the text's; {given.growth.how}"),
-            config.polish.sampling.max_tokens,
-        ),
-    }
-    requests: dict[str, list[Request | Reject]] = {
-        "stage3_label": [given.labelling.ask(text) for text in texts],
-        "stage4_score": [given.scoring.ask(record) for record in labelled],
-        "stage5_polish": [given.polishing.ask(record) for record in scored],
-    }
-    written = {
-        "stage3_label": (sizes[1], sizes[0]),
-        "stage4_score": (2 * sizes[2], 2 * sizes[2]),  # verdicts, and the selection of them
-        "stage5_polish": (sizes[3], sizes[2]),
-    }
-    found = []
-    for number, (stage, asks) in enumerate(requests.items()):
-        reply, most = replies[stage]
-        found.append(
-            _stage(given, name, stage, asks, weights, reply, most, _kept(given, config, number, name), written[stage])
-        )
-    prompts = [one.prompt for one in requests["stage3_label"] if not isinstance(one, Reject)]
-    return tuple(found), prompts, _final_bytes(polished, weights)
+    drawn = Figure(0, "setting", f"score.method: {score.method} draws nothing")
+    if score.method == "sampled":
+        drawn = Figure(sum(verdict) / 2, "assumed", "the verdict and no more")
+    label = Outline(
+        "stage3_label",
+        [given.labelling.ask(text) for text in texts],
+        msgspec.structs.replace(said, value=short),
+        config.label.sampling.max_tokens,
+        (sizes[1], sizes[0]),
+    )
+    judge = Outline(
+        "stage4_score",
+        [given.scoring.ask(record) for record in labelled],
+        drawn,
+        score.sampling.max_tokens,
+        (2 * sizes[2], 2 * sizes[2]),  # verdicts, and the selection of them
+    )
+    polish = Outline(
+        "stage5_polish",
+        [given.polishing.ask(record) for record in scored],
+        Figure(grown, given.growth.basis, f"{given.growth.value:.2f} of the text's; {given.growth.how}"),
+        config.polish.sampling.max_tokens,
+        (sizes[3], sizes[2]),
+    )
+    found = tuple(_stage(given, config, name, outline, weights) for outline in (label, judge, polish))
+    prompts = [one.prompt for one in label.requests if not isinstance(one, Reject)]
+    return found, prompts, _final_bytes(polished, weights)
 
 
-def _stage(
-    given: Given,
-    name: str,
-    stage: str,
-    requests: Sequence[Request | Reject],
-    weights: Sequence[float],
-    reply: Figure,
-    most: int,
-    kept: Figure,
-    written: tuple[float, float],
-) -> Asked:
+def _stage(given: Given, config: Config, name: str, outline: Outline, weights: Sequence[float]) -> Asked:
     """What a stage is asked; prompts over the window are not asked, and none of them is kept."""
+    stage, requests, reply, most, written = outline
     fit = [not isinstance(one, Reject) for one in requests]
     asked = mean(weights, fit) if requests else 1.0
     tokens = [0 if isinstance(one, Reject) else len(one.prompt) + _choice(one) for one in requests]
@@ -180,20 +179,20 @@ def _stage(
     repeated = shared_prefix(prompts) if len(prompts) > 1 else 0
     counts = given.evidence.counts(stage, name)
     cut = counts.rejected.get("unfinished", 0) / counts.rows if counts else 0.0
-    longest = min(reply.value, most)
-    length = asked * ((1 - cut) * longest + cut * most)
+    length = asked * ((1 - cut) * min(reply.value, most) + cut * most)
     how = f"{reply.how}; {cut:.0%} of the run's are cut off at {most}" if cut else reply.how
-    chooses = any(isinstance(one, Choose) for one in requests)
+    kept = _kept(given, config, stage, name)
     if kept.basis in ("assumed", "setting") and asked < 1:
-        how_kept = f"{kept.how}; {1 - asked:.1%} of the sample is over the window"
-        kept = msgspec.structs.replace(kept, value=kept.value * asked, how=how_kept)
+        why = f"{kept.how}; {1 - asked:.1%} of the sample is over the window"
+        kept = msgspec.structs.replace(kept, value=kept.value * asked, how=why)
+    chooses = any(isinstance(one, Choose) for one in requests)
     return Asked(
         stage=stage,
         prompt=Figure(mean(weights, tokens), "sample", "prompts of the kept texts"),
         repeated=repeated * asked,
         reply=msgspec.structs.replace(reply, value=length, how=how),
         kept=kept,
-        cached=given.config.engine.kind in REMEMBERING or chooses,
+        cached=config.engine.kind in REMEMBERING or chooses,
         bytes=written,
     )
 
@@ -202,11 +201,10 @@ def _choice(request: Request) -> int:
     return max(map(len, request.choices)) - 1 if isinstance(request, Choose) else 0
 
 
-def _kept(given: Given, config: Config, number: int, name: str) -> Figure:
+def _kept(given: Given, config: Config, stage: str, name: str) -> Figure:
     """The share of rows that one of the three stages keeps: as asked for, by a setting, by the run, or assumed."""
-    stage = tuple(KEPT)[number]
     if given.kept is not None:
-        return Figure(given.kept[number], "given", "--kept")
+        return Figure(given.kept[list(KEPT).index(stage)], "given", "--kept")
     if stage == "stage4_score" and config.score.select == "top_share":
         return Figure(config.score.top_share, "setting", "score.top_share")
     found = given.evidence.share(stage, name)
