@@ -100,12 +100,11 @@ def against_rows(config: Config) -> None:
             values = [figure.value for figure in figures]
             mean = sum(values) / len(values)
             spread = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-            inside = (
-                sum((figure.low or 0) <= true <= (figure.high or 0) for figure in figures) if taken.everywhere else "-"
-            )
+            hits = sum((figure.low or 0) <= true <= (figure.high or 0) for figure in figures)
+            inside = f"{hits} of {len(figures)}" if taken.everywhere else ""
             print(
                 f"| {name} | {true:,} | {size:,} | {mean:,.0f} ({mean / true - 1:+.1%}) | {spread / true:.1%} "
-                f"| {inside} of {len(values)} |"
+                f"| {inside} |"
             )
 
 

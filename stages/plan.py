@@ -25,6 +25,7 @@ from kun.engines.batches import shared_prefix
 from kun.engines.open import open_engine, window, window_with_room
 from kun.engines.probe import Speed, probe
 from kun.filters import lmplz
+from kun.filters.clean import clean
 from kun.plan import Figure, Plan, Rates, Space, Subset, Training, Work, flow
 from kun.prompts import load_prompts
 from kun.records import Polished
@@ -132,7 +133,8 @@ def _growth(config: Config, evidence: Evidence, chat: Chat) -> Figure:
         return Figure(1.0, "assumed", "as long as its text; seeds.polish would tell")
     rows = [seed.row for seed in seeds.read(config.seeds.polish, seeds.Polish, "seeds.polish", [])]
     written = sum(chat.count(row.output) for row in rows)
-    return Figure(written / sum(chat.count(row.text) for row in rows), "seeds", f"{len(rows):,} of seeds.polish")
+    read = sum(chat.count(clean(row.text, config.filter.clean)[0]) for row in rows)  # as stage 5 will have them
+    return Figure(written / max(read, 1), "seeds", f"{len(rows):,} of seeds.polish")
 
 
 @contextmanager
