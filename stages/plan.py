@@ -42,6 +42,7 @@ from stages.stage4_score import Scoring
 from stages.stage5_polish import Polishing
 
 ADAPTER = 0.15  # of the base's bytes, its checkpoints with it: LoRA of rank 64 on all layers of Yi-6B, and Adam's state
+FEW_REQUESTS = 64  # decoded together: an engine writes to many at once nearly as fast as to one
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,8 @@ def _probed(config: Config, run: RunFolder, prompts: Sequence[list[int]], second
     gpus = math.prod(int(config.engine.vllm.get(name, 1)) for name in parallel) if config.engine.kind == "vllm" else 1
     how = f"{config.engine.kind} with {'the label model' if folder else 'the base model'}: prefill {_said(prefill)}; "
     how += f"decode {_said(decode)}" + (f"; of {gpus} GPUs together" if gpus > 1 else "")
+    if decode.requests < FEW_REQUESTS:
+        how += "; so few at a time are slow: a longer --probe, or more --sample, comes nearer"
     if not _on_gpu(config):
         how += "; on CPU: this says nothing of a GPU"
     return Rates(prefill.rate / gpus, decode.rate / gpus, "probe", how)

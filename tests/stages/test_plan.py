@@ -256,6 +256,7 @@ def test_a_plan_beside_a_finished_run_is_what_the_run_did(tmp_path):
         assert work["rows"] == pytest.approx(step["in"], abs=1)  # a share of a few rows is not whole
         assert work["kept"] == pytest.approx(step["kept"], abs=1)
     assert after["rates"]["basis"] == "probe" and "says nothing of a GPU" in after["rates"]["how"]
+    assert "a longer --probe" in after["rates"]["how"]
     assert after["rates"]["prefill"] > after["rates"]["decode"] > 0
     for first, second in zip(before["work"], after["work"], strict=True):
         if first["stage"] == "stage3_label":  # nothing but perplexity was missing before
