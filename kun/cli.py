@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from kun import lm_commands, status, trace
+from kun import lm_commands, plan_command, status, trace
 from kun.config import Config
 from kun.config_files import dump, load
 from kun.engines.open import Engines
@@ -56,7 +56,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
     try:
         arguments, overrides = _parser().parse_known_args()
-        if overrides and arguments.verb not in (_run, _filter_preview):
+        if overrides and arguments.verb not in (_run, _plan, _filter_preview):
             raise InputError(f"unknown arguments: {shlex.join(overrides)}; see kun --help")
         sys.exit(arguments.verb(arguments, overrides))
     except KunError as error:
@@ -93,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--force", action="store_true", help="throw the stage's present output away and make it again")
     run.add_argument("-h", "--help", action=_SettingsHelp, help="show this help, and every setting as an option")
     run.set_defaults(verb=_run)
+
+    plan_command.add_command(verbs).set_defaults(verb=_plan)
 
     funnel = verbs.add_parser("status", help="show the funnel of a run, what is stale and why, and what comes next")
     funnel.add_argument("run", nargs="?", help="folder of the run (default: the one of --config)")
@@ -266,6 +268,12 @@ def _open(folder: str | None, config_path: str | None) -> tuple[Config, RunFolde
     config = load(source)
     run = RunFolder(Path(folder or config.run))
     return config, run, pipeline(config, Digests(run.store / "digests.json"), Engines(config))
+
+
+def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    config = load(arguments.config, overrides, prog="kun plan")
+    _check_corpora(config, arguments, needed=True)
+    return plan_command.run(arguments, overrides, config)
 
 
 def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:
