@@ -37,14 +37,17 @@ GEMMA_TEMPLATE = (
 )
 
 
-def llama(folder: Path) -> Path:
-    """Llama 3 Instruct: byte-level BPE, BOS by the template, `<|eot_id|>`, no pad token, untied embeddings."""
+def llama(folder: Path, head_dim: int = 16) -> Path:
+    """Llama 3 Instruct: byte-level BPE, BOS by the template, `<|eot_id|>`, no pad token, untied embeddings.
+
+    vLLM's attention on a CPU takes `head_dim=32` (and 64, 80, ...), not 16.
+    """
     tokens = ["<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>"]
     tokens += ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     tokenizer = _byte_level(tokens, plain=[], bos="<|begin_of_text|>")
     config = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "chat_template": LLAMA_TEMPLATE}
     _save_tokenizer(folder, tokenizer, config)
-    return _save_model(folder, "LlamaConfig", tokenizer, tie_word_embeddings=False)
+    return _save_model(folder, "LlamaConfig", tokenizer, tie_word_embeddings=False, head_dim=head_dim)
 
 
 def yi(folder: Path) -> Path:
@@ -55,13 +58,16 @@ def yi(folder: Path) -> Path:
     return _save_model(folder, "LlamaConfig", tokenizer, tie_word_embeddings=False)
 
 
-def qwen(folder: Path, tied: bool = False) -> Path:
-    """Qwen: byte-level BPE, ChatML with a default system turn, added tokens that are not special, spare rows."""
+def qwen(folder: Path, tied: bool = False, head_dim: int = 16) -> Path:
+    """Qwen: byte-level BPE, ChatML with a default system turn, added tokens that are not special, spare rows.
+
+    vLLM's attention on a CPU takes `head_dim=32` (and 64, 80, ...), not 16.
+    """
     plain = ["<tool_call>", "</tool_call>", "<think>", "</think>"]
     tokenizer = _byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], plain=plain)
     config = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": QWEN_TEMPLATE}
     _save_tokenizer(folder, tokenizer, config)
-    return _save_model(folder, "Qwen3Config", tokenizer, spare_rows=24, tie_word_embeddings=tied, head_dim=16)
+    return _save_model(folder, "Qwen3Config", tokenizer, spare_rows=24, tie_word_embeddings=tied, head_dim=head_dim)
 
 
 def gemma(folder: Path) -> Path:

@@ -30,7 +30,11 @@ def open_engine(config: Config, name: ModelName, model_folder: Path) -> Engine:
         case "vllm":
             raise ConfigError("engine.kind: vllm: not there yet")
         case "server":
-            raise ConfigError("engine.kind: server: not there yet")
+            from kun.chat import load_chat
+            from kun.engines.server_engine import ServerEngine
+
+            chat = load_chat(model_folder, config.trust_remote_code)
+            return ServerEngine(config.engine.server, name, chat, size, model_folder, Path(config.run) / "store")
 
 
 def window(config: Config) -> int:

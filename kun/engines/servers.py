@@ -1,0 +1,212 @@
+"""Several servers as one: `await Servers(urls, ...).complete(body, read_answer)`, whichever of them answers.
+
+At most `concurrency` requests are in flight at each URL. What fails in passing (no connection, no answer in time, 429,
+5xx, an answer that is none) is tried again, after a pause that doubles, or that the server asks for (Retry-After), and
+then most likely elsewhere: a server that fails again and again rests for just as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import httpx2
+import msgspec
+
+from kun.engines.completions import Completion, NoAnswerError, RefusedError, read
+from kun.errors import ConfigError, KunError
+
+T = TypeVar("T")
+LONGEST_PAUSE = 60.0  # seconds; a server may ask for more, up to `timeout`
+IN_A_ROW = 10  # requests given up with no answer in between, after which it is asked whether any server still works
+TRIES = 3  # of what is asked at the start: a server that is not there should show at once
+CONNECT = 10.0  # seconds until a machine counts as gone
+
+
+class Server:
+    """One base URL. `failures` in a row since its last answer; it gets nothing to do before `rests_until`."""
+
+    def __init__(self, url: str, client: httpx2.AsyncClient, key: str, timeout: float) -> None:
+        self.url = url.rstrip("/")
+        self.failures = 0
+        self.rests_until = 0.0
+        self._client, self._key, self._timeout = client, key, timeout
+
+    async def get(self, path: str) -> bytes:
+        return await self._send("GET", path, None)
+
+    async def complete(self, body: dict[str, Any], read_answer: Callable[[Completion], T]) -> T:
+        """Raises NoAnswerError or RefusedError, with the URL and the server's words."""
+        data = await self._send("POST", "completions", msgspec.json.encode(body))
+        try:
+            return read_answer(read(data, body["prompt"]))
+        except NoAnswerError as error:
+            raise NoAnswerError(f"{self.url}: {error}") from None
+
+    def failed(self, after: float | None) -> None:
+        """Rest from the second failure in a row on. What was under way when a rest began tells nothing new."""
+        now = time.monotonic()
+        resting = now < self.rests_until
+        self.failures += not resting
+        if after is not None or not resting:
+            own = pause(self.failures - 1) if self.failures > 1 else 0.0
+            self.rests_until = max(self.rests_until, now + (own if after is None else after))
+
+    async def _send(self, method: str, path: str, content: bytes | None) -> bytes:
+        try:
+            async with asyncio.timeout(self._timeout):
+                response = await self._client.request(method, f"{self.url}/{path}", content=content)
+        except TimeoutError:
+            raise NoAnswerError(f"{self.url}: no answer in {self._timeout:g} s (engine.server.timeout)") from None
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            said = self._without_key(str(error)) or type(error).__name__
+            raise NoAnswerError(f"{self.url}: {said}") from None
+        if response.is_success:
+            return response.content
+        status, said = response.status_code, self._without_key(_message(response.content))
+        text = f"{self.url} answers {status}: {said}"
+        if status in (408, 409, 429) or status >= 500:
+            raise NoAnswerError(text, busy=status == 429, after=_retry_after(response.headers, self._timeout))
+        raise RefusedError(text)
+
+    def _without_key(self, text: str) -> str:
+        """A server may quote the key that it refuses; what it says ends up in files."""
+        return " ".join((text.replace(self._key, "***") if self._key else text).split())[:300]
+
+
+class Servers:
+    """The servers of a run. `canary` is a request that all of them have answered."""
+
+    def __init__(self, urls: tuple[str, ...], concurrency: int, timeout: float, retries: int) -> None:
+        key = _key()
+        self.client = httpx2.AsyncClient(
+            headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {}),
+            timeout=httpx2.Timeout(None, connect=min(CONNECT, timeout)),
+            # vLLM's own server drops a connection that is idle for 5 seconds.
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=4.0),
+        )
+        self.all = [Server(url, self.client, key, timeout) for url in urls]
+        self.canary: dict[str, Any] = {}
+        self._retries = retries
+        self._answered = 0
+        self._given_up = 0  # in a row
+        self._checking = asyncio.Lock()
+        self._slots: asyncio.Queue[Server] = asyncio.Queue()
+        for _ in range(concurrency):
+            for server in self.all:
+                self._slots.put_nowait(server)
+
+    async def complete(self, body: dict[str, Any], read_answer: Callable[[Completion], T]) -> T:
+        """What `read_answer` makes of the completion.
+
+        Raises NoAnswerError when the retries are used up, RefusedError at once, KunError where no server
+        works any more.
+        """
+        tries, answered = 0, self._answered
+        while True:
+            server = await self._slot()
+            try:
+                answer = await server.complete(body, read_answer)
+            except RefusedError:
+                await self._gave_up()
+                raise
+            except NoAnswerError as error:
+                server.failed(error.after)
+                # Being told to wait, while others are answered, says nothing against this request.
+                tries += not (error.busy and self._answered > answered)
+                answered = self._answered
+                if tries > self._retries:
+                    await self._gave_up()
+                    raise
+                await self._check()
+                wait = error.after if error.after is not None else pause(tries)
+            else:
+                server.failures, self._given_up = 0, 0
+                self._answered += 1
+                return answer
+            finally:
+                self._return(server)
+            await asyncio.sleep(wait)
+
+    async def _slot(self) -> Server:
+        while True:
+            server = await self._slots.get()
+            if server.rests_until <= time.monotonic():
+                return server
+            self._return(server)
+
+    def _return(self, server: Server) -> None:
+        rest = server.rests_until - time.monotonic()
+        asyncio.get_running_loop().call_later(max(rest, 0.0), self._slots.put_nowait, server)
+
+    async def _gave_up(self) -> None:
+        self._given_up += 1
+        await self._check()
+
+    def _silent(self) -> bool:
+        return self._given_up >= IN_A_ROW or all(server.failures > self._retries for server in self.all)
+
+    async def _check(self) -> None:
+        """KunError where nothing is answered any more, not even the canary: the requests are not at fault then."""
+        if not self._silent():
+            return
+        async with self._checking:
+            if not self._silent():  # another request has just had this checked
+                return
+            said = [text for text in await asyncio.gather(*map(self._try_canary, self.all)) if text]
+            self._given_up = 0
+            if len(said) == len(self.all):
+                raise KunError(
+                    f"no server answers any more ({'; '.join(said)}); what was answered is kept, "
+                    "run the same command again when they are back"
+                )
+
+    async def _try_canary(self, server: Server) -> str:
+        """What is wrong; nothing where the server answers."""
+        try:
+            await server.complete(self.canary, lambda completion: None)
+        except (NoAnswerError, RefusedError) as error:
+            return str(error)
+        server.failures = 0
+        return ""
+
+
+def pause(tries: int) -> float:
+    """Seconds before the next try: 1, 2, 4, ... to a minute, up to a quarter less so that not all come at once."""
+    return min(LONGEST_PAUSE, 2.0 ** (tries - 1)) * random.uniform(0.75, 1.0)
+
+
+def _key() -> str:
+    key = (os.environ.get("KUN_API_KEY") or os.environ.get("OPENAI_API_KEY") or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError("KUN_API_KEY (or OPENAI_API_KEY): the key has characters that no key can have")
+    return key
+
+
+def _message(content: bytes) -> str:
+    """The words in an error's body: OpenAI's form, FastAPI's, or whatever it is."""
+    try:
+        body = msgspec.json.decode(content)
+        error = body.get("error", body)
+        said = error.get("message", error.get("detail", error)) if isinstance(error, dict) else error
+    except (msgspec.DecodeError, AttributeError):
+        said = content[:1000].decode("utf-8", "replace")
+    return str(said)
+
+
+def _retry_after(headers: httpx2.Headers, longest: float) -> float | None:
+    """Seconds that the server asks to wait, by its Retry-After: a number, or a date."""
+    value = headers.get("retry-after", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(max(seconds, 0.0), longest) if seconds == seconds else None
