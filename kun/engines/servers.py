@@ -1,8 +1,8 @@
 """Several servers as one: `await Servers(urls, ...).complete(body, read_answer)`, whichever of them answers.
 
 At most `concurrency` requests are in flight at each URL. What fails in passing (no connection, no answer in time, 429,
-5xx, an answer that is none) is tried again, after a pause that doubles, or that the server asks for (Retry-After), and
-then most likely elsewhere: a server that fails again and again rests for just as long.
+5xx, an answer that is none) is tried again, after a pause that doubles, or that the server asks for (Retry-After). A
+server that fails rests in the same way, and gets one request at a time until it answers: the others get the rest.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ CONNECT = 10.0  # seconds until a machine counts as gone
 
 
 class Server:
-    """One base URL. `failures` in a row since its last answer; it gets nothing to do before `rests_until`."""
+    """One base URL. `failures` in a row since its last answer; `parked` of its slots are unused until it answers."""
 
     def __init__(self, url: str, client: httpx2.AsyncClient, key: str, timeout: float) -> None:
         self.url = url.rstrip("/")
         self.failures = 0
-        self.rests_until = 0.0
+        self.parked = 0
+        self.rests = False
         self._client, self._key, self._timeout = client, key, timeout
 
     async def get(self, path: str) -> bytes:
@@ -47,15 +48,6 @@ class Server:
             return read_answer(read(data, body["prompt"]))
         except NoAnswerError as error:
             raise NoAnswerError(f"{self.url}: {error}") from None
-
-    def failed(self, after: float | None) -> None:
-        """Rest from the second failure in a row on. What was under way when a rest began tells nothing new."""
-        now = time.monotonic()
-        resting = now < self.rests_until
-        self.failures += not resting
-        if after is not None or not resting:
-            own = pause(self.failures - 1) if self.failures > 1 else 0.0
-            self.rests_until = max(self.rests_until, now + (own if after is None else after))
 
     async def _send(self, method: str, path: str, content: bytes | None) -> bytes:
         try:
@@ -96,10 +88,10 @@ class Servers:
         self._answered = 0
         self._given_up = 0  # in a row
         self._checking = asyncio.Lock()
-        self._slots: asyncio.Queue[Server] = asyncio.Queue()
+        self._slots: asyncio.Queue[tuple[Server, bool]] = asyncio.Queue()  # a server; whether as a trial
         for _ in range(concurrency):
             for server in self.all:
-                self._slots.put_nowait(server)
+                self._slots.put_nowait((server, False))
 
     async def complete(self, body: dict[str, Any], read_answer: Callable[[Completion], T]) -> T:
         """What `read_answer` makes of the completion.
@@ -112,37 +104,56 @@ class Servers:
             server = await self._slot()
             try:
                 answer = await server.complete(body, read_answer)
-            except RefusedError:
-                await self._gave_up()
-                raise
             except NoAnswerError as error:
-                server.failed(error.after)
-                # Being told to wait, while others are answered, says nothing against this request.
-                tries += not (error.busy and self._answered > answered)
+                # A server that is busy, or down already, says nothing against a request while others are answered.
+                tries += not ((error.busy or server.failures) and self._answered > answered)
                 answered = self._answered
+                self._failed(server, error.after)
                 if tries > self._retries:
                     await self._gave_up()
                     raise
                 await self._check()
-                wait = error.after if error.after is not None else pause(tries)
+                await asyncio.sleep(pause(tries) if error.after is None else error.after)
+            except RefusedError:
+                self._works(server, slots=1)
+                await self._gave_up()
+                raise
+            except BaseException:  # the run ends
+                self._slots.put_nowait((server, True))
+                raise
             else:
-                server.failures, self._given_up = 0, 0
+                self._works(server, slots=1)
+                self._given_up = 0
                 self._answered += 1
                 return answer
-            finally:
-                self._return(server)
-            await asyncio.sleep(wait)
 
     async def _slot(self) -> Server:
         while True:
-            server = await self._slots.get()
-            if server.rests_until <= time.monotonic():
+            server, is_trial = await self._slots.get()
+            if is_trial or not server.failures:
                 return server
-            self._return(server)
+            server.parked += 1
 
-    def _return(self, server: Server) -> None:
-        rest = server.rests_until - time.monotonic()
-        asyncio.get_running_loop().call_later(max(rest, 0.0), self._slots.put_nowait, server)
+    def _works(self, server: Server, slots: int = 0) -> None:
+        server.failures = 0
+        for _ in range(server.parked + slots):
+            self._slots.put_nowait((server, False))
+        server.parked = 0
+
+    def _failed(self, server: Server, after: float | None) -> None:
+        """Park the slot. After a rest one request may try; what fails in the meantime tells nothing new."""
+        server.parked += 1
+        if not server.rests:
+            server.rests = True
+            server.failures += 1
+            rest = after if after is not None else pause(server.failures - 1) if server.failures > 1 else 0.0
+            asyncio.get_running_loop().call_later(rest, self._try, server)
+
+    def _try(self, server: Server) -> None:
+        server.rests = False
+        if server.parked:
+            server.parked -= 1
+            self._slots.put_nowait((server, True))
 
     async def _gave_up(self) -> None:
         self._given_up += 1
@@ -172,7 +183,7 @@ class Servers:
             await server.complete(self.canary, lambda completion: None)
         except (NoAnswerError, RefusedError) as error:
             return str(error)
-        server.failures = 0
+        self._works(server)
         return ""
 
 
