@@ -1,4 +1,4 @@
-"""A server that fails as it is told, to see what the engine makes of it: `with FaultyServer() as server: ...`.
+"""A server that fails as it is told, to see what the engine makes of it: `with FaultyServer(probe) as server: ...`.
 
 It speaks as much of the protocol of vLLM as Kun uses. Its "model" replies with tokens that prompt and seed decide.
 """
@@ -63,6 +63,16 @@ class Exchange(BaseHTTPRequestHandler):
         pass
 
 
+class Listener(ThreadingHTTPServer):
+    """A client that goes away is no news."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass
+
+
 def completion(body: dict[str, Any]) -> dict[str, Any]:
     if "logprob_token_ids" in body:
         top = {f"token_id:{token}": -1.0 - token / 1000 for token in body["logprob_token_ids"]}
@@ -98,7 +108,7 @@ class FaultyServer:
         self.keys: list[str | None] = []
         self.in_flight = self.most_in_flight = 0
         self.lock = threading.Lock()
-        self._server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Exchange)
+        self._server: Any = Listener(("127.0.0.1", 0), Exchange)
         self._server.owner = self
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()

@@ -1,11 +1,8 @@
-"""The engine of servers: against one that fails as it is told, and (slow) against a real vLLM on the CPU."""
+"""The engine of servers against one that fails as it is told; test_server_engine_vllm.py has a real one."""
 
 from __future__ import annotations
 
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +21,7 @@ from kun.engines.server_engine import ServerEngine
 from kun.errors import ConfigError, InputError, KunError
 from tests import tiny_models
 from tests.engines.faulty_server import Exchange, FaultyServer, reply
+from tests.engines.killing import killed
 
 WINDOW = 512
 SAMPLING = Sampling(max_tokens=8, temperature=0.7)
@@ -368,42 +366,12 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path: Path) -> None
 # The cache
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from kun.chat import load_chat
-from kun.config import Sampling, Server
-from kun.engines.base import Generate
-from kun.engines.server_engine import ServerEngine
-
-url, model, store, count = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-engine = ServerEngine(Server(urls=(url,), concurrency=4), "label", load_chat(model), 512, model, store)
-sampling = Sampling(max_tokens=8, temperature=0.7)
-group = [Generate([20, number], sampling, seed=number) for number in range(30)]
-answered = 0
-def on_answer(more):
-    global answered
-    answered += more
-    if answered >= count:
-        os.kill(os.getpid(), signal.SIGKILL)
-list(engine.run([group], on_answer))
-"""
-
-
-def killed(url: str, model: Path, store: Path, count: int) -> None:
-    """A process that asks for the shard of 30 and is killed after `count` answers."""
-    done = subprocess.run([sys.executable, "-c", KILLED, url, str(model), str(store), str(count)], check=False)
-    assert done.returncode == -signal.SIGKILL
-
-
 def test_a_killed_run_asks_for_nothing_twice(opened: Any, server: FaultyServer, folder: Path, tmp_path: Path) -> None:
-    killed(server.url, folder, tmp_path / "store", count=17)
+    group = killed(server.url, "label", folder, WINDOW, tmp_path / "store", after=17)
     before, server.asked = server.asked, []
-    group = shard(30)
-    assert list(opened(server.url).run([group])) == [replies(group)]
-    answered_before = 30 - len(server.asked)
-    assert answered_before >= 17
-    assert len(before) - answered_before <= 4 + 1  # what was in flight; the thread may have been a step ahead
+    assert only(opened(server.url), group) == replies(group)
+    assert len(server.asked) <= len(group) - 17
+    assert len(before) + len(server.asked) <= len(group) + 4  # twice: only what was in flight
 
 
 def test_failures_are_asked_again_and_answers_are_not(opened: Any, server: FaultyServer, probe: list[int]) -> None:
