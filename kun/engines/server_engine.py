@@ -7,6 +7,7 @@ are in flight by then. Started as docs/engines.md shows; what a server cannot do
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -34,7 +35,7 @@ from kun.engines.completions import (
     logprobs,
     next_token,
 )
-from kun.engines.server_probe import check_model, check_replies, check_verdicts
+from kun.engines.server_probe import check_model, check_replies, check_verdicts, models
 from kun.engines.servers import Servers
 from kun.errors import ConfigError, KunError
 from kun.store import digests
@@ -70,7 +71,6 @@ class ServerEngine:
         self._model = settings.label if name == "label" else settings.chat
         self._chat = chat
         self._vocabulary = 1 + max(chat.files.raw.get_vocab(with_added_tokens=True).values())
-        self._slots = settings.concurrency * len(settings.urls)
         self._gives_verdicts = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers = Servers(settings.urls, settings.concurrency, settings.timeout, settings.retries)
@@ -80,7 +80,8 @@ class ServerEngine:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         try:
-            self._call(self._check_servers(name, folder.name))
+            self._call(self._choose_servers(name, folder.name))
+            self._slots = settings.concurrency * len(self._servers.all)
         except BaseException:
             self.close()
             raise
@@ -196,10 +197,21 @@ class ServerEngine:
     async def _complete(self, body: dict[str, Any], read_answer: Callable[[Completion], T]) -> T:
         return await self._servers.complete(body | {"model": self._model}, read_answer)
 
-    async def _check_servers(self, name: ModelName, folder: str) -> None:
-        for server in self._servers.all:
-            await check_model(server, self._model, f"engine.server.{name}", self.window, folder)
-            self._servers.canary = await check_replies(server, self._model, self._chat)
+    async def _choose_servers(self, name: ModelName, folder: str) -> None:
+        """Those that have the model: two merged models may be on different ports."""
+        named = {server: await models(server) for server in self._servers.all}
+        having = [server for server, cards in named.items() if self._model in cards]
+        if len(having) < len(named):
+            others = [f"{server.url} ({', '.join(cards)})" for server, cards in named.items() if server not in having]
+            text = f"{self._model} is not served by {'; '.join(others)}"
+            if not having:
+                raise ConfigError(f"engine.server.urls: {text}; serve it by that name, or set engine.server.{name}")
+            print(f"{text}; the others are asked", file=sys.stderr, flush=True)
+        canary: dict[str, Any] = {}
+        for server in having:
+            check_model(server, named[server], self._model, self.window, folder)
+            canary = await check_replies(server, self._model, self._chat)
+        self._servers.use(having, canary)
 
     async def _check_verdicts(self) -> None:
         for server in self._servers.all:

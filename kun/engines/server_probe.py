@@ -1,4 +1,4 @@
-"""What a server cannot do is said at the start: `await check_model(server, ...)`, `check_replies`, `check_verdicts`."""
+"""What a server cannot do is said at the start: `check_model(server, ...)`, `await check_replies(server, ...)`."""
 
 from __future__ import annotations
 
@@ -33,20 +33,19 @@ class Cards(msgspec.Struct):
     data: list[Card]
 
 
-async def check_model(server: Server, model: str, setting: str, window: int, folder: str) -> None:
-    """ConfigError where the server does not have the model, has it from another folder of stage 1 than `folder`, or
-    with a smaller window. What it does not tell is not checked."""
+async def models(server: Server) -> dict[str, Card]:
+    """The models that a server has, by name."""
     try:
         cards = msgspec.json.decode(await _asked(lambda: server.get("models"), server), type=Cards).data
     except msgspec.DecodeError as error:
         raise ConfigError(_wrong(server, f"its list of models cannot be read ({error}); {NEEDED}")) from None
-    by_name = {card.id: card for card in cards}
-    card = by_name.get(model)
-    if card is None:
-        names = ", ".join(sorted(by_name)) or "none"
-        raise ConfigError(
-            _wrong(server, f"serves no model named {model} (it has {names}); serve it by that name, or set {setting}")
-        )
+    return {card.id: card for card in cards}
+
+
+def check_model(server: Server, by_name: dict[str, Card], model: str, window: int, folder: str) -> None:
+    """ConfigError where the server has the model from another folder of stage 1 than `folder`, or with a smaller
+    window. What it does not tell is not checked."""
+    card = by_name[model]
     root = Path(card.root or "").name
     if root.startswith("stage1_train-") and root != folder:
         raise ConfigError(_wrong(server, f"serves {root} as {model}, the run now has {folder}; serve that one"))

@@ -72,7 +72,7 @@ class Server:
 
 
 class Servers:
-    """The servers of a run. `canary` is a request that all of them have answered."""
+    """The servers of a run: all that are named, until `use` says which."""
 
     def __init__(self, urls: tuple[str, ...], concurrency: int, timeout: float, retries: int) -> None:
         key = _key()
@@ -83,14 +83,19 @@ class Servers:
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=4.0),
         )
         self.all = [Server(url, self.client, key, timeout) for url in urls]
-        self.canary: dict[str, Any] = {}
+        self._canary: dict[str, Any] = {}
         self._retries = retries
         self._answered = 0
         self._given_up = 0  # in a row
         self._checking = asyncio.Lock()
         self._slots: asyncio.Queue[tuple[Server, bool]] = asyncio.Queue()  # a server; whether as a trial
-        for _ in range(concurrency):
-            for server in self.all:
+        self._concurrency = concurrency
+
+    def use(self, servers: list[Server], canary: dict[str, Any]) -> None:
+        """Ask these from now on. `canary` is a request that all of them have answered."""
+        self.all, self._canary = servers, canary
+        for _ in range(self._concurrency):
+            for server in servers:
                 self._slots.put_nowait((server, False))
 
     async def complete(self, body: dict[str, Any], read_answer: Callable[[Completion], T]) -> T:
@@ -180,7 +185,7 @@ class Servers:
     async def _try_canary(self, server: Server) -> str:
         """What is wrong; nothing where the server answers."""
         try:
-            await server.complete(self.canary, lambda completion: None)
+            await server.complete(self._canary, lambda completion: None)
         except (NoAnswerError, RefusedError) as error:
             return str(error)
         self._works(server)

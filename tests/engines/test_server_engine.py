@@ -273,7 +273,6 @@ def test_a_server_that_is_not_there_is_named(
 @pytest.mark.parametrize(
     ("cards", "message"),
     [
-        ([{"id": "base"}, {"id": "chat"}], "serves no model named label (it has base, chat); serve it by that name"),
         ([{"id": "label", "max_model_len": 256}], "takes 256 tokens, Kun's window has 512"),
         ([{"id": "base", "max_model_len": 256}, {"id": "label", "parent": "base"}], "takes 256 tokens"),
         ([{"id": "label", "root": "/runs/x/store/stage1_train-label-00"}], "serves stage1_train-label-00 as label"),
@@ -285,6 +284,21 @@ def test_the_served_model_has_to_be_the_runs(opened: Any, server: FaultyServer, 
     with pytest.raises(ConfigError) as caught:
         opened(server.url)
     assert f"engine.server.urls: {server.url}: {message}" in str(caught.value)
+
+
+def test_each_model_is_asked_where_it_is_served(
+    opened: Any, server: FaultyServer, probe: list[int], capsys: Any
+) -> None:
+    with FaultyServer(probe, model="chat") as other:
+        engine = opened(other.url, server.url)
+        assert only(engine, shard(6)) == replies(shard(6))
+        engine.close()
+        assert (len(server.asked), other.asked) == (6, [])
+        assert f"label is not served by {other.url} (chat); the others are asked" in capsys.readouterr().err
+        with pytest.raises(ConfigError) as caught:
+            opened(other.url)
+        message = f"label is not served by {other.url} (chat); serve it by that name, or set engine.server.label"
+        assert str(caught.value) == f"engine.server.urls: {message}"
 
 
 def altered(**changes: Any) -> Callable[[Exchange], bool]:
@@ -455,7 +469,7 @@ def test_the_configured_engine(server: FaultyServer, folder: Path, tmp_path: Pat
         assert list(engine.run([shard(3)])) == [replies(shard(3))]
     finally:
         engine.close()
-    with pytest.raises(ConfigError, match=r"serves no model named chat .* set engine\.server\.chat"):
+    with pytest.raises(ConfigError, match=r"chat is not served by .* set engine\.server\.chat"):
         open_engine(config, "chat", folder)
 
 
