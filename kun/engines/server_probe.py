@@ -13,10 +13,11 @@ from kun.chat import Chat
 from kun.config import Sampling
 from kun.engines.base import Generate
 from kun.engines.completions import NoAnswerError, RefusedError, generated, generation, logprobs, next_token
-from kun.engines.servers import TRIES, Server
+from kun.engines.servers import Server
 from kun.errors import ConfigError
 
 T = TypeVar("T")
+TRIES = 3  # few: a server that is not there should show at once
 NEEDED = "Kun needs /v1/completions with token ids in and out, as `vllm serve` has it (docs/engines.md)"
 
 
@@ -51,10 +52,8 @@ def check_model(server: Server, by_name: dict[str, Card], model: str, window: in
         raise ConfigError(_wrong(server, f"serves {root} as {model}, the run now has {folder}; serve that one"))
     length = card.max_model_len or (by_name[card.parent].max_model_len if card.parent in by_name else None)
     if length is not None and length < window:
-        raise ConfigError(
-            _wrong(server, f"takes {length} tokens, Kun's window has {window}; give --max-model-len {window} to "
-            f"`vllm serve`, or set engine.window to {length}")
-        )  # fmt: skip
+        remedy = f"give --max-model-len {window} to `vllm serve`, or set engine.window to {length}"
+        raise ConfigError(_wrong(server, f"takes {length} tokens, Kun's window has {window}; {remedy}"))
 
 
 async def check_replies(server: Server, model: str, chat: Chat) -> dict[str, Any]:
@@ -72,7 +71,7 @@ async def check_replies(server: Server, model: str, chat: Chat) -> dict[str, Any
 
 async def check_verdicts(server: Server, model: str, chat: Chat) -> None:
     """ConfigError where the server cannot give log-probabilities of tokens that it is asked for."""
-    tokens = [chat.end_ids[0], chat.pad_id, *chat.encode("好")]
+    tokens = sorted({*_probe(chat), *chat.encode("好")})
     body = next_token(_probe(chat), tokens) | {"model": model}
     try:
         await _asked(lambda: server.complete(body, lambda completion: logprobs(completion, tokens)), server)
@@ -94,7 +93,8 @@ async def _asked(ask: Callable[[], Awaitable[T]], server: Server) -> T:
             return await ask()
         except NoAnswerError as error:
             if tried == TRIES:
-                raise ConfigError(_wrong(server, f"{_bare(server, error)}; {NEEDED}")) from None
+                said = f"{_bare(server, error)}; is it up, or to be taken out of the list? {NEEDED}"
+                raise ConfigError(_wrong(server, said)) from None
             await asyncio.sleep(min(error.after or 1.0, 10.0))
         except RefusedError as error:
             raise ConfigError(_wrong(server, f"{_bare(server, error)}; {NEEDED}")) from None

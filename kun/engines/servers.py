@@ -24,7 +24,6 @@ from kun.errors import ConfigError, KunError
 T = TypeVar("T")
 LONGEST_PAUSE = 60.0  # seconds; a server may ask for more, up to `timeout`
 IN_A_ROW = 10  # requests given up with no answer in between, after which it is asked whether any server still works
-TRIES = 3  # of what is asked at the start: a server that is not there should show at once
 CONNECT = 10.0  # seconds until a machine counts as gone
 
 
@@ -57,12 +56,12 @@ class Server:
             raise NoAnswerError(f"{self.url}: no answer in {self._timeout:g} s (engine.server.timeout)") from None
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             said = self._without_key(str(error)) or type(error).__name__
-            raise NoAnswerError(f"{self.url}: {said}") from None
+            raise NoAnswerError(f"{self.url}: the connection failed ({said})") from None
         if response.is_success:
             return response.content
         status, said = response.status_code, self._without_key(_message(response.content))
         text = f"{self.url} answers {status}: {said}"
-        if status in (408, 409, 429) or status >= 500:
+        if status in (408, 429) or status >= 500:
             raise NoAnswerError(text, busy=status == 429, after=_retry_after(response.headers, self._timeout))
         raise RefusedError(text)
 
@@ -118,7 +117,7 @@ class Servers:
                     await self._gave_up()
                     raise
                 await self._check()
-                await asyncio.sleep(pause(tries) if error.after is None else error.after)
+                await asyncio.sleep(error.after or pause(tries))
             except RefusedError:
                 self._works(server, slots=1)
                 await self._gave_up()
@@ -151,7 +150,7 @@ class Servers:
         if not server.rests:
             server.rests = True
             server.failures += 1
-            rest = after if after is not None else pause(server.failures - 1) if server.failures > 1 else 0.0
+            rest = after or (pause(server.failures - 1) if server.failures > 1 else 0.0)
             asyncio.get_running_loop().call_later(rest, self._try, server)
 
     def _try(self, server: Server) -> None:
@@ -225,4 +224,4 @@ def _retry_after(headers: httpx2.Headers, longest: float) -> float | None:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except ValueError:
             return None
-    return min(max(seconds, 0.0), longest) if seconds == seconds else None
+    return min(seconds, longest) if seconds > 0 else None
