@@ -337,14 +337,24 @@ class Polish(Section):
 
 
 class Server(Section):
-    """An OpenAI-compatible server, such as `vllm serve`, with the models of stage 1. The key: KUN_API_KEY."""
+    """Servers such as `vllm serve`, with the models of stage 1. A key comes from the environment: KUN_API_KEY."""
 
     urls: tuple[str, ...] = Field((), description="base URLs, e.g. http://node1:8000/v1; requests are spread over them")
     label: str = Field("label", description="name under which the label model is served")
     chat: str = Field("chat", description="name under which the primary chat is served")
     concurrency: int = Field(64, gt=0, description="requests in flight at each URL")
     timeout: float = Field(600, gt=0, description="seconds until an answer counts as lost")
-    retries: int = Field(6, ge=0, description="times that a request is tried again, with growing pauses")
+    retries: int = Field(8, ge=0, description="times that a request is tried again, after 1, 2, 4, ... 60 seconds")
+
+    @model_validator(mode="after")
+    def _urls_without_secrets(self) -> Server:
+        for number, url in enumerate(self.urls, 1):  # they are written into the run: not even the error may show them
+            if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", url):
+                raise ValueError(
+                    f"number {number} of the urls is not of the form http://host:port/v1; "
+                    "a key goes into the environment variable KUN_API_KEY"
+                )
+        return self
 
 
 class EngineConfig(Section):

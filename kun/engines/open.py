@@ -43,7 +43,7 @@ class Engines:
                 engine.adapter = adapter
                 return engine
             case "server":
-                raise ConfigError("engine.kind: server: not there yet")
+                return self._kept((name, model_folder.resolve()), lambda: _server(config, name, model_folder, size))
 
     def close(self) -> None:
         """End the engine that is open, if one is."""
@@ -68,6 +68,14 @@ def _transformers(config: Config, model_folder: Path, size: int) -> Engine:
         base, model_folder, settings.dtype, settings.device, trust_remote_code=config.trust_remote_code
     )
     return TransformersEngine(model, chat.end_ids, chat.pad_id, size, settings.batch_tokens)
+
+
+def _server(config: Config, name: ModelName, model_folder: Path, size: int) -> Engine:
+    from kun.chat import load_chat
+    from kun.engines.server_engine import ServerEngine
+
+    chat = load_chat(model_folder, config.trust_remote_code)
+    return ServerEngine(config.engine.server, name, chat, size, model_folder, Path(config.run) / "store")
 
 
 def window(config: Config) -> int:
