@@ -12,10 +12,9 @@ from typing import Any
 
 import msgspec
 
-from kun.engines.base import Choose, Chosen, Generate, Generated
+from kun.engines.base import Generate, Generated
 
 LOWEST = -9999.0  # what vLLM writes for minus infinity
-Beginning = tuple[int, ...]
 
 # A server takes what a request leaves open from the model's generation_config.json: all of it is said.
 NEUTRAL = {"top_k": 0, "min_p": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "ignore_eos": True, "n": 1}
@@ -82,17 +81,6 @@ def next_token(prompt: Sequence[int], tokens: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def beginnings(request: Choose) -> dict[Beginning, list[int]]:
-    """What the choices open with (nothing, their first token, ...), and the tokens that follow it in one of them."""
-    follow: dict[Beginning, list[int]] = {}
-    for choice in request.choices:
-        for place, token in enumerate(choice):
-            tokens = follow.setdefault(choice[:place], [])
-            if token not in tokens:
-                tokens.append(token)
-    return follow
-
-
 def read(data: bytes, prompt: Sequence[int]) -> Completion:
     """The completion in a response to `prompt`. NoAnswerError for anything else."""
     try:
@@ -128,10 +116,3 @@ def logprobs(completion: Completion, tokens: Sequence[int]) -> dict[int, float]:
     if max(given.values()) > 1e-3:
         raise NoAnswerError("log-probabilities above 0 came back (the server runs with another --logprobs-mode)")
     return {token: -math.inf if value <= LOWEST else value for token, value in found.items()}
-
-
-def chosen(request: Choose, follow: dict[Beginning, dict[int, float]]) -> Chosen:
-    """The log-probabilities of the whole choices, from those of their tokens after each beginning."""
-    return Chosen(
-        tuple(sum(follow[choice[:place]][token] for place, token in enumerate(choice)) for choice in request.choices)
-    )

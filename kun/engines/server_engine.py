@@ -24,12 +24,11 @@ from kun.config import Server as Settings
 from kun.engines.answer_cache import AnswerCache
 from kun.engines.base import Answer, Choose, Chosen, Failure, Generate, Generated, Request
 from kun.engines.batches import problem
+from kun.engines.choices import beginnings, chosen
 from kun.engines.completions import (
     Completion,
     NoAnswerError,
     RefusedError,
-    beginnings,
-    chosen,
     generated,
     generation,
     logprobs,
@@ -172,9 +171,10 @@ class ServerEngine:
         kind: type[Generated] | type[Chosen] = Generated if isinstance(request, Generate) else Chosen
         key = self._cache.key(self._bodies(request))
         group.keys.append(key)
-        answer = self._cache.find(key, kind)
-        if answer is None:
-            answer = await self._ask(request)
+        if known := self._cache.find(key, kind):
+            return known
+        answer = await self._ask(request)
+        if not isinstance(answer, Failure):
             self._cache.keep(key, answer)
         return answer
 
@@ -184,7 +184,7 @@ class ServerEngine:
             return [generation(request, self.window, self._chat.end_ids, self._chat.pad_id)]
         return [next_token([*request.prompt, *start], tokens) for start, tokens in beginnings(request).items()]
 
-    async def _ask(self, request: Request) -> Generated | Chosen:
+    async def _ask(self, request: Request) -> Answer:
         if isinstance(request, Generate):
             [body] = self._bodies(request)
             return await self._complete(body, lambda completion: generated(completion, self._chat.end_ids))

@@ -7,7 +7,6 @@ death costs nobody the run: it is started again, and what it was at work on is a
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import signal
@@ -15,13 +14,14 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kun.engines import vllm_process as wire
-from kun.engines.base import Answer, Choose, Chosen, Failure, Generate, Generated, Request
+from kun.engines.base import Answer, Choose, Failure, Generate, Generated, Request
 from kun.engines.batches import problem
+from kun.engines.choices import Beginning, beginnings, chosen
 from kun.errors import KunError
 from kun.text import preview
 
@@ -50,8 +50,8 @@ class Question:
     adapter: str | None
     group: Group
     number: int
-    parts: dict[int, tuple[int, ...]] = field(default_factory=dict)  # key to the beginning; those without an answer
-    logprobs: dict[tuple[int, ...], float] = field(default_factory=dict)
+    parts: dict[int, Beginning] = field(default_factory=dict)  # by their keys; those without an answer
+    told: dict[Beginning, dict[int, float]] = field(default_factory=dict)
     deaths: int = 0
 
 
@@ -118,7 +118,7 @@ class VllmEngine:
     def _send(self, question: Question) -> None:
         """Put a question, or what of it has no answer yet, to vLLM."""
         if not question.parts:
-            for beginning in _continuations(question.request):
+            for beginning in beginnings(question.request) if isinstance(question.request, Choose) else [()]:
                 self._keys += 1
                 question.parts[self._keys] = beginning
                 self._questions[self._keys] = question
@@ -142,11 +142,9 @@ class VllmEngine:
             return self._settle(question, Failure(message.why))
         if isinstance(request, Generate):
             return self._settle(question, Generated(message.tokens, message.finished))
-        for token, logprob in zip(_continuations(request)[beginning], message.logprobs, strict=True):
-            question.logprobs[*beginning, token] = logprob
-        if question.parts:
-            return 0
-        return self._settle(question, _chosen(request, question.logprobs))
+        tokens = beginnings(request)[beginning]
+        question.told[beginning] = dict(zip(tokens, message.logprobs, strict=True))
+        return 0 if question.parts else self._settle(question, chosen(request, question.told))
 
     def _settle(self, question: Question, answer: Answer) -> int:
         for key in question.parts:
@@ -226,11 +224,10 @@ class VllmEngine:
         return (f": {preview(causes[-1], 300)}" if causes else "") + f"; see {self._log}"
 
 
-def _message(key: int, question: Question, beginning: tuple[int, ...], window: int) -> wire.Write | wire.Weigh:
+def _message(key: int, question: Question, beginning: Beginning, window: int) -> wire.Write | wire.Weigh:
     request = question.request
     if isinstance(request, Choose):
-        tokens = _continuations(request)[beginning]
-        return wire.Weigh(key, [*request.prompt, *beginning], tokens, question.adapter)
+        return wire.Weigh(key, [*request.prompt, *beginning], beginnings(request)[beginning], question.adapter)
     settings = request.sampling
     return wire.Write(
         key,
@@ -242,20 +239,3 @@ def _message(key: int, question: Question, beginning: tuple[int, ...], window: i
         request.seed,
         question.adapter,
     )
-
-
-def _continuations(request: Request) -> dict[tuple[int, ...], list[int]]:
-    """What vLLM is asked of a request: the beginnings of its choices, each with the tokens that follow it in one."""
-    found: dict[tuple[int, ...], list[int]] = {}
-    for choice in request.choices if isinstance(request, Choose) else ():
-        for place, token in enumerate(choice):
-            tokens = found.setdefault(choice[:place], [])
-            if token not in tokens:
-                tokens.append(token)
-    return found or {(): []}
-
-
-def _chosen(request: Choose, logprobs: Mapping[tuple[int, ...], float]) -> Chosen | Failure:
-    """The sums over the tokens of each choice."""
-    sums = tuple(sum(logprobs[choice[: end + 1]] for end in range(len(choice))) for choice in request.choices)
-    return Failure("the model returned NaN") if any(map(math.isnan, sums)) else Chosen(sums)

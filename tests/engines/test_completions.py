@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 
 from kun.config import Sampling
-from kun.engines.base import Choose, Chosen, Generate, Generated
+from kun.engines.base import Generate, Generated
 from kun.engines.completions import (
     Completion,
     Logprobs,
     NoAnswerError,
-    beginnings,
-    chosen,
     generated,
     generation,
     logprobs,
@@ -64,13 +62,6 @@ def test_a_reply_that_something_else_ended_is_none(reason: str | None) -> None:
 def test_a_response_that_is_none(choices: Any, message: str) -> None:
     with pytest.raises(NoAnswerError, match=message):
         read(json.dumps({"choices": choices}).encode(), prompt=[2])
-
-
-def test_choices_are_summed_over_their_beginnings() -> None:
-    request = Choose([1], ((10,), (20, 30), (20, 40)))
-    assert beginnings(request) == {(): [10, 20], (20,): [30, 40]}
-    follow = {(): {10: -1.0, 20: -0.5}, (20,): {30: -2.0, 40: -math.inf}}
-    assert chosen(request, follow) == Chosen((-1.0, -2.5, -math.inf))
 
 
 def given(**values: float) -> Completion:
