@@ -7,7 +7,7 @@ RUN ?= demo
 KUN = $(VENV)/bin/kun
 OPTIONS = --config $(CONFIG) $(if $(SUBSET),--subset $(SUBSET)) $(if $(FORCE),--force)
 
-.PHONY: setup demo test lint status clean stage1 stage2 stage3 stage4 stage5
+.PHONY: setup vllm demo test lint status clean stage1 stage2 stage3 stage4 stage5
 
 setup: $(VENV)/ready
 
@@ -23,7 +23,14 @@ demo: setup
 	$(KUN) status runs/$(RUN)
 	$(KUN) demo-eval runs/$(RUN)
 
+vllm: $(VENV)/ready-vllm
+
+$(VENV)/ready-vllm: $(VENV)/ready scripts/install_vllm.sh
+	scripts/install_vllm.sh $(VENV)
+	touch $@
+
 test: setup
+	$(MAKE) --no-print-directory vllm || echo "test: vLLM could not be installed; its tests are skipped"
 	$(VENV)/bin/python -m pytest
 
 lint: setup
