@@ -22,7 +22,8 @@ import msgspec
 
 from kun import lm_commands, status, trace
 from kun.config import Config
-from kun.config_files import dump, load
+from kun.config_files import dump, load, load_of_run
+from kun.demo import commands as demo_commands
 from kun.errors import InputError, KunError
 from kun.final import assemble, is_current
 from kun.report import draw
@@ -33,10 +34,11 @@ from kun.steps import Stage, Step
 from kun.store import atomic, shards
 from kun.store.digests import Digests
 from kun.store.lock import hold
+from kun.verify import command as verify_commands
 from stages import pipeline
 
-DEMO = Path(__file__).parent / "demo"
 CONFIGS = Path(__file__).parent.parent / "configs"
+NO_DIGESTS = Digests(Path(os.devnull))  # where only the names and the work of stages are asked for
 DESCRIPTION = """Kun turns raw text and seed pairs into instruction/output data, in five stages that resume:
   stage1  train the label model and the primary chat from the seed pairs
   stage2  read the raw corpora and keep what is worth a model's time
@@ -118,16 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     life.set_defaults(verb=_trace)
 
     lm_commands.add_commands(verbs)
-
-    world = verbs.add_parser("demo-data", help="write a small Chinese world: seeds, corpora, gold key")
-    world.add_argument("--seed", type=int, default=7, help="another seed gives another world (default: %(default)s)")
-    world.add_argument("--out", type=Path, required=True, help="folder to write to")
-    world.set_defaults(verb=_demo_data)
-
-    measures = verbs.add_parser("demo-eval", help="measure a run on a demo world against the world's gold key")
-    measures.add_argument("run", help="folder of the run")
-    measures.add_argument("--json", action="store_true", help="print JSON")
-    measures.set_defaults(verb=_demo_eval)
+    verify_commands.add_commands(verbs, lambda: {stage.name: stage.work for stage in pipeline(Config(), NO_DIGESTS)})
+    demo_commands.add_commands(verbs)
     return parser
 
 
@@ -257,10 +251,7 @@ def _status(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def _open(folder: str | None, config_path: str | None) -> tuple[Config, RunFolder, list[Stage]]:
     """The run in a folder, with the settings that it was made with or those of a file."""
-    source = config_path or (Path(folder) / "config.yaml" if folder else "configs/demo.yaml")
-    if folder and not config_path and not Path(source).exists():
-        raise InputError(f"{folder}: is not a run (it has no config.yaml); runs are made by `kun run`")
-    config = load(source)
+    config = load(config_path or "configs/demo.yaml") if config_path or not folder else load_of_run(Path(folder))
     run = RunFolder(Path(folder or config.run))
     return config, run, pipeline(config, Digests(run.store / "digests.json"))
 
@@ -294,50 +285,6 @@ def _trace(arguments: argparse.Namespace, _: list[str]) -> int:
     names = [stage.name for stage in stages if stage.makes_records]
     found = trace.find(run, names, list(config.corpora), arguments.record)
     print(msgspec.json.encode(found).decode() if arguments.json else trace.render(found))
-    return 0
-
-
-def _demo_data(arguments: argparse.Namespace, _: list[str]) -> int:
-    from kun.demo.world import SUBSETS, write_world
-    from kun.filters.lmplz import find_program
-
-    write_world(arguments.out, arguments.seed)
-    out, config = arguments.out, arguments.out / "config.yaml"
-    lm = f"{{estimate_from: {_yaml(out / 'clean.jsonl')}}}"
-    if find_program("lmplz") is None:
-        lm = f"{{estimate_from: null, model: {_yaml(DEMO / 'lm')}}}"
-        print("lmplz is not installed (`make setup` builds it): this world is filtered by a small shipped model")
-    corpora = "\n".join(f"  {name}: {{paths: [{_yaml(out / 'corpora' / name)}]}}" for name in SUBSETS)
-    text = f"""# The world of seed {arguments.seed}, with the settings of the demo.
-extends: {_yaml(os.path.relpath(CONFIGS / "demo.yaml", out))}
-run: {_yaml(Path("runs", out.resolve().name))}
-base_model: {_yaml(DEMO / "base")}
-seeds:
-  pairs: {_yaml(out / "seeds.jsonl")}
-  judge: {_yaml(out / "judge.jsonl")}
-  polish: {_yaml(out / "polish.jsonl")}
-corpora:
-{corpora}
-filter:
-  lm: {lm}
-"""
-    atomic.write(config, text.encode())
-    print(f"wrote a world to {out}: seeds, corpora, gold key")
-    print(f"next: kun run all --config {shlex.quote(str(config))}")
-    return 0
-
-
-def _yaml(path: str | Path) -> str:
-    """A path as a YAML value, whatever characters it has."""
-    return msgspec.json.encode(str(path)).decode()
-
-
-def _demo_eval(arguments: argparse.Namespace, _: list[str]) -> int:
-    from kun.demo.measure import measure, render
-
-    config, run, _stages = _open(arguments.run, None)
-    measures = measure(run, config)
-    print(msgspec.json.encode(measures).decode() if arguments.json else render(measures))
     return 0
 
 

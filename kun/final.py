@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -19,6 +20,10 @@ from kun.runs import RunFolder, Whole
 from kun.status import State
 from kun.steps import Step
 from kun.store import atomic, digests, shards
+
+LINEAGE = {"subset": "string", "line": "int64", "id": "string", "file": "string", "row": "int64", "piece": "int64"}
+LINEAGE |= {"ppl": "float64", "tokens": "int64", "score": "float64", "faithfulness": "float64"}
+LINEAGE |= {"instruction": "string", "text": "string"}
 
 
 def is_current(run: RunFolder, polished: Sequence[Step]) -> bool:
@@ -53,7 +58,7 @@ def assemble(run: RunFolder, polished: Sequence[Step], config: Config, funnel: l
     for step, whole in done.items():
         _write_rows(run.folder(step), whole, building / f"{step.part}.jsonl")
     _write_lineage(run, done, building / "lineage.parquet")
-    files = {step.part: digests.of_file(building / f"{step.part}.jsonl") for step in done}
+    files = {path.name: digests.of_file(path) for path in building.iterdir()}
     atomic.write(building / "README.md", card(run, done, files, config, funnel).encode())
     building.rename(folder)
     atomic.sync_folder(run.store)
@@ -68,7 +73,12 @@ def _write_rows(folder: Path, whole: Whole, target: Path) -> None:
     with atomic.replacing(target) as file:
         for index in range(whole.shards):
             for record in shards.read(folder, index, Polished):
-                file.write(msgspec.json.encode({"instruction": record.instruction, "output": record.output}) + b"\n")
+                file.write(row(record))
+
+
+def row(record: Polished) -> bytes:
+    """The line of a record in `<subset>.jsonl`."""
+    return msgspec.json.encode({"instruction": record.instruction, "output": record.output}) + b"\n"
 
 
 def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> None:
@@ -76,9 +86,7 @@ def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> Non
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    fields = {"subset": pa.string(), "line": pa.int64(), "id": pa.string()}
-    fields |= {"file": pa.string(), "row": pa.int64(), "piece": pa.int64(), "ppl": pa.float64(), "tokens": pa.int64()}
-    fields |= {"score": pa.float64(), "faithfulness": pa.float64(), "instruction": pa.string(), "text": pa.string()}
+    fields = [(name, pa.type_for_alias(kind)) for name, kind in LINEAGE.items()]
     made_by = {step.name: run.fingerprint(step).parts for step in _with_needs(list(done))}
     schema = pa.schema(fields, metadata={"kun": msgspec.json.encode(made_by)})
     with atomic.replacing(target) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -88,10 +96,15 @@ def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> Non
                 rows = []
                 for record in shards.read(run.folder(step), index, Polished):
                     line += 1
-                    row = {**msgspec.structs.asdict(record), **msgspec.structs.asdict(record.origin), "line": line}
-                    rows.append({name: row[name] for name in fields})
+                    rows.append(lineage(record, line))
                 if rows:
                     writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def lineage(record: Polished, line: int) -> dict[str, Any]:
+    """The row of `lineage.parquet` for a line of `<subset>.jsonl`."""
+    known = {**msgspec.structs.asdict(record), **msgspec.structs.asdict(record.origin), "line": line}
+    return {name: known[name] for name in LINEAGE}
 
 
 def _with_needs(steps: list[Step]) -> list[Step]:
@@ -103,12 +116,12 @@ def _with_needs(steps: list[Step]) -> list[Step]:
 
 
 def card(run: RunFolder, done: dict[Step, Whole], files: dict[str, str], config: Config, funnel: list[State]) -> str:
-    """The data set card: the hub's YAML header, the funnel, models and settings. `files`: digests of the rows."""
+    """The data set card: the hub's YAML header, the funnel, models and settings. `files`: digests of all others."""
     loadable = [step.part for step, whole in done.items() if whole.kept]  # datasets refuses a file without rows
     # What datasets caches it knows by the name of the folder and by this header: without the digests it would give the
     # rows of one run's `final` for those of another.
     configs = "\n".join(
-        f'- config_name: "{name}"\n  data_files: {name}.jsonl\n  description: "BLAKE2b-128 {files[name]}"'
+        f'- config_name: "{name}"\n  data_files: {name}.jsonl\n  description: "BLAKE2b-128 {files[f"{name}.jsonl"]}"'
         for name in loadable
     )
     infos = "\n".join(
@@ -145,7 +158,8 @@ into its output. No row was written or checked by a person.
 ## Models and settings
 
 Base model `{Path(config.base_model or "none").name}`, prompts `{config.prompts}`. `lineage.parquet` has, for every
-row, its id, the file and row it was read from, perplexity, score, faithfulness and source text.
+row, its id, the file and row it was read from, perplexity, score, faithfulness and source text. Its digest is
+BLAKE2b-128 {files["lineage.parquet"]}; `kun verify` checks it, and those of the rows.
 
 ```yaml
 {dump(config)}```
