@@ -45,7 +45,8 @@ SubsetName = Annotated[str, AfterValidator(_subset_name)]
 class Section(BaseModel):
     """A frozen part of the configuration that knows its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    # Errors hide what was given: it may be a secret.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod

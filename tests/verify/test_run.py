@@ -16,7 +16,17 @@ from kun.verify.steps import find, leftovers
 from tests.small_pipeline import CountingEngine, Small
 
 TEXTS = {
-    "wudao": ["四个字符", "三字符", "两字", "", "六个字符的文", "行\u2028分隔", "繁體🙂字", "八个字符的一段文字", "两字"],
+    "wudao": [
+        "四个字符",
+        "三字符",
+        "两字",
+        "",
+        "六个字符的文",
+        "行\u2028分隔",
+        "繁體🙂字",
+        "八个字符的一段文字",
+        "两字",
+    ],
     "skypile": ["天空", "一", "十个字符的一段文字啊"],
 }
 INGEST, KEPT, LABEL = "stage2_ingest/wudao", "stage2_filter/wudao", "stage3_label/wudao"
@@ -150,11 +160,9 @@ def test_a_row_that_was_changed_with_its_marker(small):
 
 def test_ids_that_are_lost_or_come_twice(small):
     """With digests that fit: an error of Kun, not of a disk."""
-    first = (small.path / INGEST / "part-00000.jsonl").read_text(encoding="utf-8").splitlines()[0]
-    again = first.replace("四个字符", "另一段字")
     forge(small, INGEST, 1, '"id":"wudao-4"', '"id":"wudao-0"')
     said = bad(small)
-    assert any("part-00001.jsonl: the id wudao-0 came before" in line for line in said[INGEST]), again
+    assert any("part-00001.jsonl: the id wudao-0 came before" in line for line in said[INGEST])
     assert any("record wudao-0 of the shard above is not accounted for" in line for line in said[KEPT])
 
 
