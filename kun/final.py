@@ -141,8 +141,6 @@ into its output. No row was written or checked by a person.
 |---|---|
 {chr(10).join(f"| {step.part} | {whole.kept:,} |" for step, whole in done.items())}
 
-{chr(10).join(f"- `{name}`: BLAKE2b-128 {digest}" for name, digest in sorted(files.items()))}
-
 ## Where the rows went
 
 {funnel_table(funnel)}
@@ -154,6 +152,10 @@ row, its id, the file and row it was read from, perplexity, score, faithfulness 
 
 ```yaml
 {dump(config)}```
+
+## Files
+
+{chr(10).join(f"- `{name}`: BLAKE2b-128 {digest}" for name, digest in sorted(files.items()))}
 """
 
 

@@ -26,12 +26,12 @@ class Whole(Marker, frozen=True):
     shards: int = 0
     rows: int = 0
     kept: int = 0
-    rejected: dict[str, int] = {}
+    rejected: dict[str, int] = msgspec.field(default_factory=dict)
     failed: int = 0
     content: str = ""
     source: str = ""
     seconds: float = 0.0
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 NOTHING = digests.of_value([])  # the content of no shards, and of no files
