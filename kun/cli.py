@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from kun.demo import commands as demo_commands
 from kun.errors import InputError, KunError
 from kun.final import assemble, is_current
 from kun.report import draw
-from kun.runner import run_stage
+from kun.runner import mending, run_stage
 from kun.runs import RunFolder
 from kun.status import State
 from kun.steps import Stage, Step
@@ -70,6 +71,8 @@ def main() -> None:
         print(f"kun: {_explain(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one would stop what is said here
+            signal.signal(number, signal.SIG_IGN)
         print("kun: stopped; what is finished is kept, run the same command to go on", file=sys.stderr)
         sys.exit(130)
     except Exception:
@@ -143,23 +146,26 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     run = RunFolder(Path(config.run))
     run.store.mkdir(parents=True, exist_ok=True)
     with hold(run.path / "lock", shlex.join(["kun", *sys.argv[1:]])):
+        for below in ("", "*/"):  # and not in the folders of finished steps, which have none
+            atomic.remove_temporaries(run.path, below)
         digests = Digests(run.store / "digests.json")
         stages = pipeline(config, digests)
+        mend = partial(mending, stages=stages, run=run, workers=config.workers)
         atomic.write(run.path / "config.yaml", dump(config).encode())
         try:
             for stage in stages:
                 if arguments.stage in ("all", stage.command):
                     own, shared = _narrow(stage, stages, config, arguments.subset)
-                    _run_stage(shared, run, config, force=False)
-                    _run_stage(own, run, config, arguments.force)
+                    mend(partial(_run_stage, shared, run, config, force=False))
+                    mend(partial(_run_stage, own, run, config, arguments.force))
             if arguments.stage in ("all", "stage5"):
-                _finish(run, stages, config)
+                mend(partial(_finish, run, stages, config, digests))
+            states = status.survey(stages, run)
+            final = _is_final(states, stages, run, digests)
         finally:
             digests.save()
-        states = status.survey(stages, run)
     asked = [state for state in states if arguments.stage in ("all", state.command)]
     asked = [state for state in asked if not state.records or arguments.subset in (None, state.part)]
-    final = _is_final(states, stages, run)
     following = status.next_command(states, final)
     if following is None:
         rows = sum(state.counts.kept for state in states if state.stage == "stage5_polish")
@@ -171,9 +177,9 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     return 1 if any(state.condition == "failures" for state in asked) else 0
 
 
-def _is_final(states: list[State], stages: list[Stage], run: RunFolder) -> bool:
+def _is_final(states: list[State], stages: list[Stage], run: RunFolder, digests: Digests) -> bool:
     """Whether the final files are up to date, as far as that can be told: a blocked step has no fingerprint."""
-    return any(state.condition == "blocked" for state in states) or is_current(run, stages[-1].steps)
+    return any(state.condition == "blocked" for state in states) or is_current(run, stages[-1].steps, digests)
 
 
 def _check_corpora(config: Config, arguments: argparse.Namespace, needed: bool) -> None:
@@ -223,9 +229,9 @@ def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> Non
             )
 
 
-def _finish(run: RunFolder, stages: list[Stage], config: Config) -> None:
+def _finish(run: RunFolder, stages: list[Stage], config: Config, digests: Digests) -> None:
     polished = stages[-1].steps
-    if assemble(run, polished, config, status.survey(stages, run)):
+    if assemble(run, polished, config, status.survey(stages, run), digests):
         for path in sorted((run.path / "final").glob("*.jsonl")):
             print(f"wrote {path}")
         if missing := [step.part for step in polished if run.whole(step) is None]:
@@ -238,7 +244,7 @@ def _finish(run: RunFolder, stages: list[Stage], config: Config) -> None:
 def _status(arguments: argparse.Namespace, _: list[str]) -> int:
     _config, run, stages = _open(arguments.run, arguments.config)
     states = status.survey(stages, run)
-    final = _is_final(states, stages, run)
+    final = _is_final(states, stages, run, Digests(run.store / "digests.json"))
     if arguments.json:
         print(msgspec.json.encode(status.as_json(states, run, final)).decode())
     else:

@@ -20,19 +20,23 @@ from kun.runs import RunFolder, Whole
 from kun.status import State
 from kun.steps import Step
 from kun.store import atomic, digests, shards
+from kun.store.digests import Digests
 
-LINEAGE = {"subset": "string", "line": "int64", "id": "string", "file": "string", "row": "int64", "piece": "int64"}
-LINEAGE |= {"ppl": "float64", "tokens": "int64", "score": "float64", "faithfulness": "float64"}
-LINEAGE |= {"instruction": "string", "text": "string"}
+LINEAGE = "lineage.parquet"
+COLUMNS = {"subset": "string", "line": "int64", "id": "string", "file": "string", "row": "int64", "piece": "int64"}
+COLUMNS |= {"ppl": "float64", "tokens": "int64", "score": "float64", "faithfulness": "float64"}
+COLUMNS |= {"instruction": "string", "text": "string"}
 
 
-def is_current(run: RunFolder, polished: Sequence[Step]) -> bool:
-    """Whether `final/` holds what the steps that are complete hold now."""
+def is_current(run: RunFolder, polished: Sequence[Step], known: Digests) -> bool:
+    """Whether `final/` holds what the steps that are complete hold now, in files that are as the card says."""
     done = _done(run, polished)
-    folder = _folder(run, done)
-    names = [*(f"{step.part}.jsonl" for step in done), "lineage.parquet", "README.md"]
-    present = all((folder / name).exists() for name in names)
-    return bool(done) and present and (run.path / "final").resolve() == folder.resolve()
+    folder, card = _folder(run, done), run.path / "final" / "README.md"
+    if not done or (run.path / "final").resolve() != folder.resolve() or not card.is_file():
+        return False
+    paths = [folder / name for name in (*(f"{step.part}.jsonl" for step in done), LINEAGE)]
+    told = card.read_text(encoding="utf-8", errors="replace")
+    return all(path.is_file() for path in paths) and all(name in told for name in known.files(paths, "run"))
 
 
 def _done(run: RunFolder, polished: Sequence[Step]) -> dict[Step, Whole]:
@@ -44,20 +48,18 @@ def _folder(run: RunFolder, done: dict[Step, Whole]) -> Path:
     return run.store / f"final-{digests.of_value(content)[:16]}"
 
 
-def assemble(run: RunFolder, polished: Sequence[Step], config: Config, funnel: list[State]) -> bool:
+def assemble(run: RunFolder, polished: Sequence[Step], config: Config, funnel: list[State], known: Digests) -> bool:
     """Bring `final/` up to date with the subsets that are complete; False where it is already, or none is."""
     done = _done(run, polished)
-    if not done or is_current(run, polished):
+    if not done or is_current(run, polished, known):
         return False
     folder = _folder(run, done)
-    for leftover in run.store.glob(f".final-*{atomic.SUFFIX}"):
-        shutil.rmtree(leftover)
     atomic.discard(folder)
     building = atomic.temporary_of(folder)
     building.mkdir(parents=True)
     for step, whole in done.items():
         _write_rows(run.folder(step), whole, building / f"{step.part}.jsonl")
-    _write_lineage(run, done, building / "lineage.parquet")
+    _write_lineage(run, done, building / LINEAGE)
     files = {path.name: digests.of_file(path) for path in building.iterdir()}
     atomic.write(building / "README.md", card(run, done, files, config, funnel).encode())
     building.rename(folder)
@@ -86,7 +88,7 @@ def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> Non
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    fields = [(name, pa.type_for_alias(kind)) for name, kind in LINEAGE.items()]
+    fields = [(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()]
     made_by = {step.name: run.fingerprint(step).parts for step in _with_needs(list(done))}
     schema = pa.schema(fields, metadata={"kun": msgspec.json.encode(made_by)})
     with atomic.replacing(target) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -104,7 +106,7 @@ def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> Non
 def lineage(record: Polished, line: int) -> dict[str, Any]:
     """The row of `lineage.parquet` for a line of `<subset>.jsonl`."""
     known = {**msgspec.structs.asdict(record), **msgspec.structs.asdict(record.origin), "line": line}
-    return {name: known[name] for name in LINEAGE}
+    return {name: known[name] for name in COLUMNS}
 
 
 def _with_needs(steps: list[Step]) -> list[Step]:
@@ -158,11 +160,14 @@ into its output. No row was written or checked by a person.
 ## Models and settings
 
 Base model `{Path(config.base_model or "none").name}`, prompts `{config.prompts}`. `lineage.parquet` has, for every
-row, its id, the file and row it was read from, perplexity, score, faithfulness and source text. Its digest is
-BLAKE2b-128 {files["lineage.parquet"]}; `kun verify` checks it, and those of the rows.
+row, its id, the file and row it was read from, perplexity, score, faithfulness and source text.
 
 ```yaml
 {dump(config)}```
+
+## Files
+
+{chr(10).join(f"- `{name}`: BLAKE2b-128 {digest}" for name, digest in sorted(files.items()))}
 """
 
 

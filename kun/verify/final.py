@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from kun.errors import InputError
-from kun.final import lineage, row
+from kun.final import LINEAGE, lineage, row
 from kun.progress import bar
 from kun.records import Polished
 from kun.runs import Whole
@@ -22,9 +22,9 @@ from kun.verify.run import Finding
 from kun.verify.steps import Key
 
 T = TypeVar("T")
-CARD, LINEAGE, POLISH = "README.md", "lineage.parquet", "stage5_polish/"
+CARD, POLISH = "README.md", "stage5_polish/"
 OF_ROWS = re.compile(r'^  data_files: (\S+)\n  description: "BLAKE2b-128 ([0-9a-f]{32})"$', re.MULTILINE)
-OF_LINEAGE = re.compile(r"^BLAKE2b-128 ([0-9a-f]{32});", re.MULTILINE)
+OF_FILES = re.compile(r"^- `(\S+)`: BLAKE2b-128 ([0-9a-f]{32})$", re.MULTILINE)
 MOST_LINES = 10  # that are named of a file
 ALONE = "without the run: that outputs, source texts and measures are those of the records (digests of the card hold)"
 NO_DIGEST = "the card has no digest of {}: not checked against it"
@@ -42,7 +42,8 @@ def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current:
     card = _card(folder)
     made_by = _made_by(folder)
     subsets = [name.removeprefix(POLISH) for name in made_by if name.startswith(POLISH)]
-    subsets = subsets or [name.removesuffix(".jsonl") for name in card if name.endswith(".jsonl")]
+    told = sorted({name for name, _ in card})
+    subsets = subsets or [name.removesuffix(".jsonl") for name in told if name.endswith(".jsonl")]
     expected = [CARD, LINEAGE, *(f"{subset}.jsonl" for subset in subsets)]
     problems = [Problem(name, "is gone") for name in expected if name not in files]
     problems += [Problem(name, "is of no subset of the data set") for name in files if _stranger(name, expected)]
@@ -60,13 +61,13 @@ def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current:
     whole = bool(sources) and all(sources.values())
     if made_by and whole:
         differing[LINEAGE] = _first(differences(_lineage(folder), _records(sources, lineage)))
-    for name, digest in card.items():
+    for name, digest in sorted(card):
         if name in files and digests.of_file(folder / name) != digest:
             sound = whole and not differing.get(name)  # then it is the card that is wrong
             problems.append(Problem(CARD if sound else name, f"the digest of {name} is not the one in the card"))
     problems += [Problem(name, what) for name, all_of_it in differing.items() for what in all_of_it]
     notes = [] if whole else [f"not checked, {ALONE}"]
-    notes += [NO_DIGEST.format(name) for name in expected if name in files and name not in (CARD, *card)]
+    notes += [NO_DIGEST.format(name) for name in expected if name in files and name not in (CARD, *told)]
     rows = sum(_count(folder / f"{subset}.jsonl") for subset in subsets if f"{subset}.jsonl" in files)
     discard = sorted({problem.file for problem in problems if problem.file in files})
     state = "bad" if problems else "ok"
@@ -78,16 +79,13 @@ def is_final(folder: Path) -> bool:
     return folder.is_dir() and bool(_card(folder) or _made_by(folder))
 
 
-def _card(folder: Path) -> dict[str, str]:
-    """The digests that the card gives, by file."""
+def _card(folder: Path) -> set[tuple[str, str]]:
+    """The files that the card names, each with the digest that it gives: in its header, and at its end."""
     try:
         text = (folder / CARD).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        return {}
-    digest_of = dict(OF_ROWS.findall(text))
-    if found := OF_LINEAGE.search(text):
-        digest_of[LINEAGE] = found[1]
-    return digest_of
+        return set()
+    return {*OF_ROWS.findall(text), *OF_FILES.findall(text)}
 
 
 def _made_by(folder: Path) -> dict[str, str]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from kun.errors import InputError
 from kun.records import Raw
 from kun.store import digests, shards
 from kun.store.shards import Done, FailedRow, RejectedRow, part
@@ -81,7 +80,7 @@ def check(place: Place, index: int) -> Seen:
         except FileNotFoundError:
             say("is gone")
             continue
-        if hashlib.blake2b(data, digest_size=16).hexdigest() != published:
+        if digests.of_bytes(data) != published:
             say("is not what was published: its digest is another than that of the marker")
         found[kind] = list(_ids(data, kind, place, say, reasons))
         if len(found[kind]) != counted:
@@ -123,14 +122,10 @@ class _Saying:
 
 
 def _marker(folder: Path, index: int, problems: list[Problem]) -> Done | None:
-    path = part(folder, index, "done")
-    try:
-        marker = shards.marker(folder, index)
-    except InputError:
-        problems.append(Problem(path.name, "the marker is damaged", index))
-        return None
+    marker, path = shards.marker(folder, index), part(folder, index, "done")
     if marker is None:
-        problems.append(Problem(path.name, "the shard, or its marker, is gone", index))
+        what = "the marker is damaged" if path.exists() else "the shard, or its marker, is gone"
+        problems.append(Problem(path.name, what, index))
     return marker
 
 
@@ -169,7 +164,7 @@ def _against(place: Place, index: int, marker: Done, found: dict[str, list[str]]
     above = _marker(place.above, index, [])
     path = part(place.above, index)
     data = path.read_bytes() if path.exists() else b""
-    if above is None or hashlib.blake2b(data, digest_size=16).hexdigest() != above.digests.get("kept"):
+    if above is None or digests.of_bytes(data) != above.digests.get("kept"):
         return
     if place.others is not None and marker.source != digests.of_value([above.digests["kept"], *place.others]):
         problems.append(Problem(say.file, OTHER_INPUT))

@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from kun.errors import InputError
 from kun.processes import each
 from kun.progress import bar
 from kun.records import Document, Raw
@@ -44,7 +43,7 @@ class Finding(msgspec.Struct, frozen=True):
 def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
     """Every step that a plain name stands for, in the order of the pipeline."""
     steps, known = find(run)
-    wholes = {key: _whole(folder) for key, folder in known.items()}
+    wholes = {key: read_whole(folder) for key, folder in known.items()}
     records = {step.folder: step for step in steps if step.folder.is_dir() and _makes_records(step, works)}
     counts = {folder: _shards(step, wholes) for folder, step in records.items()}
     places = {folder: _place(step, works, known, wholes) for folder, step in records.items()}
@@ -75,13 +74,6 @@ def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
 
 def _makes_records(step: Found, works: Works) -> bool:
     return isinstance(works.get(step.stage), Ingest | Map | Ask)
-
-
-def _whole(folder: Path) -> Whole | None:
-    try:
-        return read_whole(folder)
-    except InputError:
-        return None
 
 
 def _shards(step: Found, wholes: Mapping[Key, Whole | None]) -> int:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 
-from kun.errors import InputError
 from kun.runs import Fingerprint, Whole, read_whole
 from kun.store import atomic, digests
 from kun.verify.part import Problem
@@ -66,13 +65,11 @@ def read(path: Path) -> Found:
         named = step.folder.name != path.name and not step.folder.name.endswith(f"-{fingerprint.digest}")
         if named:
             step.problems.append(Problem("fingerprint.json", f"is not the one of a folder named {step.folder.name}"))
-    try:
-        step.whole = read_whole(path)
-    except InputError:
-        step.problems.append(Problem("done.json", "the marker is damaged"))
-    else:
-        if step.whole is None:
-            step.problems.append(Problem("done.json", "is not there: the step is not finished"))
+    step.whole = read_whole(path)
+    if step.whole is None:
+        damaged = (path / "done.json").exists()
+        what = "the marker is damaged" if damaged else "is not there: the step is not finished"
+        step.problems.append(Problem("done.json", what))
     return step
 
 

@@ -13,6 +13,7 @@ import pytest
 from kun.config import Config
 from kun.final import assemble
 from kun.runs import RunFolder
+from kun.store.digests import Digests
 from kun.verify.final import ALONE, is_final, verify_final
 from kun.verify.steps import find
 from tests.test_final import OUTPUTS, finished_run, state_of
@@ -21,7 +22,7 @@ from tests.test_final import OUTPUTS, finished_run, state_of
 @pytest.fixture
 def made(tmp_path):
     run, step = finished_run(tmp_path / "run", OUTPUTS)
-    assert assemble(run, [step], Config(run=str(run.path)), state_of(run, step))
+    assert assemble(run, [step], Config(run=str(run.path)), state_of(run, step), Digests(tmp_path / "digests.json"))
     return run, step
 
 
@@ -143,7 +144,7 @@ def test_a_data_set_of_other_records_than_the_present(made):
 def test_a_subset_without_rows(tmp_path):
     run, step = finished_run(tmp_path / "run", OUTPUTS)
     _, nothing = finished_run(run.path, [], subset="skypile")
-    assemble(run, [nothing, step], Config(run=str(run.path)), state_of(run, step))
+    assemble(run, [nothing, step], Config(run=str(run.path)), state_of(run, step), Digests(tmp_path / "digests.json"))
     assert problems(run) == []
     (run.path / "final" / "skypile.jsonl").write_bytes(b"{}\n")
     assert problems(run) == ["skypile.jsonl: line 1 is of no record"]
