@@ -13,7 +13,7 @@ from kun.config_files import load_of_run
 from kun.errors import InputError, KunError
 from kun.verify.final import is_final, verify_final
 from kun.verify.run import Finding, Works, verify
-from kun.verify.steps import find, leftovers, size
+from kun.verify.steps import find, inside, leftovers, size
 
 DESCRIPTION = """Check a run, or a data set alone, against its own digests, counts and lineage.
 
@@ -52,8 +52,7 @@ def _verify(arguments: argparse.Namespace, works: Works) -> int:
         findings = verify(path, works, arguments.workers)
         sound = {finding.folder for finding in findings if finding.state == "ok"}
         good = {key: folder for key, folder in known.items() if folder in sound}
-        final = path / "final"
-        if final.is_dir():
+        if (final := inside(path, path / "final")).is_dir():
             findings.append(verify_final(final, good, [(step.name, step.digest) for step in steps]))
         used = {step.folder for step in steps} | {final.resolve()}
         left = [{"path": str(one), "what": why, "bytes": size(one)} for one, why in leftovers(path, used)]

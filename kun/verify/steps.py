@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from kun.errors import InputError
 from kun.runs import Fingerprint, Whole, read_whole
 from kun.store import atomic, digests
 from kun.verify.part import Problem
@@ -39,7 +40,7 @@ class Found:
 def find(run: Path) -> tuple[list[Found], dict[Key, Path]]:
     """The steps that plain names stand for, links or, in a copy, folders, in the order of the pipeline; and the folder
     of every step that is there, by name and fingerprint."""
-    current = [read(path) for path in sorted(run.glob("stage*/*"))]
+    current = [read(inside(run, path)) for path in sorted(run.glob("stage*/*"))]
     known = {(step.name, step.digest): step.folder for step in current if step.digest}
     for folder in sorted((run / "store").glob("stage*-*")):
         name, digest = _of_store(folder)
@@ -62,8 +63,7 @@ def read(path: Path) -> Found:
         step.needs = {key.removeprefix("needs."): str(value) for key, value in needs.items()}
         if digests.of_value(fingerprint.parts)[:16] != fingerprint.digest:
             step.problems.append(Problem("fingerprint.json", "its digest is not that of its parts"))
-        named = step.folder.name != path.name and not step.folder.name.endswith(f"-{fingerprint.digest}")
-        if named:
+        if step.folder.name not in (path.name, f"{path.parent.name}-{path.name}-{fingerprint.digest}"):
             step.problems.append(Problem("fingerprint.json", f"is not the one of a folder named {step.folder.name}"))
     step.whole = read_whole(path)
     if step.whole is None:
@@ -71,6 +71,18 @@ def read(path: Path) -> Found:
         what = "the marker is damaged" if damaged else "is not there: the step is not finished"
         step.problems.append(Problem("done.json", what))
     return step
+
+
+def inside(run: Path, path: Path) -> Path:
+    """A plain name, which must be a folder of the run, or a link to one of its store. InputError where it leads
+    elsewhere: a run that was received could name any folder of this machine."""
+    name = "-".join(path.relative_to(run).parts)
+    found = path.resolve()
+    itself = found == run.resolve().joinpath(*path.relative_to(run).parts)
+    in_store = found.parent == (run / "store").resolve() and found.name.rpartition("-")[0] == name
+    if not itself and not in_store:
+        raise InputError(f"{path}: leads to {found}, which is not of this run; nothing is read there")
+    return path
 
 
 def leftovers(run: Path, used: set[Path]) -> list[tuple[Path, str]]:

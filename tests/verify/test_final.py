@@ -147,7 +147,8 @@ def test_a_subset_without_rows(tmp_path):
     assemble(run, [nothing, step], Config(run=str(run.path)), state_of(run, step), Digests(tmp_path / "digests.json"))
     assert problems(run) == []
     (run.path / "final" / "skypile.jsonl").write_bytes(b"{}\n")
-    assert problems(run) == ["skypile.jsonl: line 1 is of no record"]
+    digest = "skypile.jsonl: the digest of skypile.jsonl is not the one in the card"
+    assert problems(run) == [digest, "skypile.jsonl: line 1 is of no record"]
 
 
 def test_other_folders_are_no_data_set(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from kun.errors import InputError
 from kun.runs import read_whole
 from kun.store import atomic, markers, shards
 from kun.store.digests import of_file
@@ -256,3 +257,18 @@ def test_what_is_left_over_is_listed(small):
         ("stage3_label-wudao", "of older settings"),
     ]
     assert not bad(small) and read_whole(folder)
+
+
+@pytest.mark.parametrize("target", ["/", "elsewhere", "run/store"])
+def test_a_plain_name_that_leads_out_of_the_run_is_not_followed(small, tmp_path, target):
+    (tmp_path / "elsewhere").mkdir()
+    (small.path / KEPT).unlink()
+    (small.path / KEPT).symlink_to(tmp_path / target)
+    with pytest.raises(InputError, match="which is not of this run; nothing is read there"):
+        findings(small)
+
+
+def test_a_store_on_another_disk_is_of_the_run(small, tmp_path):
+    (small.path / "store").rename(tmp_path / "disk")
+    (small.path / "store").symlink_to(tmp_path / "disk")
+    assert not bad(small)
