@@ -18,8 +18,9 @@ from tests.runs import REPOSITORY, command, environment, small_world
 from tests.tiny_models import llama
 
 CODE = [*(REPOSITORY / "kun").rglob("*.py"), *(REPOSITORY / "stages").rglob("*.py")]
-NEVER = r"""pickle\.loads?\(|allow_pickle=True|weights_only=False|torch\.load\((?!.*weights_only=True)|yaml\.(unsafe_)?load\(|joblib|dill"""
-NEVER += r"""|\beval\((?!\))|\bexec\(|shell=True|os\.system|trust_remote_code=True|use_safetensors=False"""
+NEVER = r"""pickle\.loads?\(|allow_pickle=True|weights_only=False|torch\.load\((?!.*weights_only=True)|joblib|dill"""
+NEVER += r"""|yaml\.(unsafe_)?load\(|\beval\((?!\))|\bexec\(|shell=True|os\.system|trust_remote_code=True"""
+NEVER += r"""|use_safetensors=False"""
 
 # Read by every Python process at its start, so by worker processes as well.
 GUARD = """

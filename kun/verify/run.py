@@ -133,6 +133,10 @@ def _records(step: Found, place: Place, seen: list[Seen], wholes: Mapping[Key, W
         if step.whole.failed:
             notes.append(f"{step.whole.failed:,} failed records, which the next run tries again")
         problems += _source(step, wholes)
+        index = wholes.get(step.source) if step.source and place.hash_ids else None
+        if index is not None and index.report.get("rows", step.whole.rows) != step.whole.rows:
+            said = f"{step.whole.rows:,} rows, and the index of the corpus has {index.report['rows']:,}"
+            problems.append(Problem("done.json", said))
     counts = summarise(markers, "")
     return _finding(step, counts, problems + of_shards, notes, discard)
 
