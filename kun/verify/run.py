@@ -1,7 +1,7 @@
 """A whole run against itself: `verify(Path("runs/demo"), works, workers=0)` gives a finding for every step.
 
 Works on the folder alone, by its markers and fingerprints: neither corpora nor the base model are needed. Memory holds
-8 bytes for each row of the ingest, and the markers of the step that is looked at.
+16 bytes for each row of the ingest, and the markers of the step that is looked at.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _missing(step: Found, wholes: Mapping[Key, Whole | None]) -> list[str]:
 
 def _twice(folder: Path, seen: list[Seen]) -> list[Problem]:
     """Ids that come twice in the step. Hashes first; only where two are equal the ids themselves are read again."""
-    hashes = np.frombuffer(b"".join(one.ids for one in seen), np.uint64).copy()
+    hashes = np.concatenate([np.frombuffer(one.ids, "<u8") for one in seen]) if seen else np.empty(0, "<u8")
     hashes.sort()
     again = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
     problems: list[Problem] = []

@@ -211,7 +211,7 @@ def test_what_a_resumed_training_does_not_read_may_be_anything(
 
     folder = shutil.copytree(stopped[0], tmp_path / "label")
     checkpoint = folder / "work" / "checkpoint-4"
-    for name in ("training_args.bin", "adapter_model.bin", "scaler.pt", "optimizer.bin"):
+    for name in ("training_args.bin", "adapter_model.bin", "optimizer.bin"):
         plant(checkpoint / name, made)
     checkpoints.seal(checkpoint)
     seen: list[int] = []
