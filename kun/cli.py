@@ -21,10 +21,11 @@ from typing import Any
 
 import msgspec
 
-from kun import lm_commands, status, trace
+from kun import lm_commands, plan_command, status, trace
 from kun.config import Config
 from kun.config_files import dump, load, load_of_run
 from kun.demo import commands as demo_commands
+from kun.engines.open import Engines
 from kun.errors import InputError, KunError
 from kun.final import assemble, is_current
 from kun.report import draw
@@ -39,7 +40,6 @@ from kun.verify import command as verify_commands
 from stages import pipeline
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-NO_DIGESTS = Digests(Path(os.devnull))  # where only the names and the work of stages are asked for
 DESCRIPTION = """Kun turns raw text and seed pairs into instruction/output data, in five stages that resume:
   stage1  train the label model and the primary chat from the seed pairs
   stage2  read the raw corpora and keep what is worth a model's time
@@ -58,7 +58,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
     try:
         arguments, overrides = _parser().parse_known_args()
-        if overrides and arguments.verb not in (_run, _filter_preview):
+        if overrides and arguments.verb not in (_run, _plan, _filter_preview):
             raise InputError(f"unknown arguments: {shlex.join(overrides)}; see kun --help")
         sys.exit(arguments.verb(arguments, overrides))
     except KunError as error:
@@ -98,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-h", "--help", action=_SettingsHelp, help="show this help, and every setting as an option")
     run.set_defaults(verb=_run)
 
+    plan_command.add_command(verbs).set_defaults(verb=_plan)
+
     funnel = verbs.add_parser("status", help="show the funnel of a run, what is stale and why, and what comes next")
     funnel.add_argument("run", nargs="?", help="folder of the run (default: the one of --config)")
     funnel.add_argument("--config", help="compare with this file instead of the settings that the run was made with")
@@ -123,9 +125,15 @@ def _parser() -> argparse.ArgumentParser:
     life.set_defaults(verb=_trace)
 
     lm_commands.add_commands(verbs)
-    verify_commands.add_commands(verbs, lambda: {stage.name: stage.work for stage in pipeline(Config(), NO_DIGESTS)})
+    verify_commands.add_commands(verbs, _works)
     demo_commands.add_commands(verbs)
     return parser
+
+
+def _works() -> dict[str, Any]:
+    """What each stage does, by its name: the same in every run."""
+    stages = pipeline(Config(), Digests(Path(os.devnull)), Engines(Config()))
+    return {stage.name: stage.work for stage in stages}
 
 
 class _SettingsHelp(argparse.Action):
@@ -149,7 +157,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         for below in ("", "*/"):  # and not in the folders of finished steps, which have none
             atomic.remove_temporaries(run.path, below)
         digests = Digests(run.store / "digests.json")
-        stages = pipeline(config, digests)
+        engines = Engines(config)
+        stages = pipeline(config, digests, engines)
         mend = partial(mending, stages=stages, run=run, workers=config.workers)
         atomic.write(run.path / "config.yaml", dump(config).encode())
         try:
@@ -163,6 +172,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             states = status.survey(stages, run)
             final = _is_final(states, stages, run, digests)
         finally:
+            engines.close()
             digests.save()
     asked = [state for state in states if arguments.stage in ("all", state.command)]
     asked = [state for state in asked if not state.records or arguments.subset in (None, state.part)]
@@ -259,7 +269,13 @@ def _open(folder: str | None, config_path: str | None) -> tuple[Config, RunFolde
     """The run in a folder, with the settings that it was made with or those of a file."""
     config = load(config_path or "configs/demo.yaml") if config_path or not folder else load_of_run(Path(folder))
     run = RunFolder(Path(folder or config.run))
-    return config, run, pipeline(config, Digests(run.store / "digests.json"))
+    return config, run, pipeline(config, Digests(run.store / "digests.json"), Engines(config))
+
+
+def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    config = load(arguments.config, overrides, prog="kun plan")
+    _check_corpora(config, arguments, needed=True)
+    return plan_command.run(arguments, overrides, config)
 
 
 def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:

@@ -210,10 +210,28 @@ class Clean(Section):
     script: Literal["simplified", "traditional"] | None = Field(None, description="convert Chinese to this script")
 
 
+Treatment = Literal["mask", "drop"] | None
+
+
+class Privacy(Section):
+    """Personal data in Chinese formats. mask: a placeholder such as [电话] stands for it; drop: the text goes; null:
+    off. Instructions and outputs that have what is not off are rejected."""
+
+    phone: Treatment = Field(None, description="phone numbers, of people or not; but 400, 800 and short ones")
+    identity_number: Treatment = Field(None, description="numbers of identity cards, with a valid checksum")
+    email: Treatment = Field(None, description="e-mail addresses")
+    bank_card: Treatment = Field(None, description="numbers of bank cards, with a valid checksum")
+    wechat: Treatment = Field(None, description="WeChat ids, after a word that says so")
+    qq: Treatment = Field(None, description="numbers of QQ users and groups, after a word that says so")
+
+
 class Filter(Section):
     """Stage 2: what is worth a model's time."""
 
     clean: Clean = Field(Clean(), description="cleaning, before all rules")
+    privacy: Privacy = Field(
+        Privacy(), description="personal data, after cleaning, by kind: mask, drop, or null, which is off"
+    )
     languages: tuple[Language, ...] = Field(
         ("zh",), description="texts in others are dropped: zh, zh-hans, zh-hant, en, ja, ...; empty: off"
     )
@@ -330,14 +348,24 @@ class Polish(Section):
 
 
 class Server(Section):
-    """An OpenAI-compatible server, such as `vllm serve`, with the models of stage 1. The key: KUN_API_KEY."""
+    """Servers such as `vllm serve`, with the models of stage 1. A key comes from the environment: KUN_API_KEY."""
 
     urls: tuple[str, ...] = Field((), description="base URLs, e.g. http://node1:8000/v1; requests are spread over them")
     label: str = Field("label", description="name under which the label model is served")
     chat: str = Field("chat", description="name under which the primary chat is served")
     concurrency: int = Field(64, gt=0, description="requests in flight at each URL")
     timeout: float = Field(600, gt=0, description="seconds until an answer counts as lost")
-    retries: int = Field(6, ge=0, description="times that a request is tried again, with growing pauses")
+    retries: int = Field(8, ge=0, description="times that a request is tried again, after 1, 2, 4, ... 60 seconds")
+
+    @model_validator(mode="after")
+    def _urls_without_secrets(self) -> Server:
+        for number, url in enumerate(self.urls, 1):  # they are written into the run: not even the error may show them
+            if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", url):
+                raise ValueError(
+                    f"number {number} of the urls is not of the form http://host:port/v1; "
+                    "a key goes into the environment variable KUN_API_KEY"
+                )
+        return self
 
 
 class EngineConfig(Section):
@@ -392,8 +420,8 @@ class Config(Section):
         return self
 
     def of_subset(self, name: str) -> Config:
-        """The configuration as it holds for one corpus: with the settings of `filter` that are its own."""
-        own = self.corpora[name].filter
+        """The configuration as it holds for one corpus: with the settings of `filter` that it has of its own."""
+        own = self.corpora[name].filter if name in self.corpora else {}
         if not own:
             return self
         return self.model_copy(update={"filter": Filter.model_validate(_merged(self.filter.model_dump(), own))})

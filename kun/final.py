@@ -7,6 +7,7 @@ and the card `README.md`. The folder appears whole, and loads by `datasets.load_
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 
 from kun.config import Config
 from kun.config_files import dump
+from kun.filters.privacy import MEANINGS, PLACEHOLDERS
 from kun.records import Polished
 from kun.runs import RunFolder, Whole
 from kun.status import State
@@ -23,9 +25,6 @@ from kun.store import atomic, digests, shards
 from kun.store.digests import Digests
 
 LINEAGE = "lineage.parquet"
-COLUMNS = {"subset": "string", "line": "int64", "id": "string", "file": "string", "row": "int64", "piece": "int64"}
-COLUMNS |= {"ppl": "float64", "tokens": "int64", "score": "float64", "faithfulness": "float64"}
-COLUMNS |= {"instruction": "string", "text": "string"}
 
 
 def is_current(run: RunFolder, polished: Sequence[Step], known: Digests) -> bool:
@@ -61,7 +60,8 @@ def assemble(run: RunFolder, polished: Sequence[Step], config: Config, funnel: l
         _write_rows(run.folder(step), whole, building / f"{step.part}.jsonl")
     _write_lineage(run, done, building / LINEAGE)
     files = {path.name: digests.of_file(path) for path in building.iterdir()}
-    atomic.write(building / "README.md", card(run, done, files, config, funnel).encode())
+    personal = _personal_data(run, done, config, funnel)
+    atomic.write(building / "README.md", card(run, done, files, config, funnel, personal).encode())
     building.rename(folder)
     atomic.sync_folder(run.store)
     atomic.point(run.path / "final", folder)
@@ -88,7 +88,10 @@ def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> Non
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    fields = [(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()]
+    fields = {"subset": pa.string(), "line": pa.int64(), "id": pa.string()}
+    fields |= {"file": pa.string(), "row": pa.int64(), "piece": pa.int64(), "ppl": pa.float64(), "tokens": pa.int64()}
+    fields |= {"score": pa.float64(), "faithfulness": pa.float64(), "instruction": pa.string(), "text": pa.string()}
+    fields |= {"cleaned": pa.list_(pa.string())}
     made_by = {step.name: run.fingerprint(step).parts for step in _with_needs(list(done))}
     schema = pa.schema(fields, metadata={"kun": msgspec.json.encode(made_by)})
     with atomic.replacing(target) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -104,9 +107,9 @@ def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> Non
 
 
 def lineage(record: Polished, line: int) -> dict[str, Any]:
-    """The row of `lineage.parquet` for a line of `<subset>.jsonl`."""
+    """All that is known of a line of `<subset>.jsonl`; `lineage.parquet` has the most of it."""
     known = {**msgspec.structs.asdict(record), **msgspec.structs.asdict(record.origin), "line": line}
-    return {name: known[name] for name in COLUMNS}
+    return {**known, "cleaned": list(record.cleaned)}
 
 
 def _with_needs(steps: list[Step]) -> list[Step]:
@@ -117,8 +120,46 @@ def _with_needs(steps: list[Step]) -> list[Step]:
     return list(found.values())
 
 
-def card(run: RunFolder, done: dict[Step, Whole], files: dict[str, str], config: Config, funnel: list[State]) -> str:
-    """The data set card: the hub's YAML header, the funnel, models and settings. `files`: digests of all others."""
+def _personal_data(run: RunFolder, done: dict[Step, Whole], config: Config, funnel: list[State]) -> str:
+    """What the card says of it; nothing where no kind is looked for."""
+    settings = [config.of_subset(step.part).filter.privacy for step in done]
+    kinds = [kind for kind in PLACEHOLDERS if any(getattr(own, kind) for own in settings)]
+    if not kinds:
+        return ""
+    masked, shown = Counter[str](), Counter[str]()
+    for step, whole in done.items():
+        for index in range(whole.shards):
+            for record in shards.read(run.folder(step), index, Polished):
+                masked.update(record.cleaned)
+                shown.update(kind for kind in kinds if any(word in record.output for word in PLACEHOLDERS[kind]))
+    dropped = Counter[str]()
+    for state in funnel:
+        dropped.update({kind: state.counts.rejected.get(kind, 0) for kind in kinds})
+    rows = "\n".join(
+        f"| {MEANINGS[kind]} (`{kind}`) | {masked[kind]:,} | {shown[kind]:,} | {dropped[kind]:,} |" for kind in kinds
+    )
+    return f"""## Personal data
+
+Looked for in Chinese formats. Masked: rows of this data set whose source text had such a thing, and has a placeholder
+for it ({PLACEHOLDERS["phone"][0]}); with the placeholder: rows whose output has one. Dropped: records of all steps.
+
+| kind | masked | with the placeholder | dropped |
+|---|---|---|---|
+{rows}
+
+"""
+
+
+def card(
+    run: RunFolder,
+    done: dict[Step, Whole],
+    files: dict[str, str],
+    config: Config,
+    funnel: list[State],
+    personal: str = "",
+) -> str:
+    """The data set card: the hub's YAML header, the funnel, personal data, models and settings. `files`: digests of
+    all others."""
     loadable = [step.part for step, whole in done.items() if whole.kept]  # datasets refuses a file without rows
     # What datasets caches it knows by the name of the folder and by this header: without the digests it would give the
     # rows of one run's `final` for those of another.
@@ -157,10 +198,10 @@ into its output. No row was written or checked by a person.
 
 {funnel_table(funnel)}
 
-## Models and settings
+{personal}## Models and settings
 
 Base model `{Path(config.base_model or "none").name}`, prompts `{config.prompts}`. `lineage.parquet` has, for every
-row, its id, the file and row it was read from, perplexity, score, faithfulness and source text.
+row, its id, the file and row it was read from, perplexity, score, faithfulness, source text and what cleaning changed.
 
 ```yaml
 {dump(config)}```

@@ -20,7 +20,7 @@ from kun.answers import verdict
 from kun.chat import Chat, load_chat
 from kun.config import Config, Score
 from kun.engines.base import Choose, Chosen, Engine, Failure, Generate, Generated, Request, request_seed
-from kun.engines.open import open_engine, window
+from kun.engines.open import Engines, window
 from kun.errors import ConfigError, KunError
 from kun.progress import Progress
 from kun.prompts import JudgePrompt, load_prompts
@@ -95,7 +95,9 @@ def _verdict_tokens(chat: Chat, prompt: JudgePrompt) -> tuple[list[int], tuple[t
     return good[:shared], (tuple(good[shared:]), tuple(bad[shared:]))
 
 
-def stages(config: Config, digests: Digests, primary_chat: Step, labelled: Sequence[Step]) -> list[Stage]:
+def stages(
+    config: Config, digests: Digests, engines: Engines, primary_chat: Step, labelled: Sequence[Step]
+) -> list[Stage]:
     """The verdicts of the primary chat of stage 1 (on the calibration file too, if that decides); the selection."""
     settings = config.score
     prompt = cache(lambda: load_prompts(config.prompts).score)  # not here: a run that was received may lack the folder
@@ -117,7 +119,7 @@ def stages(config: Config, digests: Digests, primary_chat: Step, labelled: Seque
         Ask(
             reads=Labelled,
             writes=Scored,
-            engine=lambda folders: open_engine(config, "chat", folders(primary_chat)),
+            engine=lambda folders: engines.open("chat", folders(primary_chat)),
             asker=lambda step, folders, engine: scoring(folders, engine),
         ),
         tuple(Step("stage4_verdicts", step.part, decides, (step, primary_chat)) for step in labelled),
@@ -128,11 +130,8 @@ def stages(config: Config, digests: Digests, primary_chat: Step, labelled: Seque
         path = Path(settings.calibration)
 
         def calibrate(step: Step, folder: Path, folders: Folders, progress: Progress) -> Mapping[str, Any]:
-            engine = open_engine(config, "chat", folders(primary_chat))
-            try:
-                return _calibrate(scoring(folders, engine), engine, path, folder, progress)
-            finally:
-                engine.close()
+            engine = engines.open("chat", folders(primary_chat))
+            return _calibrate(scoring(folders, engine), engine, path, folder, progress)
 
         def given() -> dict[str, Any]:
             calibration = digests.path(path, "score.calibration")

@@ -97,6 +97,18 @@ def test_a_secret_among_the_settings_is_refused_and_not_shown(tmp_path, setting)
     assert "hf_geheim" not in str(caught.value)
 
 
+def test_a_secret_in_an_address_is_refused_and_not_shown(tmp_path):
+    address = "http://me:geheim@node1:8000/v1"
+    (tmp_path / "my.yaml").write_text(f"engine: {{server: {{urls: ['{address}']}}}}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="KUN_API_KEY") as caught:
+        load(tmp_path / "my.yaml")
+    assert "geheim" not in str(caught.value)
+    done = guarded(tmp_path, "run", "stage1", "--config", small_world(tmp_path), "--engine.server.urls", address)
+    assert done.returncode == 2 and "KUN_API_KEY" in done.stderr
+    shown = "".join(character for character in done.stderr if character.isalnum())
+    assert "geheim" not in shown and "mege" not in shown and not (tmp_path / "run").exists()
+
+
 def test_no_line_of_the_code_loads_pickles_or_runs_text():
     found = [
         f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()}"

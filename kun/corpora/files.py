@@ -9,7 +9,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,17 +32,32 @@ ENDINGS = {
 COMPRESSIONS = (".gz", ".zst")
 
 
+class Meter:
+    """How far a file was read, in bytes on the disk: `open_file` tells it, what reads ahead included."""
+
+    _file: IO[bytes] | None = None
+
+    def open(self, path: Path) -> IO[bytes]:
+        self._file = path.open("rb")
+        return self._file
+
+    @property
+    def position(self) -> int:
+        return 0 if self._file is None or self._file.closed else self._file.tell()
+
+
 @dataclass(frozen=True)
 class Found:
     """A file of a corpus, or a part of one. `name` says it in records: relative to the folder, or to the fixed part of
     the glob. `start` and `end` are bytes, at the borders of lines, or row groups of a Parquet file; `first_row` is the
-    number of the part's first row in the file."""
+    number of the part's first row in the file. `meter`, where one is given, follows the reading."""
 
     path: Path
     name: str
     start: int = 0
     end: int | None = None
     first_row: int = 0
+    meter: Meter | None = field(default=None, compare=False, repr=False)
 
 
 def find(name: str, corpus: Corpus) -> list[Found]:
@@ -104,13 +119,14 @@ def open_file(found: Found) -> IO[bytes]:
     opened."""
     name = found.path.name.lower()
     try:
+        file = (found.meter or Meter()).open(found.path)
         if name.endswith((".gz", ".tgz")):
-            return io.BufferedReader(_Gzip(gzip.GzipFile(found.path)), 2**17)
+            return io.BufferedReader(_Gzip(file), 2**17)
         if name.endswith(".zst"):
-            return io.BufferedReader(_Zstd(found.path.open("rb")), 2**17)
+            return io.BufferedReader(_Zstd(file), 2**17)
         if found.end is not None:
-            return io.BufferedReader(_Range(found.path.open("rb"), found.start, found.end), 2**17)
-        return found.path.open("rb")
+            return io.BufferedReader(_Range(file, found.start, found.end), 2**17)
+        return file
     except OSError as error:
         raise InputError(f"{found.path}: {error.strerror}") from None
 
@@ -140,8 +156,9 @@ class _Range(io.RawIOBase):
 class _Gzip(io.RawIOBase):
     """What a gzip file gives, as it comes: a whole block would be lost where the file is cut inside of it."""
 
-    def __init__(self, file: gzip.GzipFile) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes]) -> None:
+        self._compressed = file
+        self._file = gzip.GzipFile(fileobj=file)
 
     def readable(self) -> bool:
         return True
@@ -151,6 +168,7 @@ class _Gzip(io.RawIOBase):
 
     def close(self) -> None:
         self._file.close()
+        self._compressed.close()
         super().close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,7 +61,8 @@ def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current:
             differing[name] = _rows(folder, subset, source)
     whole = bool(sources) and all(sources.values())
     if made_by and whole:
-        differing[LINEAGE] = _first(differences(_lineage(folder), _records(sources, lineage)))
+        due = _records(sources, partial(_lineage_row, _columns(folder)))
+        differing[LINEAGE] = _first(differences(_lineage(folder), due))
     for name, digest in sorted(card):
         if name in files and digests.of_file(folder / name) != digest:
             sound = whole and not differing.get(name)  # then it is the card that is wrong
@@ -132,6 +134,17 @@ def _records(sources: Mapping[str, Path | None], of: Any) -> Iterator[tuple[Any,
         indexes = shards.finished(folder)
         records = chain.from_iterable(shards.read(folder, index, Polished) for index in indexes)
         yield from ((of(record, line), f"record {record.id}") for line, record in enumerate(records, 1))
+
+
+def _columns(folder: Path) -> list[str]:
+    import pyarrow.parquet as parquet
+
+    return list(parquet.read_schema(folder / LINEAGE).names)
+
+
+def _lineage_row(columns: list[str], record: Polished, line: int) -> dict[str, Any]:
+    known = lineage(record, line)
+    return {name: known.get(name) for name in columns}
 
 
 def _lineage(folder: Path, subset: str | None = None) -> Iterator[dict[str, Any]]:
