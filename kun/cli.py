@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,21 +23,22 @@ import msgspec
 
 from kun import lm_commands, plan_command, status, trace
 from kun.config import Config
-from kun.config_files import dump, load
+from kun.config_files import dump, load, load_of_run
+from kun.demo import commands as demo_commands
 from kun.engines.open import Engines
 from kun.errors import InputError, KunError
 from kun.final import assemble, is_current
 from kun.report import draw
-from kun.runner import run_stage
+from kun.runner import mending, run_stage
 from kun.runs import RunFolder
 from kun.status import State
 from kun.steps import Stage, Step
 from kun.store import atomic, shards
 from kun.store.digests import Digests
 from kun.store.lock import hold
+from kun.verify import command as verify_commands
 from stages import pipeline
 
-DEMO = Path(__file__).parent / "demo"
 CONFIGS = Path(__file__).parent.parent / "configs"
 DESCRIPTION = """Kun turns raw text and seed pairs into instruction/output data, in five stages that resume:
   stage1  train the label model and the primary chat from the seed pairs
@@ -69,6 +71,8 @@ def main() -> None:
         print(f"kun: {_explain(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one would stop what is said here
+            signal.signal(number, signal.SIG_IGN)
         print("kun: stopped; what is finished is kept, run the same command to go on", file=sys.stderr)
         sys.exit(130)
     except Exception:
@@ -121,17 +125,15 @@ def _parser() -> argparse.ArgumentParser:
     life.set_defaults(verb=_trace)
 
     lm_commands.add_commands(verbs)
-
-    world = verbs.add_parser("demo-data", help="write a small Chinese world: seeds, corpora, gold key")
-    world.add_argument("--seed", type=int, default=7, help="another seed gives another world (default: %(default)s)")
-    world.add_argument("--out", type=Path, required=True, help="folder to write to")
-    world.set_defaults(verb=_demo_data)
-
-    measures = verbs.add_parser("demo-eval", help="measure a run on a demo world against the world's gold key")
-    measures.add_argument("run", help="folder of the run")
-    measures.add_argument("--json", action="store_true", help="print JSON")
-    measures.set_defaults(verb=_demo_eval)
+    verify_commands.add_commands(verbs, _works)
+    demo_commands.add_commands(verbs)
     return parser
+
+
+def _works() -> dict[str, Any]:
+    """What each stage does, by its name: the same in every run."""
+    stages = pipeline(Config(), Digests(Path(os.devnull)), Engines(Config()))
+    return {stage.name: stage.work for stage in stages}
 
 
 class _SettingsHelp(argparse.Action):
@@ -152,25 +154,28 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     run = RunFolder(Path(config.run))
     run.store.mkdir(parents=True, exist_ok=True)
     with hold(run.path / "lock", shlex.join(["kun", *sys.argv[1:]])):
+        for below in ("", "*/"):  # and not in the folders of finished steps, which have none
+            atomic.remove_temporaries(run.path, below)
         digests = Digests(run.store / "digests.json")
         engines = Engines(config)
         stages = pipeline(config, digests, engines)
+        mend = partial(mending, stages=stages, run=run, workers=config.workers)
         atomic.write(run.path / "config.yaml", dump(config).encode())
         try:
             for stage in stages:
                 if arguments.stage in ("all", stage.command):
                     own, shared = _narrow(stage, stages, config, arguments.subset)
-                    _run_stage(shared, run, config, force=False)
-                    _run_stage(own, run, config, arguments.force)
+                    mend(partial(_run_stage, shared, run, config, force=False))
+                    mend(partial(_run_stage, own, run, config, arguments.force))
             if arguments.stage in ("all", "stage5"):
-                _finish(run, stages, config)
+                mend(partial(_finish, run, stages, config, digests))
+            states = status.survey(stages, run)
+            final = _is_final(states, stages, run, digests)
         finally:
             engines.close()
             digests.save()
-        states = status.survey(stages, run)
     asked = [state for state in states if arguments.stage in ("all", state.command)]
     asked = [state for state in asked if not state.records or arguments.subset in (None, state.part)]
-    final = _is_final(states, stages, run)
     following = status.next_command(states, final)
     if following is None:
         rows = sum(state.counts.kept for state in states if state.stage == "stage5_polish")
@@ -182,9 +187,9 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     return 1 if any(state.condition == "failures" for state in asked) else 0
 
 
-def _is_final(states: list[State], stages: list[Stage], run: RunFolder) -> bool:
+def _is_final(states: list[State], stages: list[Stage], run: RunFolder, digests: Digests) -> bool:
     """Whether the final files are up to date, as far as that can be told: a blocked step has no fingerprint."""
-    return any(state.condition == "blocked" for state in states) or is_current(run, stages[-1].steps)
+    return any(state.condition == "blocked" for state in states) or is_current(run, stages[-1].steps, digests)
 
 
 def _check_corpora(config: Config, arguments: argparse.Namespace, needed: bool) -> None:
@@ -234,9 +239,9 @@ def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> Non
             )
 
 
-def _finish(run: RunFolder, stages: list[Stage], config: Config) -> None:
+def _finish(run: RunFolder, stages: list[Stage], config: Config, digests: Digests) -> None:
     polished = stages[-1].steps
-    if assemble(run, polished, config, status.survey(stages, run)):
+    if assemble(run, polished, config, status.survey(stages, run), digests):
         for path in sorted((run.path / "final").glob("*.jsonl")):
             print(f"wrote {path}")
         if missing := [step.part for step in polished if run.whole(step) is None]:
@@ -249,7 +254,7 @@ def _finish(run: RunFolder, stages: list[Stage], config: Config) -> None:
 def _status(arguments: argparse.Namespace, _: list[str]) -> int:
     _config, run, stages = _open(arguments.run, arguments.config)
     states = status.survey(stages, run)
-    final = _is_final(states, stages, run)
+    final = _is_final(states, stages, run, Digests(run.store / "digests.json"))
     if arguments.json:
         print(msgspec.json.encode(status.as_json(states, run, final)).decode())
     else:
@@ -262,10 +267,7 @@ def _status(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def _open(folder: str | None, config_path: str | None) -> tuple[Config, RunFolder, list[Stage]]:
     """The run in a folder, with the settings that it was made with or those of a file."""
-    source = config_path or (Path(folder) / "config.yaml" if folder else "configs/demo.yaml")
-    if folder and not config_path and not Path(source).exists():
-        raise InputError(f"{folder}: is not a run (it has no config.yaml); runs are made by `kun run`")
-    config = load(source)
+    config = load(config_path or "configs/demo.yaml") if config_path or not folder else load_of_run(Path(folder))
     run = RunFolder(Path(folder or config.run))
     return config, run, pipeline(config, Digests(run.store / "digests.json"), Engines(config))
 
@@ -305,50 +307,6 @@ def _trace(arguments: argparse.Namespace, _: list[str]) -> int:
     names = [stage.name for stage in stages if stage.makes_records]
     found = trace.find(run, names, list(config.corpora), arguments.record)
     print(msgspec.json.encode(found).decode() if arguments.json else trace.render(found))
-    return 0
-
-
-def _demo_data(arguments: argparse.Namespace, _: list[str]) -> int:
-    from kun.demo.world import SUBSETS, write_world
-    from kun.filters.lmplz import find_program
-
-    write_world(arguments.out, arguments.seed)
-    out, config = arguments.out, arguments.out / "config.yaml"
-    lm = f"{{estimate_from: {_yaml(out / 'clean.jsonl')}}}"
-    if find_program("lmplz") is None:
-        lm = f"{{estimate_from: null, model: {_yaml(DEMO / 'lm')}}}"
-        print("lmplz is not installed (`make setup` builds it): this world is filtered by a small shipped model")
-    corpora = "\n".join(f"  {name}: {{paths: [{_yaml(out / 'corpora' / name)}]}}" for name in SUBSETS)
-    text = f"""# The world of seed {arguments.seed}, with the settings of the demo.
-extends: {_yaml(os.path.relpath(CONFIGS / "demo.yaml", out))}
-run: {_yaml(Path("runs", out.resolve().name))}
-base_model: {_yaml(DEMO / "base")}
-seeds:
-  pairs: {_yaml(out / "seeds.jsonl")}
-  judge: {_yaml(out / "judge.jsonl")}
-  polish: {_yaml(out / "polish.jsonl")}
-corpora:
-{corpora}
-filter:
-  lm: {lm}
-"""
-    atomic.write(config, text.encode())
-    print(f"wrote a world to {out}: seeds, corpora, gold key")
-    print(f"next: kun run all --config {shlex.quote(str(config))}")
-    return 0
-
-
-def _yaml(path: str | Path) -> str:
-    """A path as a YAML value, whatever characters it has."""
-    return msgspec.json.encode(str(path)).decode()
-
-
-def _demo_eval(arguments: argparse.Namespace, _: list[str]) -> int:
-    from kun.demo.measure import measure, render
-
-    config, run, _stages = _open(arguments.run, None)
-    measures = measure(run, config)
-    print(msgspec.json.encode(measures).decode() if arguments.json else render(measures))
     return 0
 
 

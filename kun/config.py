@@ -42,10 +42,21 @@ ModelName = Literal["label", "chat"]  # the two models of stage 1: label model, 
 SubsetName = Annotated[str, AfterValidator(_subset_name)]
 
 
+def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
+    if found := SECRETS & {str(name).replace("-", "_") for name in options}:
+        raise ValueError(f"{min(found)}: settings are written into the run; secrets belong into the environment")
+    return options
+
+
+SECRETS = {"api_key", "hf_token", "hub_token", "password", "push_to_hub_token", "token", "use_auth_token"}
+Options = Annotated[dict[str, Any], AfterValidator(_without_secrets)]  # what goes to a library as it is
+
+
 class Section(BaseModel):
     """A frozen part of the configuration that knows its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    # Errors hide what was given: it may be a secret.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -77,11 +88,11 @@ class Train(Section):
     """LoRA SFT of the two models. The mappings go to peft.LoraConfig and trl.SFTConfig as they are."""
 
     max_length: int = Field(512, gt=0, description="longest example, in tokens; longer ones are named and left out")
-    lora: dict[str, Any] = Field(
+    lora: Options = Field(
         {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"},
         description="peft.LoraConfig",
     )
-    sft: dict[str, Any] = Field(
+    sft: Options = Field(
         {
             "learning_rate": 1e-5,
             "per_device_train_batch_size": 8,
@@ -94,8 +105,8 @@ class Train(Section):
         },
         description="trl.SFTConfig, both models",
     )
-    label: dict[str, Any] = Field({"num_train_epochs": 6}, description="trl.SFTConfig, label model only")
-    chat: dict[str, Any] = Field({"num_train_epochs": 4}, description="trl.SFTConfig, primary chat only")
+    label: Options = Field({"num_train_epochs": 6}, description="trl.SFTConfig, label model only")
+    chat: Options = Field({"num_train_epochs": 4}, description="trl.SFTConfig, primary chat only")
     save: Literal["adapter", "merged"] = Field(
         "adapter", description="keep the LoRA adapter, or the base with the adapter merged in"
     )
@@ -372,7 +383,7 @@ class EngineConfig(Section):
     adapters: Literal["auto", "live", "merged"] = Field(
         "auto", description="live on the base, or merged into it; auto: live on a GPU where vLLM can; of vllm"
     )
-    vllm: dict[str, Any] = Field({}, description="vllm.EngineArgs, e.g. tensor_parallel_size, gpu_memory_utilization")
+    vllm: Options = Field({}, description="vllm.EngineArgs, e.g. tensor_parallel_size, gpu_memory_utilization")
     server: Server = Field(Server(), description="of server")
 
 

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from kun.config import Config, Section
-from kun.errors import ConfigError
+from kun.errors import ConfigError, InputError
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), prog: str = "kun run STAGE") -> Config:
@@ -44,6 +44,13 @@ def load(path: str | Path, overrides: Sequence[str] = (), prog: str = "kun run S
     import tyro
 
     return tyro.cli(Config, default=config, args=list(overrides), prog=prog, description=f"Settings of {path}.")
+
+
+def load_of_run(folder: Path) -> Config:
+    """The configuration that a run was last made with. InputError where the folder is no run."""
+    if not (folder / "config.yaml").exists():
+        raise InputError(f"{folder}: is not a run (it has no config.yaml); runs are made by `kun run`")
+    return load(folder / "config.yaml")
 
 
 def dump(config: Config) -> str:

@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -21,15 +22,20 @@ from kun.runs import RunFolder, Whole
 from kun.status import State
 from kun.steps import Step
 from kun.store import atomic, digests, shards
+from kun.store.digests import Digests
+
+LINEAGE = "lineage.parquet"
 
 
-def is_current(run: RunFolder, polished: Sequence[Step]) -> bool:
-    """Whether `final/` holds what the steps that are complete hold now."""
+def is_current(run: RunFolder, polished: Sequence[Step], known: Digests) -> bool:
+    """Whether `final/` holds what the steps that are complete hold now, in files that are as the card says."""
     done = _done(run, polished)
-    folder = _folder(run, done)
-    names = [*(f"{step.part}.jsonl" for step in done), "lineage.parquet", "README.md"]
-    present = all((folder / name).exists() for name in names)
-    return bool(done) and present and (run.path / "final").resolve() == folder.resolve()
+    folder, card = _folder(run, done), run.path / "final" / "README.md"
+    if not done or (run.path / "final").resolve() != folder.resolve() or not card.is_file():
+        return False
+    paths = [folder / name for name in (*(f"{step.part}.jsonl" for step in done), LINEAGE)]
+    told = card.read_text(encoding="utf-8", errors="replace")
+    return all(path.is_file() for path in paths) and all(name in told for name in known.files(paths, "run"))
 
 
 def _done(run: RunFolder, polished: Sequence[Step]) -> dict[Step, Whole]:
@@ -41,21 +47,19 @@ def _folder(run: RunFolder, done: dict[Step, Whole]) -> Path:
     return run.store / f"final-{digests.of_value(content)[:16]}"
 
 
-def assemble(run: RunFolder, polished: Sequence[Step], config: Config, funnel: list[State]) -> bool:
+def assemble(run: RunFolder, polished: Sequence[Step], config: Config, funnel: list[State], known: Digests) -> bool:
     """Bring `final/` up to date with the subsets that are complete; False where it is already, or none is."""
     done = _done(run, polished)
-    if not done or is_current(run, polished):
+    if not done or is_current(run, polished, known):
         return False
     folder = _folder(run, done)
-    for leftover in run.store.glob(f".final-*{atomic.SUFFIX}"):
-        shutil.rmtree(leftover)
     atomic.discard(folder)
     building = atomic.temporary_of(folder)
     building.mkdir(parents=True)
     for step, whole in done.items():
         _write_rows(run.folder(step), whole, building / f"{step.part}.jsonl")
-    _write_lineage(run, done, building / "lineage.parquet")
-    files = {step.part: digests.of_file(building / f"{step.part}.jsonl") for step in done}
+    _write_lineage(run, done, building / LINEAGE)
+    files = {path.name: digests.of_file(path) for path in building.iterdir()}
     personal = _personal_data(run, done, config, funnel)
     atomic.write(building / "README.md", card(run, done, files, config, funnel, personal).encode())
     building.rename(folder)
@@ -71,7 +75,12 @@ def _write_rows(folder: Path, whole: Whole, target: Path) -> None:
     with atomic.replacing(target) as file:
         for index in range(whole.shards):
             for record in shards.read(folder, index, Polished):
-                file.write(msgspec.json.encode({"instruction": record.instruction, "output": record.output}) + b"\n")
+                file.write(row(record))
+
+
+def row(record: Polished) -> bytes:
+    """The line of a record in `<subset>.jsonl`."""
+    return msgspec.json.encode({"instruction": record.instruction, "output": record.output}) + b"\n"
 
 
 def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> None:
@@ -92,10 +101,15 @@ def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> Non
                 rows = []
                 for record in shards.read(run.folder(step), index, Polished):
                     line += 1
-                    row = {**msgspec.structs.asdict(record), **msgspec.structs.asdict(record.origin), "line": line}
-                    rows.append({name: row[name] for name in fields})
+                    rows.append(lineage(record, line))
                 if rows:
                     writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def lineage(record: Polished, line: int) -> dict[str, Any]:
+    """All that is known of a line of `<subset>.jsonl`; `lineage.parquet` has the most of it."""
+    known = {**msgspec.structs.asdict(record), **msgspec.structs.asdict(record.origin), "line": line}
+    return {**known, "cleaned": list(record.cleaned)}
 
 
 def _with_needs(steps: list[Step]) -> list[Step]:
@@ -144,13 +158,13 @@ def card(
     funnel: list[State],
     personal: str = "",
 ) -> str:
-    """The data set card: the hub's YAML header, the funnel, personal data, models and settings. `files`: digests of the
-    rows."""
+    """The data set card: the hub's YAML header, the funnel, personal data, models and settings. `files`: digests of
+    all others."""
     loadable = [step.part for step, whole in done.items() if whole.kept]  # datasets refuses a file without rows
     # What datasets caches it knows by the name of the folder and by this header: without the digests it would give the
     # rows of one run's `final` for those of another.
     configs = "\n".join(
-        f'- config_name: "{name}"\n  data_files: {name}.jsonl\n  description: "BLAKE2b-128 {files[name]}"'
+        f'- config_name: "{name}"\n  data_files: {name}.jsonl\n  description: "BLAKE2b-128 {files[f"{name}.jsonl"]}"'
         for name in loadable
     )
     infos = "\n".join(
@@ -191,6 +205,10 @@ row, its id, the file and row it was read from, perplexity, score, faithfulness,
 
 ```yaml
 {dump(config)}```
+
+## Files
+
+{chr(10).join(f"- `{name}`: BLAKE2b-128 {digest}" for name, digest in sorted(files.items()))}
 """
 
 

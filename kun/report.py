@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from kun.records import Filtered, Polished, Raw, Scored
 from kun.runs import RunFolder
 from kun.status import State
-from kun.store import shards
+from kun.store import atomic, shards
 
 MOST_SHARDS = 50  # per subset: enough for a histogram of any run
 
@@ -19,10 +20,11 @@ def draw(run: RunFolder, states: list[State]) -> Path:
     from matplotlib.figure import Figure
 
     folder = run.path / "report"
-    folder.mkdir(exist_ok=True)
+    drawing = atomic.temporary_of(folder)
+    drawing.mkdir(exist_ok=True)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     _funnel(figure.add_subplot(), states)
-    figure.savefig(folder / "funnel.png", dpi=120)
+    figure.savefig(drawing / "funnel.png", dpi=120)
     for stage, kind, field, title, log in (
         ("stage2_filter", Filtered, "ppl", "perplexity of kept documents", True),
         ("stage2_filter", Filtered, "tokens", "tokens of kept documents", False),
@@ -37,7 +39,10 @@ def draw(run: RunFolder, states: list[State]) -> Path:
         if any(values.values()):
             figure = Figure(figsize=(8, 4.5), layout="constrained")
             _histogram(figure.add_subplot(), values, title, log)
-            figure.savefig(folder / f"{field}.png", dpi=120)
+            figure.savefig(drawing / f"{field}.png", dpi=120)
+    if folder.exists():
+        shutil.rmtree(folder)
+    drawing.rename(folder)
     return folder
 
 

@@ -6,15 +6,16 @@ is published is never asked again, except the failed records.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kun.engines.base import Answer, Failure, Request
 from kun.errors import InputError, KunError
@@ -24,7 +25,9 @@ from kun.records import Raw
 from kun.runs import RunFolder, Whole, summarise
 from kun.steps import Ask, Asker, Build, Ingest, Map, Stage, Step
 from kun.store import atomic, digests, shards
-from kun.store.shards import Failed, Outcome
+from kun.store.shards import DamagedError, Failed, Outcome
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = Fals
         return []
     for step in pending:
         _check_needs(run, step, pending)
+    for need in {need.name: need for step in pending for need in step.needs if need not in pending}.values():
+        run.check(need)
     if force and isinstance(stage.work, Ask):
         stage.work.engine(run.folder)
     for step in pending:
@@ -81,9 +86,26 @@ def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = Fals
     return pending
 
 
+def mending(work: Callable[[], T], stages: Sequence[Stage], run: RunFolder, workers: int = 1) -> T:
+    """`work()`, and again each time after a damaged shard that it met was made again by the one of `stages` that wrote
+    it. DamagedError where a shard is damaged as soon as it is made."""
+    made: set[Path] = set()
+    while True:
+        try:
+            return work()
+        except DamagedError as damage:
+            if damage.path in made:
+                raise
+            made.add(damage.path)
+            print(f"{damage.path}: the shard is {damage.why}: it is made again", file=sys.stderr)
+            damage.withdraw()
+            ((stage, step),) = [(s, step) for s in stages for step in s.steps if run.folder(step) == damage.folder]
+            mending(partial(run_stage, replace(stage, steps=(step,)), run, workers), stages, run, workers)
+
+
 def _pending(run: RunFolder, step: Step) -> bool:
     whole = run.whole(step)
-    return whole is None or whole.failed > 0
+    return whole is None or whole.failed > 0 or len(shards.finished(run.folder(step))) < whole.shards
 
 
 def _check_needs(run: RunFolder, step: Step, pending: list[Step]) -> None:
@@ -103,8 +125,8 @@ def _run_build(stage: Stage, work: Build, steps: list[Step], run: RunFolder) -> 
         with bar(f"{stage.command} {step.name}", work.unit) as progress:
             report = work.build(step, run.folder(step), run.folder, progress)
         seconds = round(time.monotonic() - start, 3)
-        content = digests.of_folder(run.folder(step), leave_out=("fingerprint.json",))
-        run.finish(step, Whole(content=content, source=_source(run, step), seconds=seconds, report=dict(report)))
+        whole = Whole(content=run.content(step), source=_source(run, step), seconds=seconds, report=dict(report))
+        run.finish(step, whole)
 
 
 def _run_ingest(stage: Stage, work: Ingest, steps: list[Step], run: RunFolder, workers: int) -> None:
@@ -274,9 +296,7 @@ def _pending_shards(run: RunFolder, step: Step, of_the_whole: bool = False) -> l
     for index in range(whole.shards):
         above = shards.marker(source_folder, index)
         if above is None:
-            path = shards.part(source_folder, index, "done")
-            command = f"kun run {step.needs[0].command}"
-            raise InputError(f"{path}: the marker is gone; delete done.json beside it and run `{command}` again")
+            raise DamagedError(shards.part(source_folder, index), "without its marker")
         here = shards.marker(folder, index)
         source = digests.of_value([above.digests["kept"], *others])
         same_input = here is not None and here.source == source

@@ -9,7 +9,8 @@ import msgspec
 
 from kun.errors import InputError
 from kun.steps import Step
-from kun.store import atomic, digests, shards
+from kun.store import atomic, digests, markers, shards
+from kun.store.markers import Marker
 
 
 class Fingerprint(msgspec.Struct, frozen=True):
@@ -19,18 +20,21 @@ class Fingerprint(msgspec.Struct, frozen=True):
     parts: dict[str, Any]
 
 
-class Whole(msgspec.Struct, frozen=True):
+class Whole(Marker, frozen=True):
     """`done.json` of a finished step. `content` digests what it wrote; `source`, what it read."""
 
     shards: int = 0
     rows: int = 0
     kept: int = 0
-    rejected: dict[str, int] = {}
+    rejected: dict[str, int] = msgspec.field(default_factory=dict)
     failed: int = 0
     content: str = ""
     source: str = ""
     seconds: float = 0.0
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+NOTHING = digests.of_value([])  # the content of no shards, and of no files
 
 
 class RunFolder:
@@ -63,21 +67,37 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         atomic.remove_temporaries(folder)
         (folder / "done.json").unlink(missing_ok=True)
-        atomic.write(folder / "fingerprint.json", msgspec.json.encode(self.fingerprint(step)))
         self.show(step)
         return folder
 
     def show(self, step: Step) -> None:
-        """Point the plain name at the step's folder."""
+        """Write what decided the step into its folder, where it is not there, and point the plain name at that."""
+        path, fingerprint = self.folder(step) / "fingerprint.json", msgspec.json.encode(self.fingerprint(step))
+        if not path.is_file() or path.read_bytes() != fingerprint:
+            atomic.write(path, fingerprint)
         atomic.point(self.link(step), self.folder(step))
 
     def finish(self, step: Step, whole: Whole) -> None:
-        atomic.write(self.folder(step) / "done.json", msgspec.json.encode(whole))
+        markers.write(self.folder(step) / "done.json", whole)
 
     def whole(self, step: Step) -> Whole | None:
         """The marker of a step that finished on what its needs hold now, or None."""
         whole = read_whole(self.folder(step))
         return whole if whole is not None and whole.source == self.source(step) else None
+
+    def content(self, step: Step) -> str:
+        """Digest of what a step that is no records wrote, for `Whole.content`. Reads it."""
+        return digests.of_folder(self.folder(step), leave_out=("fingerprint.json", "done.json"))
+
+    def check(self, step: Step) -> None:
+        """InputError where a model or an index is not what was written. Shards are checked when they are read."""
+        whole = self.whole(step)
+        if whole is not None and not whole.shards and whole.content not in (NOTHING, self.content(step)):
+            folder = self.folder(step)
+            raise InputError(
+                f"{folder}: {step.name} is not what was written there, a file of it is damaged or was changed; put it "
+                f"back from a copy, or delete the folder and run `kun run {step.command}` to make it again"
+            )
 
     def source(self, step: Step) -> str | None:
         """Digest of what a step's needs hold; None where one of them is not whole."""
@@ -124,10 +144,4 @@ def summarise(markers: list[shards.Done], source: str) -> Whole:
 
 
 def read_whole(folder: Path) -> Whole | None:
-    path = folder / "done.json"
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Whole)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise InputError(f"{path}: the marker is damaged ({error}); delete it and run the stage again") from None
+    return markers.read(folder / "done.json", Whole)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from kun.answers import clean_instruction, copied, echo, folded, pointing_word, says_twice, unusable
@@ -72,8 +73,8 @@ def stage(
 ) -> Stage:
     """The stage over the steps of the filter, by the label model that stage 1 made. `evaluations` is the step with the
     index of evaluation files, where some are named."""
-    prompt = load_prompts(config.prompts).label
-    settings = {**flat("label", config.label), "prompts.label": prompt.digest, "seed": config.seed}
+    prompt = cache(lambda: load_prompts(config.prompts).label)  # not here: a run that was received may lack the folder
+    settings = {**flat("label", config.label), "seed": config.seed}
     needs = (label_model,) if evaluations is None else (label_model, evaluations)
     return Stage(
         "stage3",
@@ -83,7 +84,7 @@ def stage(
             writes=Labelled,
             engine=lambda folders: engines.open("label", folders(label_model)),
             asker=lambda step, folders, engine: Labelling(
-                prompt,
+                prompt(),
                 config.label,
                 load_chat(folders(label_model), config.trust_remote_code),
                 engine.window,
@@ -96,7 +97,11 @@ def stage(
             Step(
                 "stage3_label",
                 step.part,
-                lambda: {**settings, "window": window_with_room(config, config.label.sampling, "label.sampling")},
+                lambda: {
+                    **settings,
+                    "prompts.label": prompt().digest,
+                    "window": window_with_room(config, config.label.sampling, "label.sampling"),
+                },
                 (step, *needs),
             )
             for step in filtered

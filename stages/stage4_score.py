@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +100,17 @@ def stages(
 ) -> list[Stage]:
     """The verdicts of the primary chat of stage 1 (on the calibration file too, if that decides); the selection."""
     settings = config.score
-    prompt = load_prompts(config.prompts).score
-    asked: dict[str, Any] = {"score.method": settings.method, "prompts.score": prompt.digest}
+    prompt = cache(lambda: load_prompts(config.prompts).score)  # not here: a run that was received may lack the folder
+    asked: dict[str, Any] = {"score.method": settings.method}
     if settings.method == "sampled":
         asked |= {**flat("score.sampling", settings.sampling), "seed": config.seed}
 
     def decides() -> Mapping[str, Any]:
-        return {**asked, "window": window(config)}
+        return {**asked, "prompts.score": prompt().digest, "window": window(config)}
 
     def scoring(folders: Folders, engine: Engine) -> Scoring:
         return Scoring(
-            prompt, settings, load_chat(folders(primary_chat), config.trust_remote_code), engine.window, config.seed
+            prompt(), settings, load_chat(folders(primary_chat), config.trust_remote_code), engine.window, config.seed
         )
 
     verdicts = Stage(
@@ -135,7 +135,7 @@ def stages(
 
         def given() -> dict[str, Any]:
             calibration = digests.path(path, "score.calibration")
-            return {**asked, "score.calibration": calibration, "window": window(config)}
+            return {**decides(), "score.calibration": calibration}
 
         step = Step("stage4_calibration", "verdicts", given, (primary_chat,))
         calibrations = [Stage("stage4", "stage4_calibration", Build(calibrate), (step,))]

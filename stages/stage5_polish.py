@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from kun.answers import clean_output, echo, folded, pointing_word, repeats, says_again, unusable
@@ -105,8 +106,8 @@ def stage(
 ) -> Stage:
     """The stage over the selected records, by the primary chat that stage 1 made. `evaluations` is the step with the
     index of evaluation files, where some are named."""
-    prompt = load_prompts(config.prompts).polish
-    settings = {**flat("polish", config.polish), "prompts.polish": prompt.digest, "seed": config.seed}
+    prompt = cache(lambda: load_prompts(config.prompts).polish)  # not here: a run that was received may lack the folder
+    settings = {**flat("polish", config.polish), "seed": config.seed}
     needs = (primary_chat,) if evaluations is None else (primary_chat, evaluations)
     return Stage(
         "stage5",
@@ -116,7 +117,7 @@ def stage(
             writes=Polished,
             engine=lambda folders: engines.open("chat", folders(primary_chat)),
             asker=lambda step, folders, engine: Polishing(
-                prompt,
+                prompt(),
                 config.polish,
                 load_chat(folders(primary_chat), config.trust_remote_code),
                 engine.window,
@@ -129,7 +130,7 @@ def stage(
             Step(
                 "stage5_polish",
                 step.part,
-                lambda: {**settings, "window": window(config)},
+                lambda: {**settings, "prompts.polish": prompt().digest, "window": window(config)},
                 (step, *needs),
             )
             for step in scored

@@ -11,6 +11,7 @@ from kun.runs import RunFolder, summarise
 from kun.status import State
 from kun.steps import Step
 from kun.store import shards
+from kun.store.digests import Digests
 from kun.trace import find
 
 OUTPUTS = ["答案，有全角标点。", '{"a": "b"}\\', "行\u2028分隔\n第二行", "表情🙂 繁體", ""]
@@ -47,10 +48,14 @@ def state_of(run, step) -> list[State]:
     return [State("stage5", step.stage, step.part, "complete", (), run.whole(step), True)]
 
 
+def known(run) -> Digests:
+    return Digests(run.store / "digests.json")
+
+
 @pytest.fixture
 def final(tmp_path):
     run, step = finished_run(tmp_path / "runs" / "测试", OUTPUTS)
-    assert assemble(run, [step], Config(run=str(run.path)), state_of(run, step))
+    assert assemble(run, [step], Config(run=str(run.path)), state_of(run, step), known(run))
     return run, step
 
 
@@ -84,9 +89,9 @@ def test_a_line_of_the_final_file_can_be_traced(final):
 
 def test_again_there_is_nothing_to_do_and_new_rows_replace_the_folder_whole(final, tmp_path):
     run, step = final
-    assert not assemble(run, [step], Config(), state_of(run, step))
+    assert not assemble(run, [step], Config(), state_of(run, step), known(run))
     run, step = finished_run(run.path, OUTPUTS[:3])
-    assert assemble(run, [step], Config(), state_of(run, step))
+    assert assemble(run, [step], Config(), state_of(run, step), known(run))
     assert (run.path / "final" / "wudao.jsonl").read_text(encoding="utf-8").count('"instruction"') == 3
     assert len(list(run.store.glob("final-*"))) == 1
 
@@ -96,16 +101,18 @@ def test_a_file_that_was_deleted_is_made_again(final, name):
     run, step = final
     before = (run.path / "final" / name).read_bytes()
     (run.path / "final" / name).unlink()
-    assert assemble(run, [step], Config(), state_of(run, step))
+    assert assemble(run, [step], Config(), state_of(run, step), known(run))
     assert (run.path / "final" / name).read_bytes() == before
 
 
-def test_what_a_killed_process_left_of_another_final_is_removed(final):
+@pytest.mark.parametrize("name", ["wudao.jsonl", "lineage.parquet", "README.md"])
+def test_a_file_that_was_truncated_is_made_again(final, name):
     run, step = final
-    (run.store / ".final-another.tmp").mkdir()
-    (run.path / "final").unlink()
-    assert assemble(run, [step], Config(), state_of(run, step))
-    assert not list(run.store.glob(".*"))
+    path = run.path / "final" / name
+    before = path.read_bytes()
+    path.write_bytes(before[: len(before) // 4])
+    assert assemble(run, [step], Config(run=str(run.path)), state_of(run, step), known(run))
+    assert path.read_bytes() == before
 
 
 def test_the_card_has_the_funnel_and_the_settings(final):
@@ -126,7 +133,7 @@ def test_the_card_counts_personal_data_where_it_is_looked_for(tmp_path):
     run.finish(step, summarise([shards.publish(folder, 0, rows, rows=3, source="")], run.source(step)))
     own = {"phone": "mask", "email": "mask", "identity_number": "drop"}
     corpora = {"wudao": {"paths": [str(tmp_path)], "format": "wudao", "filter": {"privacy": own}}}
-    assemble(run, [step], Config.model_validate({"corpora": corpora}), state_of(run, step))
+    assemble(run, [step], Config.model_validate({"corpora": corpora}), state_of(run, step), known(run))
     card = (run.path / "final" / "README.md").read_text(encoding="utf-8")
     assert "| phone numbers (`phone`) | 2 | 1 | 1 |" in card
     assert "| e-mail addresses (`email`) | 1 | 0 | 0 |" in card
@@ -142,7 +149,7 @@ def test_the_folder_loads_as_a_data_set(tmp_path, monkeypatch):
 
     run, step = finished_run(tmp_path / "run", OUTPUTS)
     _, nothing = finished_run(run.path, [], subset="skypile")
-    assemble(run, [nothing, step], Config(run=str(run.path)), state_of(run, step))
+    assemble(run, [nothing, step], Config(run=str(run.path)), state_of(run, step), known(run))
     rows = load_dataset(str(run.path / "final"), "wudao", split="train", cache_dir=str(tmp_path / "cache"))
     assert rows.column_names == ["instruction", "output"]
     assert [row["output"] for row in rows] == [output for output in OUTPUTS if output]
@@ -157,7 +164,7 @@ def test_the_cache_of_datasets_tells_two_runs_apart(tmp_path, monkeypatch):
 
     for name, outputs in (("one", OUTPUTS), ("other", list(reversed(OUTPUTS)))):
         run, step = finished_run(tmp_path / name, outputs)
-        assemble(run, [step], Config(run=str(run.path)), state_of(run, step))
+        assemble(run, [step], Config(run=str(run.path)), state_of(run, step), known(run))
         rows = load_dataset(str(run.path / "final"), "wudao", split="train", cache_dir=str(tmp_path / "cache"))
         assert [row["output"] for row in rows] == [output for output in outputs if output]
 
@@ -167,8 +174,8 @@ def test_a_data_set_without_rows_has_a_card_that_can_be_read(tmp_path):
     from huggingface_hub import DatasetCard
 
     run, step = finished_run(tmp_path / "run", [])
-    assemble(run, [step], Config(run=str(run.path)), state_of(run, step))
+    assemble(run, [step], Config(run=str(run.path)), state_of(run, step), known(run))
     assert DatasetCard.load(run.path / "final" / "README.md").data.language == ["zh"]
-    assert is_current(run, [step])
+    assert is_current(run, [step], known(run))
     (run.path / "final" / "wudao.jsonl").unlink()
-    assert not is_current(run, [step])
+    assert not is_current(run, [step], known(run))

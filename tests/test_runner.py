@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import pytest
 
 from kun.errors import InputError
 from kun.records import Document, Filtered, Labelled, Reject, extend
-from kun.runner import run_stage
+from kun.runner import mending, run_stage
 from kun.steps import Build, Map, Stage, Step
-from kun.store import shards
+from kun.store import atomic, shards
 from tests.runs import REPOSITORY, environment
 from tests.small_pipeline import CountingEngine, Small
 
@@ -205,20 +206,83 @@ def test_one_bad_record_of_a_shard_is_one_failure(tmp_path):
     ]
 
 
-def test_a_shard_that_is_not_what_was_published_is_named_and_can_be_made_again(tmp_path):
-    texts = {"wudao": ["一" * n for n in (2, 4, 6, 8)]}
+def everything(small: Small) -> dict[str, bytes]:
+    """All that the run holds, but the times, which markers have and their checks are of."""
+    files = [path for path in small.run.store.rglob("*") if path.is_file()]
+    return {str(path): re.sub(rb'"(seconds|check)":[^,}]*', b"", path.read_bytes()) for path in files}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("kind", ["", "done"])
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data.replace(b"1", b"2"), None])
+def test_a_damaged_shard_is_named_and_made_again_when_it_is_read(tmp_path, capfd, workers, kind, damage):
+    texts = {"wudao": ["一" * n for n in (2, 4, 6, 8, 10)]}
     small = Small(tmp_path, texts)
+    small.go()
+    expected = everything(small)
+    ingest, kept, label = small.stages()
+    path = shards.part(small.run.folder(ingest.steps[0]), 0, kind)
+    path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
+    atomic.discard(small.run.folder(kept.steps[0]))
+    if kind == "":
+        with pytest.raises(shards.DamagedError, match=r"part-00000\.jsonl: .*run `kun run stage2` again"):
+            run_stage(kept, small.run, workers)
+    for stage in (ingest, kept, label):
+        mending(lambda stage=stage: run_stage(stage, small.run, workers), small.stages(), small.run, workers)
+    assert everything(small) == expected
+    if kind == "":
+        assert "it is made again" in capfd.readouterr().err
+
+
+def test_a_marker_that_went_away_is_made_again_though_all_is_finished(tmp_path):
+    texts = {"wudao": ["一" * n for n in (2, 4, 6, 8, 10)]}
+    small = Small(tmp_path, texts)
+    small.go()
+    expected = everything(small)
+    folder = small.run.folder(small.stages()[1].steps[0])
+    shards.part(folder, 1, "done").unlink()
+    assert Small(tmp_path, texts).go() == [False, True, False]
+    assert everything(small) == expected
+    (folder / "done.json").write_bytes(b'{"shards"')
+    assert Small(tmp_path, texts).go() == [False, True, False]
+    assert everything(small) == expected
+
+
+def test_a_shard_that_is_damaged_as_soon_as_it_is_made_ends_the_run(tmp_path):
+    small = Small(tmp_path, {"wudao": ["四个字符"]})
     ingest, kept, _ = small.stages()
     run_stage(ingest, small.run)
-    folder = small.run.folder(ingest.steps[0])
-    path = shards.part(folder, 0)
-    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
-    with pytest.raises(InputError, match=r"2 of the 3 rows.*delete part-00000\.done\.json and done\.json beside it"):
+
+    def read():
+        shards.part(small.run.folder(ingest.steps[0]), 0).write_bytes(b"{}")
         run_stage(kept, small.run)
-    for name in ("part-00000.done.json", "done.json"):
-        (folder / name).unlink()
-    Small(tmp_path, texts).go()
-    assert len(labels(small)) == 4
+
+    with pytest.raises(shards.DamagedError):
+        mending(read, small.stages(), small.run)
+
+
+def test_a_model_that_is_not_what_was_written_is_not_used(tmp_path):
+    model = Step("stage1_train", "label", dict)
+
+    def build(step, folder, folders, progress):
+        (folder / "weights").write_text("weights")
+        return {}
+
+    train = Stage("stage1", "stage1_train", Build(build), (model,))
+    small = Small(tmp_path / "run", {"wudao": ["四个字符"]})
+    *above, label = small.stages()
+    label = replace(label, steps=(replace(label.steps[0], needs=(*label.steps[0].needs, model)),))
+    run = small.run
+    run.store.mkdir(parents=True)
+    for stage in (train, *above):
+        run_stage(stage, run)
+    (run.folder(model) / "weights").write_text("w3ights")
+    with pytest.raises(
+        InputError, match=r"stage1_train/label is not what was written.*delete the folder.*kun run stage1"
+    ):
+        run_stage(label, run)
+    atomic.discard(run.folder(model))
+    assert all(run_stage(stage, run) for stage in (train, label))
 
 
 def test_force_deletes_nothing_where_the_input_is_not_complete(tmp_path):

@@ -27,7 +27,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:  # of a write or a flush: the disk is full
+            error.filename = str(path)
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
@@ -70,8 +72,10 @@ def discard(folder: Path) -> None:
         shutil.rmtree(aside)
 
 
-def remove_temporaries(folder: Path) -> None:
+def remove_temporaries(folder: Path, below: str = "**/") -> None:
     """Remove what a killed process left half written in `folder` and below, or half removed in its place."""
-    shutil.rmtree(temporary_of(folder), ignore_errors=True)
-    for path in folder.rglob(f".*{SUFFIX}"):
-        path.unlink(missing_ok=True)
+    for path in (temporary_of(folder), *folder.glob(f"{below}.*{SUFFIX}")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

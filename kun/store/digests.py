@@ -46,15 +46,35 @@ def of_folder(folder: Path, leave_out: Collection[str] = ()) -> str:
     return of_value([[path.relative_to(folder).as_posix(), of_file(path)] for path in files])
 
 
+class Known(msgspec.Struct, frozen=True):
+    """What is remembered of a file: it is read again when one of the first three has changed.
+
+    Times of change of the content can be set, by `touch` and `cp -p` or with the clock; those of the inode cannot.
+    """
+
+    size: int
+    changed: int
+    inode_changed: int
+    digest: str
+
+
+class Cache(msgspec.Struct, frozen=True):
+    """`digest` is that of `files`: a wrong digest in it would make a whole run stale."""
+
+    files: dict[str, Known]
+    digest: str
+
+
 class Digests:
-    """Digests by content. `cache` remembers them by path, size and time of change, so that 600 GB are read once."""
+    """Digests by content. `cache` remembers them by path, size and times of change, so that 600 GB are read once."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
-        self._known: dict[str, tuple[int, int, str]] = {}
+        self._known: dict[str, Known] = {}
         self._changed = False
         with contextlib.suppress(OSError, ValueError):  # nothing remembered: everything is read again
-            self._known = msgspec.json.decode(cache.read_bytes(), type=dict[str, tuple[int, int, str]])
+            read = msgspec.json.decode(cache.read_bytes(), type=Cache)
+            self._known = read.files if read.digest == of_value(read.files) else {}
 
     def path(self, path: str | Path, setting: str) -> str:
         """Digest of a file, or of a folder: its files and their names, without cards. InputError names `setting`."""
@@ -68,25 +88,26 @@ class Digests:
     def files(self, paths: Sequence[Path], setting: str) -> list[str]:
         """Digests of files; those that are not remembered are read side by side, with a bar where that takes long."""
         try:
-            stamps = [(path, _utf8(path.resolve()), path.stat()) for path in paths]
-            new = {
-                key: (stat.st_size, stat.st_mtime_ns, path)
-                for path, key, stat in stamps
-                if self._known.get(key, ())[:2] != (stat.st_size, stat.st_mtime_ns)
-            }
-            digests = _read([path for *_, path in new.values()], sum(size for size, *_ in new.values()))
+            keys = {path: _utf8(path.resolve()) for path in paths}
+            new = {path: stat for path in keys if not self._is_known(keys[path], stat := path.stat())}
+            digests = _read(list(new), sum(stat.st_size for stat in new.values()))
         except OSError as error:
             raise InputError(f"{error.filename}: {error.strerror}; it is named by the setting {setting}") from None
-        for (key, (size, time, _)), digest in zip(new.items(), digests, strict=True):
-            self._known[key] = (size, time, digest)
+        for (path, stat), digest in zip(new.items(), digests, strict=True):
+            self._known[keys[path]] = Known(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, digest)
             self._changed = True
-        return [self._known[key][2] for _, key, _ in stamps]
+        return [self._known[keys[path]].digest for path in paths]
+
+    def _is_known(self, key: str, stat: os.stat_result) -> bool:
+        known = self._known.get(key)
+        stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        return known is not None and (known.size, known.changed, known.inode_changed) == stamp
 
     def save(self) -> None:
         """Write the cache, where it changed."""
         if self._changed:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write(self._cache, msgspec.json.encode(self._known))
+            atomic.write(self._cache, msgspec.json.encode(Cache(self._known, of_value(self._known))))
             self._changed = False
 
 

@@ -2,12 +2,11 @@
 
 A shard is `part-00003.jsonl` (kept), `part-00003.rejects.jsonl` (record, reason, detail), `part-00003.failed.jsonl`
 (record, error; only where there are any) and, written last, `part-00003.done.json`. Without the marker the shard is not
-there.
+there, and what is read is what the marker says, by its digests, or is `DamagedError`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,9 +16,27 @@ import msgspec
 
 from kun.errors import InputError
 from kun.records import Raw, Reject
-from kun.store import atomic
+from kun.store import atomic, markers
+from kun.store.digests import of_bytes
+from kun.store.markers import Marker
 
 R = TypeVar("R", bound=Raw)
+
+
+class DamagedError(InputError):
+    """A shard is not what was published. What made it can make it again, once its marker is gone: `withdraw()`."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(path, why)
+        self.path, self.why, self.folder = path, why, path.parent
+        self.marker = path.with_name(path.name.partition(".")[0] + ".done.json")
+
+    def __str__(self) -> str:
+        command = f"kun run {self.folder.name.split('_')[0]}"
+        return f"{self.path}: the shard is {self.why}; delete {self.marker.name} beside it and run `{command}` again"
+
+    def withdraw(self) -> None:
+        self.marker.unlink(missing_ok=True)
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -31,7 +48,7 @@ class Failed(msgspec.Struct, frozen=True):
 Outcome = Raw | Reject | Failed  # of one record: kept (in its new form), rejected for good, failed for now
 
 
-class Done(msgspec.Struct, frozen=True):
+class Done(Marker, frozen=True):
     """The marker of a whole shard. rows = kept + sum(rejected) + failed."""
 
     rows: int
@@ -95,21 +112,14 @@ def publish(
             continue
         data = b"".join(line + b"\n" for line in content)
         atomic.write(path, data)
-        digests[kind or "kept"] = hashlib.blake2b(data, digest_size=16).hexdigest()
+        digests[kind or "kept"] = of_bytes(data)
     done = Done(rows, kept, dict(sorted(reasons.items())), failed, source, digests, round(seconds, 3))
-    atomic.write(part(folder, index, "done"), msgspec.json.encode(done))
-    return done
+    return markers.write(part(folder, index, "done"), done)
 
 
 def marker(folder: Path, index: int) -> Done | None:
     """The marker of a shard, or None where the shard is not done."""
-    path = part(folder, index, "done")
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Done)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise InputError(f"{path}: the marker is damaged ({error}); {_remedy(path)}") from None
+    return markers.read(part(folder, index, "done"), Done)
 
 
 def finished(folder: Path) -> list[int]:
@@ -118,13 +128,8 @@ def finished(folder: Path) -> list[int]:
 
 
 def read(folder: Path, index: int, kind: type[R]) -> list[R]:
-    """The kept records of a shard. InputError where the file is gone, or not what was published."""
-    path = part(folder, index)
-    records = list(_decode(path, kind))
-    done = marker(folder, index)
-    if done is not None and done.kept != len(records):
-        raise InputError(f"{path}: {len(records)} of the {done.kept} rows of the shard are there; {_remedy(path)}")
-    return records
+    """The kept records of a shard. DamagedError where they are not what was published."""
+    return list(_decode(folder, index, "", kind))
 
 
 def read_all(folder: Path, kind: type[R]) -> Iterator[R]:
@@ -141,12 +146,11 @@ def read_some(folder: Path, kind: type[R], most: int) -> Iterator[R]:
 
 
 def rejects(folder: Path, index: int) -> Iterator[RejectedRow]:
-    return _decode(part(folder, index, "rejects"), RejectedRow)
+    return _decode(folder, index, "rejects", RejectedRow)
 
 
 def failures(folder: Path, index: int) -> Iterator[FailedRow]:
-    path = part(folder, index, "failed")
-    return _decode(path, FailedRow) if path.exists() else iter(())
+    return _decode(folder, index, "failed", FailedRow) if part(folder, index, "failed").exists() else iter(())
 
 
 def outcomes(folder: Path, index: int, kind: type[Raw]) -> dict[str, Outcome]:
@@ -157,20 +161,19 @@ def outcomes(folder: Path, index: int, kind: type[Raw]) -> dict[str, Outcome]:
     return settled
 
 
-def _decode(path: Path, kind: type[Any]) -> Iterator[Any]:
-    decoder = msgspec.json.Decoder(kind)
+def _decode(folder: Path, index: int, kind: str, row: type[Any]) -> Iterator[Any]:
+    path, done = part(folder, index, kind), marker(folder, index)
     try:
-        with path.open("rb") as file:  # bytes: only b"\n" ends a line, U+2028 does not
-            for number, line in enumerate(file, 1):
-                try:
-                    yield decoder.decode(line)
-                except ValueError as error:
-                    raise InputError(f"{path}:{number}: the shard is damaged ({error}); {_remedy(path)}") from None
+        data = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: the shard is gone; {_remedy(path)}") from None
-
-
-def _remedy(path: Path) -> str:
-    """How a shard is made again: without its marker, and without that of the step, which stands for all of them."""
-    name = path.name.partition(".")[0]
-    return f"delete {name}.done.json and done.json beside it, and run the stage that made it again"
+        raise DamagedError(path, "gone") from None
+    if done is None:
+        raise DamagedError(path, "without its marker")
+    if of_bytes(data) != done.digests.get(kind or "kept"):
+        raise DamagedError(path, "damaged, its digest is not that of the marker")
+    decoder = msgspec.json.Decoder(row)
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):  # bytes: U+2028 does not end a line
+        try:
+            yield decoder.decode(line)
+        except ValueError as error:
+            raise DamagedError(path, f"of another version of Kun (line {number}: {error})") from None

@@ -1,7 +1,8 @@
 """Checkpoints that are whole or do not count: `Checkpoints(work, progress, ...)` as a callback, `latest(work)`.
 
-A checkpoint counts once its marker is on the disk, and that is written after everything in it was flushed. Older ones
-go only then. So whenever the process dies, the last whole checkpoint is there, and what is half written is removed.
+A checkpoint counts once its marker, with the digest of what is in it, is on the disk; that is written after everything
+was flushed. Older ones go only then. So whenever the process dies, the last whole checkpoint is there; what is half
+written, or damaged, is removed.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from kun.store import atomic
+from kun.store import atomic, digests
 
 MARKER = "complete"
 
 
 def latest(work: Path) -> Path | None:
     """The last whole checkpoint; all others are removed."""
-    whole = sorted((path for path in work.glob("checkpoint-*") if (path / MARKER).is_file()), key=_step)
+    whole = sorted(filter(_is_whole, work.glob("checkpoint-*")), key=_step)
     for path in work.glob("checkpoint-*"):
         if path not in whole[-1:]:
             remove(path)
@@ -36,7 +37,16 @@ def seal(checkpoint: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    atomic.write(checkpoint / MARKER, b"")
+    atomic.write(checkpoint / MARKER, _content(checkpoint))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    marker = checkpoint / MARKER
+    return marker.is_file() and marker.read_bytes() == _content(checkpoint)
+
+
+def _content(checkpoint: Path) -> bytes:
+    return digests.of_folder(checkpoint, leave_out=(MARKER,)).encode()
 
 
 def remove(checkpoint: Path) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from kun.chat import Chat, load_chat
@@ -19,8 +18,9 @@ from kun.engines.open import Engines
 from kun.errors import ConfigError, InputError, KunError
 from kun.prompts import load_prompts
 from kun.records import Labelled, Origin, Reject, Scored, extend
+from kun.runs import Whole
 from kun.steps import Map, Step
-from kun.store import shards
+from kun.store import markers, shards
 from kun.store.digests import Digests
 from stages import stage4_score
 from stages.stage4_score import Scoring, select
@@ -158,7 +158,7 @@ LEAST = 0
 def publish(folder: Path, scores: list[float]) -> None:
     rows = [(scored := extend(record(), Scored, score=score), scored) for score in scores]
     shards.publish(folder, 0, rows, rows=len(rows), source="")
-    (folder / "done.json").write_bytes(msgspec.json.encode({"shards": 1, "rows": len(rows)}))
+    markers.write(folder / "done.json", Whole(shards=1, rows=len(rows)))
 
 
 def steps(tmp_path: Path, **settings: Any) -> tuple[Any, dict[str, Path], Digests]:

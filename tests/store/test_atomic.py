@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from kun.store import atomic
@@ -13,6 +15,17 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["part.jsonl"]
 
 
+def test_a_full_disk_is_named_by_the_file(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("kun.store.atomic.os.fsync", full)
+    with pytest.raises(OSError) as caught:
+        atomic.write(tmp_path / "part.jsonl", b"rows")
+    assert caught.value.filename == str(tmp_path / "part.jsonl")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_link_moves_in_one_step_and_stays_relative(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -25,6 +38,8 @@ def test_a_link_moves_in_one_step_and_stays_relative(tmp_path):
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     (tmp_path / f".part-00000.jsonl{atomic.SUFFIX}").write_bytes(b"half")
+    (tmp_path / f".report{atomic.SUFFIX}").mkdir()
+    (tmp_path / f".wudao{atomic.SUFFIX}").symlink_to("nowhere")
     (tmp_path / "part-00001.jsonl").write_bytes(b"whole")
     atomic.remove_temporaries(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["part-00001.jsonl"]

@@ -70,6 +70,26 @@ def test_a_damaged_cache_is_only_a_cache(tmp_path):
     assert Digests(tmp_path / "cache.json").path(tmp_path / "a", "x")
 
 
+def test_a_change_of_the_same_size_and_time_is_seen(tmp_path):
+    path, known = tmp_path / "part.jsonl", Digests(tmp_path / "cache.json")
+    path.write_text("one")
+    before, stat = known.path(path, "x"), path.stat()
+    path.write_text("two")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert known.path(path, "x") != before
+
+
+def test_a_wrong_digest_in_the_cache_is_not_believed(tmp_path):
+    """It would make every step of the run stale."""
+    path, cache = tmp_path / "seeds.jsonl", tmp_path / "cache.json"
+    path.write_text("text")
+    known = Digests(cache)
+    digest = known.path(path, "x")
+    known.save()
+    cache.write_text(cache.read_text().replace(digest, digest[::-1]))
+    assert Digests(cache).path(path, "x") == digest
+
+
 def test_values_hash_alike_whatever_the_order_of_keys():
     assert of_value({"a": 1, "b": [2, None]}) == of_value({"b": [2, None], "a": 1})
     with pytest.raises(TypeError):

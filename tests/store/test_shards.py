@@ -1,7 +1,8 @@
+import pickle
+
 import msgspec
 import pytest
 
-from kun.errors import InputError
 from kun.records import Document, Filtered, Origin, Reject, extend
 from kun.store import shards
 from kun.store.shards import Failed
@@ -73,10 +74,48 @@ def test_failures_that_were_mended_leave_no_file(tmp_path):
     assert not shards.part(tmp_path, 0, "failed").exists()
 
 
-@pytest.mark.parametrize("damage", [b'{"id":"half', b'{"id":1}\n', b"\xff\xfe\n"])
-def test_a_damaged_shard_names_file_line_and_remedy(tmp_path, damage):
-    shards.publish(tmp_path, 0, outcomes(documents()[:1]), rows=1, source="")
-    with shards.part(tmp_path, 0).open("ab") as file:
-        file.write(damage)
-    with pytest.raises(InputError, match=r"part-00000\.jsonl:2: the shard is damaged.*delete part-00000\.done\.json"):
-        shards.read(tmp_path, 0, Filtered)
+def one_byte_other(data: bytes) -> bytes:
+    return data.replace("，".encode(), "、".encode(), 1)  # the JSON is as good as before
+
+
+def longer(data: bytes) -> bytes:
+    return data + b'{"id":"half'
+
+
+@pytest.mark.parametrize("damage", [one_byte_other, longer, lambda data: data[: len(data) // 2], lambda data: b""])
+@pytest.mark.parametrize("kind", ["", "rejects", "failed"])
+def test_a_damaged_shard_is_named_with_the_remedy(tmp_path, damage, kind):
+    folder = tmp_path / "stage3_label-wudao-abc"
+    texts = HOSTILE[:1] * 3
+    shards.publish(folder, 0, outcomes(documents(texts)), rows=3, source="")
+    path = shards.part(folder, 0, kind)
+    path.write_bytes(damage(path.read_bytes()))
+    what = r"jsonl: the shard is damaged.*delete part-00000\.done\.json beside it and run `kun run stage3`"
+    read = {"": lambda: shards.read(folder, 0, Filtered), "rejects": lambda: list(shards.rejects(folder, 0))}
+    read["failed"] = lambda: list(shards.failures(folder, 0))
+    with pytest.raises(shards.DamagedError, match=what):
+        read[kind]()
+
+
+def test_a_shard_without_its_file_or_its_marker_is_damaged(tmp_path):
+    for kind, why in (("done", "without its marker"), ("", "gone")):
+        shards.publish(tmp_path, 0, outcomes(documents()), rows=6, source="")
+        shards.part(tmp_path, 0, kind).unlink()
+        with pytest.raises(shards.DamagedError, match=why):
+            shards.read(tmp_path, 0, Filtered)
+
+
+def test_a_marker_that_cannot_be_read_is_none(tmp_path):
+    shards.publish(tmp_path, 0, outcomes(documents()), rows=6, source="")
+    path = shards.part(tmp_path, 0, "done")
+    path.write_bytes(path.read_bytes()[:20])
+    assert shards.marker(tmp_path, 0) is None
+
+
+def test_what_is_wrong_with_a_shard_comes_through_from_a_worker_process(tmp_path):
+    error = pickle.loads(pickle.dumps(shards.DamagedError(shards.part(tmp_path, 3, "rejects"), "gone")))
+    assert (error.path, error.why, error.marker.name) == (
+        tmp_path / "part-00003.rejects.jsonl",
+        "gone",
+        "part-00003.done.json",
+    )
