@@ -13,7 +13,7 @@ from kun.config import Config
 from kun.engines.vllm_process import Start
 from kun.errors import ConfigError, InputError
 from kun.store import atomic
-from kun.tokenizer import local_folder
+from kun.tokenizer import local_folder, warn_of_code
 
 # What Kun decides itself: which model, that token ids go in and out, that only its own settings draw the replies.
 OWN = (
@@ -44,6 +44,8 @@ def vllm_start(config: Config, model_folder: Path, window: int) -> tuple[Start, 
         folder = model_folder
     else:
         folder = merged(config, model_folder, dtype)
+    if config.trust_remote_code:
+        warn_of_code(folder)
     options: dict[str, Any] = {
         "model": str(folder.resolve()),
         "skip_tokenizer_init": True,

@@ -18,6 +18,7 @@ import pytest
 
 from kun import plan_command
 from kun.config import Config
+from kun.engines.open import Engines
 from kun.errors import ConfigError, InputError
 from kun.plan_table import as_json, render
 from kun.records import Filtered, Labelled, Origin, Polished, Reject, Scored, extend
@@ -61,7 +62,7 @@ def test_of_a_corpus_that_is_smaller_than_the_sample_the_plan_is_what_stage_2_th
     assert not (tmp_path / "run").exists()  # nothing is written
     run = RunFolder(tmp_path / "run")
     run.store.mkdir(parents=True)
-    for stage in pipeline(config, Digests(tmp_path / "digests.json")):
+    for stage in pipeline(config, Digests(tmp_path / "digests.json"), Engines(config)):
         if stage.command == "stage2":
             run_stage(stage, run)
             whole = run.whole(stage.steps[0])

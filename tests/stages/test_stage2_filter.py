@@ -229,7 +229,7 @@ def test_a_run_stays_current_while_no_personal_data_is_looked_for(base, tmp_path
         config = configuration(base, near_duplicates=None, lm={}, **settings)
         corpora = {"web": {"paths": [str(tmp_path)], "format": "jsonl"}}
         config = Config.model_validate({**config.model_dump(), "corpora": corpora})
-        stages = pipeline(config, Digests(tmp_path / "digests.json"))
+        stages = pipeline(config, Digests(tmp_path / "digests.json"), Engines(config))
         return next(stage for stage in stages if stage.name == "stage2_filter").steps[0].decides()
 
     assert not [name for name in decided() if "privacy" in name]
