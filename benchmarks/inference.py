@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -247,7 +248,7 @@ def measure(bench: Bench, what: str) -> float:
             run = subprocess.run(command, stdout=subprocess.PIPE, stderr=file)
         if run.returncode:
             raise SystemExit(f"{what} {bench.stage}: {log.read_text()[-3000:]}")
-        rate = float(run.stdout.splitlines()[-1])
+        [rate] = map(float, re.findall(rb"^RATE (.+)$", run.stdout, re.MULTILINE))
         print(f"    {bench.stage:<7}{what:<6}{bench.shard_rows:>6} rows a shard{rate:>10.1f} rows/s", flush=True)
         return rate
 
@@ -265,7 +266,7 @@ def main() -> None:
         fields = json.loads(told)
         fields["models"] = {name: Path(path) for name, path in fields["models"].items()}
         config = Config.model_validate_json(fields["config"])
-        print(MEASURES[what](Bench(**fields | {"config": config, "work": Path(fields["work"])})))
+        print("RATE", MEASURES[what](Bench(**fields | {"config": config, "work": Path(fields["work"])})))
         return
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
