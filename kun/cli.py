@@ -33,6 +33,7 @@ from kun.steps import Stage, Step
 from kun.store import atomic, shards
 from kun.store.digests import Digests
 from kun.store.lock import hold
+from kun.text import printable
 from stages import pipeline
 
 DEMO = Path(__file__).parent / "demo"
@@ -59,13 +60,13 @@ def main() -> None:
             raise InputError(f"unknown arguments: {shlex.join(overrides)}; see kun --help")
         sys.exit(arguments.verb(arguments, overrides))
     except KunError as error:
-        print(f"kun: {error}", file=sys.stderr)
+        print(f"kun: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # whoever reads, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        print(f"kun: {_explain(error)}", file=sys.stderr)
+        print(f"kun: {printable(_explain(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("kun: stopped; what is finished is kept, run the same command to go on", file=sys.stderr)
@@ -223,7 +224,8 @@ def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> Non
         if stage.name == "stage2_ingest" and whole.rows and not whole.kept:
             first = next(shards.rejects(run.folder(step), 0))
             print(
-                f"warning: no row of {step.part} gives a document; the first: {first.reason}, {first.detail}; see "
+                f"warning: no row of {step.part} gives a document; the first: {first.reason}, "
+                f"{printable(first.detail)}; see "
                 f"corpora.{step.part}.format and .field (text in GBK: iconv -f gb18030 -t utf-8)",
                 file=sys.stderr,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,10 +70,13 @@ class Digests:
         """Digests of files; those that are not remembered are read side by side, with a bar where that takes long."""
         try:
             stamps = [(path, _utf8(path.resolve()), path.stat()) for path in paths]
+            for path, _, found in stamps:
+                if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+                    raise InputError(f"{setting}: {path}: a pipe or a device, which cannot be read twice; give a file")
             new = {
-                key: (stat.st_size, stat.st_mtime_ns, path)
-                for path, key, stat in stamps
-                if self._known.get(key, ())[:2] != (stat.st_size, stat.st_mtime_ns)
+                key: (found.st_size, found.st_mtime_ns, path)
+                for path, key, found in stamps
+                if self._known.get(key, ())[:2] != (found.st_size, found.st_mtime_ns)
             }
             digests = _read([path for *_, path in new.values()], sum(size for size, *_ in new.values()))
         except OSError as error:
