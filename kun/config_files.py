@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import io
 import json
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -93,9 +94,15 @@ def read_yaml(path: Path) -> Any:
         if not left:
             return content
         value = left.pop()
-        if isinstance(value, str) and "\0" in value:
-            raise ConfigError(f"{path}: a value holds the NUL character: {preview(value)!r}")
-        left += value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
+        if isinstance(value, dict | list):
+            left += value.values() if isinstance(value, dict) else value
+        elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ConfigError(
+                f"{path}: {preview(repr(value))}: values are text, finite numbers, true, false, lists and "
+                "mappings; put a date in quotes"
+            )
+        elif isinstance(value, str) and "\0" in value:
+            raise ConfigError(f"{path}: {preview(value)!r}: a value with the NUL character")
     raise ConfigError(f"{path}: with its aliases (*name) filled in, it has more than {VALUE_LIMIT:,} values")
 
 

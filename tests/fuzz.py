@@ -24,9 +24,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 LIMIT = 5.0  # CPU seconds of one input
-WATCH = 60.0  # seconds without an answer, after which a process is ended: a call of C that never returns
+STUCK = 20  # CPU seconds after which the process of an input is ended, where a call of C never returns
+WATCH = 600.0  # seconds without a report, after which it is ended: it waits for something
 MEMORY = 500  # MB at the peak of a process
-CHUNK = 500  # inputs between two reports of a process
+CHUNK = 200  # inputs between two reports of a process
 
 
 class Hang(BaseException):
@@ -74,6 +75,7 @@ def run(name: str, seed: int, numbers: range) -> Report:
         try:
             data = TARGETS[name].make(rng_of(seed, name, number))
             signal.setitimer(signal.ITIMER_PROF, LIMIT)
+            resource.setrlimit(resource.RLIMIT_CPU, (int(start) + STUCK, resource.RLIM_INFINITY))
             report.outcomes.update(outcomes(TARGETS[name], data))
         except Hang:
             report.failures.append((number, f"hang: over {LIMIT:g} s", ""))
@@ -108,7 +110,7 @@ def fuzz(name: str, seed: int, inputs: int) -> Report:
         process.start()
         theirs.close()
         try:
-            while report.inputs < inputs and ours.poll(WATCH + CHUNK * LIMIT / 50):
+            while report.inputs < inputs and ours.poll(WATCH):
                 report.add(ours.recv())
         except EOFError:
             pass

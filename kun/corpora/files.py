@@ -241,10 +241,8 @@ def lines(stream: IO[bytes], found: Found) -> Iterator[Piece]:
     row = found.first_row
     try:
         while line := stream.readline(ROW_LIMIT + 1):
-            if row == 0 and found.start == 0:
-                line = line.removeprefix(BOM)
             if len(line) <= ROW_LIMIT or line.endswith(b"\n"):
-                yield row, line
+                yield row, line.removeprefix(BOM) if row == 0 and found.start == 0 else line
             else:
                 while line and not line.endswith(b"\n"):
                     line = stream.readline(ROW_LIMIT)

@@ -93,7 +93,10 @@ class _Member(tarfile.TarInfo):
         """The place that tarfile has for subclasses. Headers of names and attributes are read into memory."""
         if self.size > _HEADER_LIMIT and not self.isreg() and self.type in tarfile.SUPPORTED_TYPES:
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
-        return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
+        try:
+            return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
+        except (ValueError, IndexError, KeyError) as error:  # of odd attributes
+            raise tarfile.ReadError(f"a broken header: {preview(str(error))}") from None
 
 
 _HEADER_LIMIT = 2**20
