@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import shlex
 import signal
@@ -50,6 +51,9 @@ DESCRIPTION = """Kun turns raw text and seed pairs into instruction/output data,
 def main() -> None:
     """Entry point of the console script."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # where a script ignores SIGINT, too
+    for stream in (sys.stdout, sys.stderr):  # a name may be no UTF-8, a terminal may have another encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a wrong path is an error at once, not after a search of the hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait starve each other where cores are shared: measured 5 times slower on two.
@@ -280,7 +284,7 @@ def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:
     for one in look_at_all(config, arguments.subset, arguments.sample):
         seen.append(one)
         if not arguments.json:
-            print(preview.summary(one), flush=True)
+            print(printable(preview.summary(one)), flush=True)
     path = (arguments.out or Path(config.run) / "preview") / "filter.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(path, page(f"Filter preview of {arguments.config}", seen).encode())

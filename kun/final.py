@@ -6,8 +6,10 @@ and the card `README.md`. The folder appears whole, and loads by `datasets.load_
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 import msgspec
@@ -116,6 +118,8 @@ def card(run: RunFolder, done: dict[Step, Whole], files: dict[str, str], config:
         "  - name: output\n    dtype: string"
         for name in loadable
     )
+    settings = dump(config)
+    fence = max(["```", *(run[0] + "`" for run in re.finditer("`{3,}", settings))], key=len)  # longer than any in it
     header = f"configs:\n{configs}\ndataset_info:\n{infos}\n" if loadable else ""
     rows = sum(whole.kept for whole in done.values())
     size = next((f"n<{name}" if name == "1K" else name for name, top in _SIZES if rows < top), "n>1T")
@@ -128,7 +132,7 @@ size_categories:
 - {size}
 {header}---
 
-# {Path(config.run).name}
+# {_inline(Path(config.run).name)}
 
 {rows:,} pairs of instruction and output, made from raw text by instruction back-translation with answer polishment
 (Kun): a label model wrote the instruction to each text, a primary chat judged the instruction, and polished the text
@@ -144,12 +148,18 @@ into its output. No row was written or checked by a person.
 
 ## Models and settings
 
-Base model `{Path(config.base_model or "none").name}`, prompts `{config.prompts}`. `lineage.parquet` has, for every
-row, its id, the file and row it was read from, perplexity, score, faithfulness and source text.
+Base model `{_inline(Path(config.base_model or "none").name)}`, prompts `{_inline(config.prompts)}`.
+`lineage.parquet` has, for every row, its id, the file and row it was read from, perplexity, score, faithfulness and
+source text.
 
-```yaml
-{dump(config)}```
+{fence}yaml
+{settings}{fence}
 """
+
+
+def _inline(name: str) -> str:
+    """A name in a line of Markdown: it cannot end the line or a code span, and is no HTML."""
+    return escape(" ".join(name.split())).replace("`", "'")
 
 
 _SIZES = [("1K", 1e3), ("1K<n<10K", 1e4), ("10K<n<100K", 1e5), ("100K<n<1M", 1e6), ("1M<n<10M", 1e7)]
