@@ -91,7 +91,7 @@ class _Member(tarfile.TarInfo):
 
     def _proc_member(self, archive: tarfile.TarFile) -> Self:
         """The place that tarfile has for subclasses. Headers of names and attributes are read into memory."""
-        if self.size > _HEADER_LIMIT and not self.isreg() and self.type in tarfile.SUPPORTED_TYPES:
+        if self.size > _HEADER_LIMIT and self.type in _HEADERS:
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
         try:
             return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
@@ -100,6 +100,13 @@ class _Member(tarfile.TarInfo):
 
 
 _HEADER_LIMIT = 2**20
+_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 class _Ending:
