@@ -71,11 +71,11 @@ def _file(kind: str, data: bytes) -> Path:
 
 def _corpus(kind: str, data: bytes) -> Iterator[str]:
     path = _file(kind, data)
-    last: dict[str, int] = {}
+    last = 0
     for row in read("fuzz", Corpus(paths=(str(path),), format=kind)):
         row.origin.file.encode()
-        assert row.origin.row >= last.get(row.origin.file, 0)
-        last[row.origin.file] = row.origin.row
+        assert kind == "wanjuan" or row.origin.row >= last  # two members of an archive may have one name
+        last = row.origin.row
         if row.reject is None:
             assert normalise(row.text).encode() is not None
             yield "kept"
