@@ -1,4 +1,5 @@
 # Kun: `make demo` and `make test` do everything. Settings: CONFIG=file SUBSET=name FORCE=1 SEED=n RUN=name.
+# `make fuzz N=1000 TARGETS=wanjuan` feeds broken files and odd texts to readers, parsers and rules.
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/demo.yaml
@@ -7,7 +8,7 @@ RUN ?= demo
 KUN = $(VENV)/bin/kun
 OPTIONS = --config $(CONFIG) $(if $(SUBSET),--subset $(SUBSET)) $(if $(FORCE),--force)
 
-.PHONY: setup vllm demo test lint status clean stage1 stage2 stage3 stage4 stage5
+.PHONY: setup vllm demo test fuzz lint status clean stage1 stage2 stage3 stage4 stage5
 
 setup: $(VENV)/ready
 
@@ -32,6 +33,9 @@ $(VENV)/ready-vllm: $(VENV)/ready scripts/install_vllm.sh
 test: setup
 	$(MAKE) --no-print-directory vllm || echo "test: vLLM could not be installed; its tests are skipped"
 	$(VENV)/bin/python -m pytest
+
+fuzz: setup
+	$(VENV)/bin/python tests/fuzz.py $(TARGETS) --inputs $(or $(N),100000)
 
 lint: setup
 	$(VENV)/bin/ruff check .

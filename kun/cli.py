@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import shlex
 import signal
@@ -36,6 +37,7 @@ from kun.steps import Stage, Step
 from kun.store import atomic, shards
 from kun.store.digests import Digests
 from kun.store.lock import hold
+from kun.text import printable
 from kun.verify import command as verify_commands
 from stages import pipeline
 
@@ -52,6 +54,9 @@ DESCRIPTION = """Kun turns raw text and seed pairs into instruction/output data,
 def main() -> None:
     """Entry point of the console script."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # where a script ignores SIGINT, too
+    for stream in (sys.stdout, sys.stderr):  # a name may be no UTF-8, a terminal may have another encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a wrong path is an error at once, not after a search of the hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait starve each other where cores are shared: measured 5 times slower on two.
@@ -62,13 +67,13 @@ def main() -> None:
             raise InputError(f"unknown arguments: {shlex.join(overrides)}; see kun --help")
         sys.exit(arguments.verb(arguments, overrides))
     except KunError as error:
-        print(f"kun: {error}", file=sys.stderr)
+        print(f"kun: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # whoever reads, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        print(f"kun: {_explain(error)}", file=sys.stderr)
+        print(f"kun: {printable(_explain(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM):  # a second one would stop what is said here
@@ -233,7 +238,8 @@ def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> Non
         if stage.name == "stage2_ingest" and whole.rows and not whole.kept:
             first = next(shards.rejects(run.folder(step), 0))
             print(
-                f"warning: no row of {step.part} gives a document; the first: {first.reason}, {first.detail}; see "
+                f"warning: no row of {step.part} gives a document; the first: {first.reason}, "
+                f"{printable(first.detail)}; see "
                 f"corpora.{step.part}.format and .field (text in GBK: iconv -f gb18030 -t utf-8)",
                 file=sys.stderr,
             )
@@ -291,7 +297,7 @@ def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:
     for one in look_at_all(config, arguments.subset, arguments.sample):
         seen.append(one)
         if not arguments.json:
-            print(preview.summary(one), flush=True)
+            print(printable(preview.summary(one)), flush=True)
     path = (arguments.out or Path(config.run) / "preview") / "filter.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(path, page(f"Filter preview of {arguments.config}", seen).encode())

@@ -6,9 +6,11 @@ and the card `README.md`. The folder appears whole, and loads by `datasets.load_
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,8 @@ def card(
         "  - name: output\n    dtype: string"
         for name in loadable
     )
+    settings = dump(config)
+    fence = max(["```", *(run[0] + "`" for run in re.finditer("`{3,}", settings))], key=len)  # longer than any in it
     header = f"configs:\n{configs}\ndataset_info:\n{infos}\n" if loadable else ""
     rows = sum(whole.kept for whole in done.values())
     size = next((f"n<{name}" if name == "1K" else name for name, top in _SIZES if rows < top), "n>1T")
@@ -184,7 +188,7 @@ size_categories:
 - {size}
 {header}---
 
-# {Path(config.run).name}
+# {_inline(Path(config.run).name)}
 
 {rows:,} pairs of instruction and output, made from raw text by instruction back-translation with answer polishment
 (Kun): a label model wrote the instruction to each text, a primary chat judged the instruction, and polished the text
@@ -200,16 +204,22 @@ into its output. No row was written or checked by a person.
 
 {personal}## Models and settings
 
-Base model `{Path(config.base_model or "none").name}`, prompts `{config.prompts}`. `lineage.parquet` has, for every
-row, its id, the file and row it was read from, perplexity, score, faithfulness, source text and what cleaning changed.
+Base model `{_inline(Path(config.base_model or "none").name)}`, prompts `{_inline(config.prompts)}`.
+`lineage.parquet` has, for every row, its id, the file and row it was read from, perplexity, score, faithfulness, source
+text and what cleaning changed.
 
-```yaml
-{dump(config)}```
+{fence}yaml
+{settings}{fence}
 
 ## Files
 
 {chr(10).join(f"- `{name}`: BLAKE2b-128 {digest}" for name, digest in sorted(files.items()))}
 """
+
+
+def _inline(name: str) -> str:
+    """A name in a line of Markdown: it cannot end the line or a code span, and is no HTML."""
+    return escape(" ".join(name.split())).replace("`", "'")
 
 
 _SIZES = [("1K", 1e3), ("1K<n<10K", 1e4), ("10K<n<100K", 1e5), ("100K<n<1M", 1e6), ("1M<n<10M", 1e7)]

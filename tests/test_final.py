@@ -179,3 +179,13 @@ def test_a_data_set_without_rows_has_a_card_that_can_be_read(tmp_path):
     assert is_current(run, [step], known(run))
     (run.path / "final" / "wudao.jsonl").unlink()
     assert not is_current(run, [step], known(run))
+
+
+def test_names_and_settings_stay_inside_their_place_on_the_card(tmp_path):
+    run, step = finished_run(tmp_path / "runs" / "x", OUTPUTS)
+    settings = Config(run="a/<script>`\n# b", base_model="m`|\nx", seeds={"pairs": "````\n<script>"})
+    assemble(run, [step], settings, state_of(run, step), known(run))
+    card = (run.path / "final" / "README.md").read_text(encoding="utf-8")
+    before, _, inside = card.partition("`````yaml\n")
+    assert "<script>" not in before and "\n# b" not in before and "Base model `m'| x`" in before
+    assert inside.endswith("`````\n") and inside.count("`````") == 1
