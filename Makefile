@@ -1,13 +1,14 @@
-# Kun: `make demo` and `make test` do everything. Settings: CONFIG=file SUBSET=name FORCE=1 SEED=n RUN=name.
+# Kun: `make demo` and `make test` do everything. Settings: CONFIG=file SUBSET=name FORCE=1 SEED=n RUN=name N=faults.
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/demo.yaml
 SEED ?= 7
+N ?= 200
 RUN ?= demo
 KUN = $(VENV)/bin/kun
 OPTIONS = --config $(CONFIG) $(if $(SUBSET),--subset $(SUBSET)) $(if $(FORCE),--force)
 
-.PHONY: setup demo test lint status clean stage1 stage2 stage3 stage4 stage5
+.PHONY: setup demo test chaos lint status clean stage1 stage2 stage3 stage4 stage5
 
 setup: $(VENV)/ready
 
@@ -25,6 +26,9 @@ demo: setup
 
 test: setup
 	$(VENV)/bin/python -m pytest
+
+chaos: setup
+	$(VENV)/bin/python -m tests.chaos $(N) --seed $(SEED)
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -27,7 +27,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from tests.chaos.bench import STAGES, Bench, SkippedError, UnexpectedError, Victim
-from tests.chaos.faults import DECK, STRIKES, Fault
+from tests.chaos.faults import DECK, SIGNALS, STRIKES, Fault
 
 TO_THE_END = 0.25  # share of the victims that go on to the final files; the others have gone far enough to know
 
@@ -92,6 +92,7 @@ def main() -> int:
         "--seed", type=int, default=20261121, help="of the order and the moments (default: %(default)s)"
     )
     parser.add_argument("--only", type=int, help="the fault of this number, with the same seed")
+    parser.add_argument("--short", action="store_true", help="leave out what takes long: training, imports")
     parser.add_argument("--like", help="only faults whose kind or stage has this word")
     parser.add_argument("--to-the-end", type=float, default=TO_THE_END, help="share that goes on to final/")
     parser.add_argument("--folder", type=Path, help="to work in, and to leave what went wrong (default: a new one)")
@@ -102,6 +103,8 @@ def main() -> int:
     bench = Bench.open(folder)
     print(f"uninterrupted run: {bench.told()}", flush=True)
     cards = [fault for fault in deck(options.seed) if (options.like or "") in str(fault)]
+    if options.short:
+        cards = [fault for fault in cards if fault.stage != "stage1" and fault.kind not in SIGNALS]
     numbers = [options.only] if options.only is not None else range(10 * options.faults)
     results: list[Result] = []
     for number in numbers:

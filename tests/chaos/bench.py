@@ -154,7 +154,12 @@ class Victim:
             raise UnexpectedError(f"{len(other)} files are not as in the uninterrupted run: {', '.join(other[:8])}")
 
     def go_on_to_the_end(self) -> None:
+        """To the final files; then there is nothing left to do."""
         self.resume("all")
+        self.compare(STAGES[-1])
+        said = self.end(self.start("all"), (0,)).said
+        if any(line.startswith("stage") and not line.endswith("nothing to do") for line in said.splitlines()):
+            raise UnexpectedError(f"a finished run does something again: {said}")
         self.compare(STAGES[-1])
         self.bench.ended += 1
 

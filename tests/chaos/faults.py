@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.chaos import checks
 from tests.chaos.bench import STAGES, STOPPED, UnexpectedError, Victim
 from tests.chaos.strike.sitecustomize import CREATES
 
@@ -255,23 +256,15 @@ def to_a_finished_file(victim: Victim, fault: Fault, rng: random.Random) -> str:
         _forget_steps_after(victim.run, path.parent)
     HARMS[how](path, rng)
     ended = victim.resume(fault.stage, reader)
-    if shards and path.exists() and path.read_bytes() != victim.bench.after[reader].get(_name(victim, path)):
-        if path.name.endswith(".done.json") or path.name == DONE:
+    if str(path.relative_to(victim.run)) in checks.differences(victim.run, victim.bench.after[reader]):
+        if path.name.endswith(DONE):
             raise UnexpectedError(f"{path} is still damaged")
         marker = path.with_name(path.name.partition(".")[0] + ".done.json")
-        marker.unlink()  # as `kun verify` says
-        victim.resume(fault.stage)
-        ended = "not read again, found by its digest, remedy"
-    elif not shards and victim.bench.after[reader].get(_name(victim, path)) != (path.exists() and path.read_bytes()):
-        shutil.rmtree(path.parent)  # as `kun verify` says
+        marker.unlink() if shards else shutil.rmtree(path.parent)  # as `kun verify` says
         victim.resume(fault.stage, reader)
-        ended = "not read again, found by its digest, remedy"
+        ended = "left to verify"
     victim.compare(reader)
     return ended
-
-
-def _name(victim: Victim, path: Path) -> str:
-    return str(path.relative_to(victim.run))
 
 
 def _forget_steps_after(run: Path, folder: Path) -> None:
