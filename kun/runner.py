@@ -121,7 +121,10 @@ def _check_needs(run: RunFolder, step: Step, pending: list[Step]) -> None:
 def _run_build(stage: Stage, work: Build, steps: list[Step], run: RunFolder) -> None:
     for step in steps:
         start = time.monotonic()
-        with bar(f"{stage.command} {step.name}", work.unit) as progress:
+        with (
+            bar(f"{stage.command} {step.name}", work.unit) as progress,
+            atomic.naming_a_full_disk(run.folder(step)),
+        ):
             report = work.build(step, run.folder(step), run.folder, progress)
         seconds = round(time.monotonic() - start, 3)
         whole = Whole(content=run.content(step), source=_source(run, step), seconds=seconds, report=dict(report))

@@ -13,6 +13,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ def one(bench: Bench, number: int, fault: Fault, seed: int, to_the_end: float) -
     """Strike, resume, compare; None where this machine cannot, with the reason printed."""
     rng = random.Random(f"{seed} {number}")
     folder = bench.folder / "victims" / str(number)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier run with --only
     victim = Victim(bench, folder)
     ended, wrong = "", ""
     try:
@@ -62,6 +64,7 @@ def one(bench: Bench, number: int, fault: Fault, seed: int, to_the_end: float) -
         victim.unmount()
     if not wrong:
         shutil.rmtree(folder)
+        folder.with_name(f"{folder.name}.txt").unlink()
     return Result(fault, ended, victim.lost, victim.doubled, wrong)
 
 
@@ -97,6 +100,7 @@ def main() -> int:
     parser.add_argument("--to-the-end", type=float, default=TO_THE_END, help="share that goes on to final/")
     parser.add_argument("--folder", type=Path, help="to work in, and to leave what went wrong (default: a new one)")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts with & ignore it
     started = time.monotonic()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="kun-chaos-"))
     print(f"seed {options.seed}, in {folder}", flush=True)

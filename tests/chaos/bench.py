@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -42,25 +43,30 @@ class Bench:
 
     @staticmethod
     def open(folder: Path) -> Bench:
-        """Make the world, the uninterrupted run, and a copy of it after each stage. Takes the time of one run."""
-        config = small_world(folder, documents=14, seeds=60)
-        clean = folder / "world" / "clean.jsonl"
-        clean.write_bytes(b"".join(clean.read_bytes().splitlines(keepends=True)[:2000]))
-        bench = Bench(folder, config)
+        """Make the world, the uninterrupted run, and a copy of it after each stage, as far as they are not there."""
         begun = time.monotonic()
         import_all()
         importing = time.monotonic() - begun
-        whole = folder / "whole"
-        whole.mkdir()
+        bench, whole = Bench(folder, folder / "small.yaml"), folder / "whole"
+        seconds = folder / "seconds.json"  # written last
+        if seconds.exists():
+            bench.seconds = json.loads(seconds.read_bytes())
+        else:
+            small_world(folder, documents=14, seeds=60)
+            clean = folder / "world" / "clean.jsonl"
+            clean.write_bytes(b"".join(clean.read_bytes().splitlines(keepends=True)[:2000]))
+            whole.mkdir()
         for stage in STAGES:
             log = folder / f"{stage}.operations"
-            ended = start(bench.arguments(stage), whole, {"what": "count", "log": str(log)}).end()
-            if ended.code or not checks.account(whole / "run").good:
-                raise UnexpectedError(f"{stage}, uninterrupted: {ended.said}")
+            if not seconds.exists():
+                ended = start(bench.arguments(stage), whole, {"what": "count", "log": str(log)}).end()
+                if ended.code or not checks.account(whole / "run").good:
+                    raise UnexpectedError(f"{stage}, uninterrupted: {ended.said}")
+                bench.seconds[stage] = ended.seconds + (0.5 if stage == "stage2" else importing)
+                shutil.copytree(whole / "run", bench.copy(stage), symlinks=True)
             bench.operations[stage] = [line.split(" ", 1) for line in log.read_text("utf-8").splitlines()]
-            bench.seconds[stage] = ended.seconds + (0.5 if stage == "stage2" else importing)
-            bench.after[stage] = checks.content(whole / "run")
-            shutil.copytree(whole / "run", bench.copy(stage), symlinks=True)
+            bench.after[stage] = checks.content(bench.copy(stage))
+        seconds.write_text(json.dumps(bench.seconds))
         if not all((whole / "run" / "final" / f"{name}.jsonl").stat().st_size for name in ("wudao", "skypile")):
             raise UnexpectedError("the uninterrupted run ends without rows")
         return bench

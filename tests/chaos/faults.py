@@ -164,8 +164,7 @@ def two_at_once(victim: Victim, fault: Fault, rng: random.Random) -> str:
     """The first is stopped in the middle; the second is refused, changes nothing; the first goes on, or is killed."""
     victim.fresh(fault.stage)
     first = victim.start(fault.stage, spec(victim, fault.stage, "stop", rng))
-    output = first.output.rename(victim.folder / "first.txt")
-    first.output = output
+    first.output = first.output.rename(victim.folder / "first.txt")
     if not first.stopped():
         return ""
     before = _stamps(victim.run)
@@ -257,10 +256,10 @@ def to_a_finished_file(victim: Victim, fault: Fault, rng: random.Random) -> str:
     HARMS[how](path, rng)
     ended = victim.resume(fault.stage, reader)
     if str(path.relative_to(victim.run)) in checks.differences(victim.run, victim.bench.after[reader]):
-        if path.name.endswith(DONE):
+        if path.name == DONE:
             raise UnexpectedError(f"{path} is still damaged")
         marker = path.with_name(path.name.partition(".")[0] + ".done.json")
-        marker.unlink() if shards else shutil.rmtree(path.parent)  # as `kun verify` says
+        marker.unlink(missing_ok=True) if shards else shutil.rmtree(path.parent)  # as `kun verify` says
         victim.resume(fault.stage, reader)
         ended = "left to verify"
     victim.compare(reader)

@@ -83,7 +83,7 @@ def _group(pid: int) -> int:
 
 def start(arguments: list[str], folder: Path, spec: dict[str, Any] | None = None, own: bool = False) -> Run:
     """`kun` with the arguments, in `folder`, in a session of its own. `spec` goes to tests/chaos/strike."""
-    output = folder / "output.txt"
+    output = folder.with_name(f"{folder.name}.txt")  # beside it: the folder may be a full file system
     spec = spec and {"folder": str(folder / "run"), **spec}
     started = time.monotonic()
     if own:
