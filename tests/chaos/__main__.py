@@ -10,6 +10,7 @@ and after the resumed run every file is compared with the uninterrupted one. The
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -111,16 +112,17 @@ def main() -> int:
         cards = [fault for fault in cards if fault.stage != "stage1" and fault.kind not in SIGNALS]
     numbers = [options.only] if options.only is not None else range(10 * options.faults)
     results: list[Result] = []
-    for number in numbers:
-        if len(results) >= options.faults:
-            break
-        begun = time.monotonic()
-        result = one(bench, number, cards[number % len(cards)], options.seed, options.to_the_end)
-        if result is None or (not result.ended and not result.wrong):
-            continue
-        results.append(result)
-        told = f"WRONG: {result.wrong}" if result.wrong else result.ended
-        print(f"{number:4} {result.fault}: {told} ({time.monotonic() - begun:.1f} s)", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C: the table of what was done
+        for number in numbers:
+            if len(results) >= options.faults:
+                break
+            begun = time.monotonic()
+            result = one(bench, number, cards[number % len(cards)], options.seed, options.to_the_end)
+            if result is None or (not result.ended and not result.wrong):
+                continue
+            results.append(result)
+            told = f"WRONG: {result.wrong}" if result.wrong else result.ended
+            print(f"{number:4} {result.fault}: {told} ({time.monotonic() - begun:.1f} s)", flush=True)
     wrong = [result for result in results if result.wrong]
     print(f"\n{table(results)}\n")
     print(

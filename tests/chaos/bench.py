@@ -17,7 +17,7 @@ from tests.runs import small_world
 
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
 SETTINGS = ["--ingest.shard_rows", "5", "--train.sft.save_steps", "3"]
-SETTINGS += ["--polish.sampling.max_tokens", "120"]
+SETTINGS += ["--label.max_chars", "22", "--polish.sampling.max_tokens", "120"]  # so that every stage rejects some
 STOPPED = "kun: stopped; what is finished is kept"
 
 

@@ -198,18 +198,12 @@ def clock_set_back(victim: Victim, fault: Fault, rng: random.Random) -> str:
 # Damage to what is finished. A harm changes one thing below the run, and gives its path.
 
 
-def step_folder(run: Path, stage: str, rng: random.Random, shards: bool) -> Path:
-    links = [link for name in sorted(run.glob(f"{stage}_*")) for link in sorted(name.iterdir())]
-    return rng.choice([link.resolve() for link in links if (link / "part-00000.done.json").exists() == shards])
-
-
 def a_file(run: Path, stage: str, rng: random.Random, pattern: str, shards: bool = True) -> Path:
-    """A random file, with something in it, of a random step of the stage."""
-    while True:
-        files = sorted(step_folder(run, stage, rng, shards).glob(pattern))
-        files = [path for path in files if path.stat().st_size and path.name != "fingerprint.json"]
-        if files:
-            return rng.choice(files)
+    """A random file, with something in it, of the steps of the stage that have shards, or of those that have none."""
+    links = [link for name in sorted(run.glob(f"{stage}_*")) for link in sorted(name.iterdir())]
+    folders = [link.resolve() for link in links if (link / "part-00000.done.json").exists() == shards]
+    files = [path for folder in folders for path in sorted(folder.glob(pattern)) if path.stat().st_size]
+    return rng.choice([path for path in files if path.name not in ("fingerprint.json", DONE) or path.name == pattern])
 
 
 def truncate(path: Path, rng: random.Random) -> None:
@@ -238,7 +232,7 @@ OF_RECORDS = {
     for name, pattern in (("shard", KEPT), ("rejects", REJECTS), ("shard's marker", SHARD), ("step's marker", DONE))
     for how in ("truncated", "byte flipped", "deleted")
 }
-OF_FILES = {f"model or index: {how}": ("[!d]*.*", how) for how in ("truncated", "byte flipped", "deleted")}
+OF_FILES = {f"model or index: {how}": ("*", how) for how in ("truncated", "byte flipped", "deleted")}
 OF_FILES["its marker: truncated"] = (DONE, "truncated")
 OF_ALL = {"fingerprint: byte flipped": ("fingerprint.json", "byte flipped")}
 
