@@ -98,7 +98,9 @@ def mending(work: Callable[[], T], stages: Sequence[Stage], run: RunFolder, work
             made.add(damage.path)
             print(f"{damage.path}: the shard is {damage.why}: it is made again", file=sys.stderr)
             damage.withdraw()
-            ((stage, step),) = [(s, step) for s in stages for step in s.steps if run.folder(step) == damage.folder]
+            ((stage, step),) = [
+                (s, step) for s in stages for step in s.steps if run.folder(step).resolve() == damage.folder
+            ]
             mending(partial(run_stage, replace(stage, steps=(step,)), run, workers), stages, run, workers)
 
 

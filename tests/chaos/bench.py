@@ -146,10 +146,10 @@ class Victim:
     def follow(self, said: str) -> str:
         """Do what the message says; the stage that it says to run."""
         if found := re.search(r"kun: (\S+): .*delete the folder and run `kun run (\w+)`", said):
-            shutil.rmtree(found[1])
+            shutil.rmtree(self.folder / found[1])
             return found[2]
         if found := re.search(r"kun: (\S+): .*delete (part\S+) beside it and run `kun run (\w+)`", said):
-            Path(found[1]).with_name(found[2]).unlink()
+            (self.folder / found[1]).with_name(found[2]).unlink()
             return found[3]
         raise UnexpectedError(f"an error without a remedy: {said}")
 

@@ -86,8 +86,8 @@ def start(arguments: list[str], folder: Path, spec: dict[str, Any] | None = None
     output = folder.with_name(f"{folder.name}.txt")  # beside it: the folder may be a full file system
     spec = spec and {"folder": str(folder / "run"), **spec}
     started = time.monotonic()
-    if own:
-        with output.open("wb") as file:
+    with output.open("wb") as file:
+        if own:
             process = subprocess.Popen(
                 command(*arguments),
                 cwd=folder,
@@ -97,23 +97,22 @@ def start(arguments: list[str], folder: Path, spec: dict[str, Any] | None = None
                 stderr=file,
                 start_new_session=True,
             )
-        process.returncode = 0  # it is waited for here
-        return Run(process.pid, output, started)
-    pid = os.fork()
-    if pid == 0:
-        _become_kun(arguments, folder, output, spec)
-    return Run(pid, output, started)
+            process.returncode = 0  # it is waited for here
+            return Run(process.pid, output, started)
+        pid = os.fork()
+        if pid == 0:
+            _become_kun(arguments, folder, file.fileno(), spec)
+        return Run(pid, output, started)
 
 
-def _become_kun(arguments: list[str], folder: Path, output: Path, spec: dict[str, Any] | None) -> None:
+def _become_kun(arguments: list[str], folder: Path, output: int, spec: dict[str, Any] | None) -> None:
     code = 1
     try:
         os.setsid()
         os.chdir(folder)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
         os.environ.update(environment())
         sys.argv = ["kun", *arguments]
         sys.modules["__main__"] = types.ModuleType("__main__")  # or worker processes would import this program
