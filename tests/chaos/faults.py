@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -126,14 +127,22 @@ def worker_at_a_moment(victim: Victim, fault: Fault, rng: random.Random) -> str:
     until = time.monotonic() + rng.uniform(0.0, victim.bench.seconds[fault.stage])
     struck = False
     while run.running() and not struck:
-        children = psutil.Process(run.pid).children()
-        if children and time.monotonic() > until:
-            rng.choice(children).kill()
+        if time.monotonic() > until and (workers := _workers(run.pid)):
+            rng.choice(workers).kill()
             struck = True
         time.sleep(0.005)
     ended = victim.end(run, (REFUSED, 0), "kun: ")  # 0: it had just ended
     victim.check()
     return resumed(victim, fault.stage) if struck and ended.code else ""
+
+
+def _workers(pid: int) -> list[psutil.Process]:
+    """Without the resource tracker of multiprocessing, and those that end at this moment."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.Error):
+            found += [child] if "--multiprocessing-fork" in child.cmdline() else []
+    return found
 
 
 # Others
