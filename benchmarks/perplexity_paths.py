@@ -92,6 +92,7 @@ def kun(work: Path) -> Callable[[Path, Path], None]:
 def kun_stage2(work: Path) -> Callable[[Path, Path], None]:
     """All of stage 2 with one worker: reading, normalisation, exact duplicates, length, rules, perplexity, shards."""
     from kun.config import Config
+    from kun.engines.open import Engines
     from kun.runner import run_stage
     from kun.runs import RunFolder
     from kun.store.digests import Digests
@@ -110,7 +111,7 @@ def kun_stage2(work: Path) -> Callable[[Path, Path], None]:
         )
         folder = RunFolder(out)
         folder.store.mkdir(parents=True)
-        for stage in pipeline(config, Digests(folder.store / "digests.json")):
+        for stage in pipeline(config, Digests(folder.store / "digests.json"), Engines(config)):
             if stage.command == "stage2":
                 run_stage(stage, folder, workers=1)
 

@@ -68,8 +68,10 @@ def pointing_word(text: str, words: tuple[str, ...]) -> str | None:
 def copied(instruction: str, text: str, length: int = 30) -> str | None:
     """A stretch of `length` letters that the instruction copies from the text: it gives the answer away."""
     bare, source = folded(instruction), folded(text)
-    starts = range(len(bare) - length + 1)
-    return next((bare[i : i + length] for i in starts if bare[i : i + length] in source), None)
+    starts = {bare[start : start + length]: start for start in range(len(bare) - length, -1, -1)}
+    found = (starts.get(source[start : start + length]) for start in range(len(source) - length + 1))
+    first = min((start for start in found if start is not None), default=None) if starts else None
+    return None if first is None else bare[first : first + length]
 
 
 def unusable(text: str) -> tuple[str, str] | None:
@@ -175,9 +177,11 @@ def _undress(text: str, labels: str) -> str:
 
 
 def _strip_label(text: str, labels: str) -> str:
-    """`指令：`, `**Instruction:**`, `【问题】` at the start; a label needs a colon or brackets to be one."""
-    label = rf"\s*(?:[*#]*\s*(?:{labels})\s*\d{{0,2}}\s*\**[:：]\**|[【\[]\s*(?:{labels})\s*[】\]][:：]?)\s*"
-    return re.sub(rf"\A{label}", "", text, flags=re.IGNORECASE).strip()
+    """`指令：`, `**Instruction:**`, `【问题】` at the start, and again; a label needs a colon or brackets to be one."""
+    # Possessive, or blanks beside blanks take quadratic time.
+    marked = rf"[*#]*+\s*+(?:{labels})\s*+\d{{0,2}}+\s*+\**+[:：]\**+"
+    label = rf"(?:{marked}|[【\[]\s*+(?:{labels})\s*+[】\]][:：]?)\s*+"
+    return re.sub(rf"\A\s*+(?:{label})++", "", text, flags=re.IGNORECASE).strip()
 
 
 def _strip_quotes(text: str) -> str:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,11 +122,14 @@ class Chat:
         encoding = tokenizer.encode(text, add_special_tokens=False)
         if self._forbidden.isdisjoint(encoding.ids):
             return list(encoding.ids)
+        cuts = [0]
         for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             if token in self._forbidden and end - start > 1:  # in the vocabulary itself: cut its string in the middle
-                cut = (start + end) // 2
-                return self._encode(text[:cut], tokenizer) + self._encode(text[cut:], self._inner)
-        return [token for token in encoding.ids if token not in self._forbidden]
+                cuts.append((start + end) // 2)
+        if len(cuts) == 1:
+            return [token for token in encoding.ids if token not in self._forbidden]
+        first, *others = (text[start:end] for start, end in pairwise([*cuts, len(text)]))
+        return self._encode(first, tokenizer) + [token for part in others for token in self._encode(part, self._inner)]
 
 
 def load_chat(folder: str | Path, trust_remote_code: bool = False) -> Chat:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import shlex
 import signal
@@ -21,9 +22,11 @@ from typing import Any
 
 import msgspec
 
-from kun import lm_commands, status, trace
+from kun import lm_commands, plan_command, status, trace
 from kun.config import Config
-from kun.config_files import dump, load
+from kun.config_files import dump, load, load_of_run
+from kun.demo import commands as demo_commands
+from kun.engines.open import Engines
 from kun.errors import InputError, KunError
 from kun.final import assemble, is_current
 from kun.report import draw
@@ -34,9 +37,10 @@ from kun.steps import Stage, Step
 from kun.store import atomic, shards
 from kun.store.digests import Digests
 from kun.store.lock import hold
+from kun.text import printable
+from kun.verify import command as verify_commands
 from stages import pipeline
 
-DEMO = Path(__file__).parent / "demo"
 CONFIGS = Path(__file__).parent.parent / "configs"
 DESCRIPTION = """Kun turns raw text and seed pairs into instruction/output data, in five stages that resume:
   stage1  train the label model and the primary chat from the seed pairs
@@ -50,23 +54,26 @@ DESCRIPTION = """Kun turns raw text and seed pairs into instruction/output data,
 def main() -> None:
     """Entry point of the console script."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # where a script ignores SIGINT, too
+    for stream in (sys.stdout, sys.stderr):  # a name may be no UTF-8, a terminal may have another encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a wrong path is an error at once, not after a search of the hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait starve each other where cores are shared: measured 5 times slower on two.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
     try:
         arguments, overrides = _parser().parse_known_args()
-        if overrides and arguments.verb not in (_run, _filter_preview):
+        if overrides and arguments.verb not in (_run, _plan, _filter_preview):
             raise InputError(f"unknown arguments: {shlex.join(overrides)}; see kun --help")
         sys.exit(arguments.verb(arguments, overrides))
     except KunError as error:
-        print(f"kun: {error}", file=sys.stderr)
+        print(f"kun: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # whoever reads, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        print(f"kun: {_explain(error)}", file=sys.stderr)
+        print(f"kun: {printable(_explain(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM):  # a second one would stop what is said here
@@ -96,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-h", "--help", action=_SettingsHelp, help="show this help, and every setting as an option")
     run.set_defaults(verb=_run)
 
+    plan_command.add_command(verbs).set_defaults(verb=_plan)
+
     funnel = verbs.add_parser("status", help="show the funnel of a run, what is stale and why, and what comes next")
     funnel.add_argument("run", nargs="?", help="folder of the run (default: the one of --config)")
     funnel.add_argument("--config", help="compare with this file instead of the settings that the run was made with")
@@ -121,17 +130,15 @@ def _parser() -> argparse.ArgumentParser:
     life.set_defaults(verb=_trace)
 
     lm_commands.add_commands(verbs)
-
-    world = verbs.add_parser("demo-data", help="write a small Chinese world: seeds, corpora, gold key")
-    world.add_argument("--seed", type=int, default=7, help="another seed gives another world (default: %(default)s)")
-    world.add_argument("--out", type=Path, required=True, help="folder to write to")
-    world.set_defaults(verb=_demo_data)
-
-    measures = verbs.add_parser("demo-eval", help="measure a run on a demo world against the world's gold key")
-    measures.add_argument("run", help="folder of the run")
-    measures.add_argument("--json", action="store_true", help="print JSON")
-    measures.set_defaults(verb=_demo_eval)
+    verify_commands.add_commands(verbs, _works)
+    demo_commands.add_commands(verbs)
     return parser
+
+
+def _works() -> dict[str, Any]:
+    """What each stage does, by its name: the same in every run."""
+    stages = pipeline(Config(), Digests(Path(os.devnull)), Engines(Config()))
+    return {stage.name: stage.work for stage in stages}
 
 
 class _SettingsHelp(argparse.Action):
@@ -155,7 +162,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         for below in ("", "*/"):  # and not in the folders of finished steps, which have none
             atomic.remove_temporaries(run.path, below)
         digests = Digests(run.store / "digests.json")
-        stages = pipeline(config, digests)
+        engines = Engines(config)
+        stages = pipeline(config, digests, engines)
         mend = partial(mending, stages=stages, run=run, workers=config.workers)
         atomic.write(run.path / "config.yaml", dump(config).encode())
         try:
@@ -169,6 +177,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             states = status.survey(stages, run)
             final = _is_final(states, stages, run, digests)
         finally:
+            engines.close()
             digests.save()
     asked = [state for state in states if arguments.stage in ("all", state.command)]
     asked = [state for state in asked if not state.records or arguments.subset in (None, state.part)]
@@ -229,7 +238,8 @@ def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> Non
         if stage.name == "stage2_ingest" and whole.rows and not whole.kept:
             first = next(shards.rejects(run.folder(step), 0))
             print(
-                f"warning: no row of {step.part} gives a document; the first: {first.reason}, {first.detail}; see "
+                f"warning: no row of {step.part} gives a document; the first: {first.reason}, "
+                f"{printable(first.detail)}; see "
                 f"corpora.{step.part}.format and .field (text in GBK: iconv -f gb18030 -t utf-8)",
                 file=sys.stderr,
             )
@@ -268,12 +278,15 @@ def _status(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def _open(folder: str | None, config_path: str | None) -> tuple[Config, RunFolder, list[Stage]]:
     """The run in a folder, with the settings that it was made with or those of a file."""
-    source = config_path or (Path(folder) / "config.yaml" if folder else "configs/demo.yaml")
-    if folder and not config_path and not Path(source).exists():
-        raise InputError(f"{folder}: is not a run (it has no config.yaml); runs are made by `kun run`")
-    config = load(source)
+    config = load(config_path or "configs/demo.yaml") if config_path or not folder else load_of_run(Path(folder))
     run = RunFolder(Path(folder or config.run))
-    return config, run, pipeline(config, Digests(run.store / "digests.json"))
+    return config, run, pipeline(config, Digests(run.store / "digests.json"), Engines(config))
+
+
+def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    config = load(arguments.config, overrides, prog="kun plan")
+    _check_corpora(config, arguments, needed=True)
+    return plan_command.run(arguments, overrides, config)
 
 
 def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:
@@ -289,7 +302,7 @@ def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:
     for one in look_at_all(config, arguments.subset, arguments.sample):
         seen.append(one)
         if not arguments.json:
-            print(preview.summary(one), flush=True)
+            print(printable(preview.summary(one)), flush=True)
     path = (arguments.out or Path(config.run) / "preview") / "filter.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(path, page(f"Filter preview of {arguments.config}", seen).encode())
@@ -305,50 +318,6 @@ def _trace(arguments: argparse.Namespace, _: list[str]) -> int:
     names = [stage.name for stage in stages if stage.makes_records]
     found = trace.find(run, names, list(config.corpora), arguments.record)
     print(msgspec.json.encode(found).decode() if arguments.json else trace.render(found))
-    return 0
-
-
-def _demo_data(arguments: argparse.Namespace, _: list[str]) -> int:
-    from kun.demo.world import SUBSETS, write_world
-    from kun.filters.lmplz import find_program
-
-    write_world(arguments.out, arguments.seed)
-    out, config = arguments.out, arguments.out / "config.yaml"
-    lm = f"{{estimate_from: {_yaml(out / 'clean.jsonl')}}}"
-    if find_program("lmplz") is None:
-        lm = f"{{estimate_from: null, model: {_yaml(DEMO / 'lm')}}}"
-        print("lmplz is not installed (`make setup` builds it): this world is filtered by a small shipped model")
-    corpora = "\n".join(f"  {name}: {{paths: [{_yaml(out / 'corpora' / name)}]}}" for name in SUBSETS)
-    text = f"""# The world of seed {arguments.seed}, with the settings of the demo.
-extends: {_yaml(os.path.relpath(CONFIGS / "demo.yaml", out))}
-run: {_yaml(Path("runs", out.resolve().name))}
-base_model: {_yaml(DEMO / "base")}
-seeds:
-  pairs: {_yaml(out / "seeds.jsonl")}
-  judge: {_yaml(out / "judge.jsonl")}
-  polish: {_yaml(out / "polish.jsonl")}
-corpora:
-{corpora}
-filter:
-  lm: {lm}
-"""
-    atomic.write(config, text.encode())
-    print(f"wrote a world to {out}: seeds, corpora, gold key")
-    print(f"next: kun run all --config {shlex.quote(str(config))}")
-    return 0
-
-
-def _yaml(path: str | Path) -> str:
-    """A path as a YAML value, whatever characters it has."""
-    return msgspec.json.encode(str(path)).decode()
-
-
-def _demo_eval(arguments: argparse.Namespace, _: list[str]) -> int:
-    from kun.demo.measure import measure, render
-
-    config, run, _stages = _open(arguments.run, None)
-    measures = measure(run, config)
-    print(msgspec.json.encode(measures).decode() if arguments.json else render(measures))
     return 0
 
 

@@ -42,10 +42,21 @@ ModelName = Literal["label", "chat"]  # the two models of stage 1: label model, 
 SubsetName = Annotated[str, AfterValidator(_subset_name)]
 
 
+def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
+    if found := SECRETS & {str(name).replace("-", "_") for name in options}:
+        raise ValueError(f"{min(found)}: settings are written into the run; secrets belong into the environment")
+    return options
+
+
+SECRETS = {"api_key", "hf_token", "hub_token", "password", "push_to_hub_token", "token", "use_auth_token"}
+Options = Annotated[dict[str, Any], AfterValidator(_without_secrets)]  # what goes to a library as it is
+
+
 class Section(BaseModel):
     """A frozen part of the configuration that knows its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    # Errors hide what was given: it may be a secret.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -77,11 +88,11 @@ class Train(Section):
     """LoRA SFT of the two models. The mappings go to peft.LoraConfig and trl.SFTConfig as they are."""
 
     max_length: int = Field(512, gt=0, description="longest example, in tokens; longer ones are named and left out")
-    lora: dict[str, Any] = Field(
+    lora: Options = Field(
         {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"},
         description="peft.LoraConfig",
     )
-    sft: dict[str, Any] = Field(
+    sft: Options = Field(
         {
             "learning_rate": 1e-5,
             "per_device_train_batch_size": 8,
@@ -94,8 +105,8 @@ class Train(Section):
         },
         description="trl.SFTConfig, both models",
     )
-    label: dict[str, Any] = Field({"num_train_epochs": 6}, description="trl.SFTConfig, label model only")
-    chat: dict[str, Any] = Field({"num_train_epochs": 4}, description="trl.SFTConfig, primary chat only")
+    label: Options = Field({"num_train_epochs": 6}, description="trl.SFTConfig, label model only")
+    chat: Options = Field({"num_train_epochs": 4}, description="trl.SFTConfig, primary chat only")
     save: Literal["adapter", "merged"] = Field(
         "adapter", description="keep the LoRA adapter, or the base with the adapter merged in"
     )
@@ -199,10 +210,28 @@ class Clean(Section):
     script: Literal["simplified", "traditional"] | None = Field(None, description="convert Chinese to this script")
 
 
+Treatment = Literal["mask", "drop"] | None
+
+
+class Privacy(Section):
+    """Personal data in Chinese formats. mask: a placeholder such as [电话] stands for it; drop: the text goes; null:
+    off. Instructions and outputs that have what is not off are rejected."""
+
+    phone: Treatment = Field(None, description="phone numbers, of people or not; but 400, 800 and short ones")
+    identity_number: Treatment = Field(None, description="numbers of identity cards, with a valid checksum")
+    email: Treatment = Field(None, description="e-mail addresses")
+    bank_card: Treatment = Field(None, description="numbers of bank cards, with a valid checksum")
+    wechat: Treatment = Field(None, description="WeChat ids, after a word that says so")
+    qq: Treatment = Field(None, description="numbers of QQ users and groups, after a word that says so")
+
+
 class Filter(Section):
     """Stage 2: what is worth a model's time."""
 
     clean: Clean = Field(Clean(), description="cleaning, before all rules")
+    privacy: Privacy = Field(
+        Privacy(), description="personal data, after cleaning, by kind: mask, drop, or null, which is off"
+    )
     languages: tuple[Language, ...] = Field(
         ("zh",), description="texts in others are dropped: zh, zh-hans, zh-hant, en, ja, ...; empty: off"
     )
@@ -319,14 +348,24 @@ class Polish(Section):
 
 
 class Server(Section):
-    """An OpenAI-compatible server, such as `vllm serve`, with the models of stage 1. The key: KUN_API_KEY."""
+    """Servers such as `vllm serve`, with the models of stage 1. A key comes from the environment: KUN_API_KEY."""
 
     urls: tuple[str, ...] = Field((), description="base URLs, e.g. http://node1:8000/v1; requests are spread over them")
     label: str = Field("label", description="name under which the label model is served")
     chat: str = Field("chat", description="name under which the primary chat is served")
     concurrency: int = Field(64, gt=0, description="requests in flight at each URL")
     timeout: float = Field(600, gt=0, description="seconds until an answer counts as lost")
-    retries: int = Field(6, ge=0, description="times that a request is tried again, with growing pauses")
+    retries: int = Field(8, ge=0, description="times that a request is tried again, after 1, 2, 4, ... 60 seconds")
+
+    @model_validator(mode="after")
+    def _urls_without_secrets(self) -> Server:
+        for number, url in enumerate(self.urls, 1):  # they are written into the run: not even the error may show them
+            if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", url):
+                raise ValueError(
+                    f"number {number} of the urls is not of the form http://host:port/v1; "
+                    "a key goes into the environment variable KUN_API_KEY"
+                )
+        return self
 
 
 class EngineConfig(Section):
@@ -344,7 +383,7 @@ class EngineConfig(Section):
     adapters: Literal["auto", "live", "merged"] = Field(
         "auto", description="live on the base, or merged into it; auto: live on a GPU where vLLM can; of vllm"
     )
-    vllm: dict[str, Any] = Field({}, description="vllm.EngineArgs, e.g. tensor_parallel_size, gpu_memory_utilization")
+    vllm: Options = Field({}, description="vllm.EngineArgs, e.g. tensor_parallel_size, gpu_memory_utilization")
     server: Server = Field(Server(), description="of server")
 
 
@@ -381,8 +420,8 @@ class Config(Section):
         return self
 
     def of_subset(self, name: str) -> Config:
-        """The configuration as it holds for one corpus: with the settings of `filter` that are its own."""
-        own = self.corpora[name].filter
+        """The configuration as it holds for one corpus: with the settings of `filter` that it has of its own."""
+        own = self.corpora[name].filter if name in self.corpora else {}
         if not own:
             return self
         return self.model_copy(update={"filter": Filter.model_validate(_merged(self.filter.model_dump(), own))})

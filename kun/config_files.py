@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import io
 import json
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,10 +19,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from kun.config import Config, Section
-from kun.errors import ConfigError
+from kun.errors import ConfigError, InputError, KunError
+from kun.text import preview
+
+FILE_LIMIT = 2**20  # bytes of a file of settings or prompts
+VALUE_LIMIT = 100_000  # values in it: a few aliases of aliases could stand for billions
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), prog: str = "kun run STAGE") -> Config:
@@ -46,6 +50,13 @@ def load(path: str | Path, overrides: Sequence[str] = (), prog: str = "kun run S
     return tyro.cli(Config, default=config, args=list(overrides), prog=prog, description=f"Settings of {path}.")
 
 
+def load_of_run(folder: Path) -> Config:
+    """The configuration that a run was last made with. InputError where the folder is no run."""
+    if not (folder / "config.yaml").exists():
+        raise InputError(f"{folder}: is not a run (it has no config.yaml); runs are made by `kun run`")
+    return load(folder / "config.yaml")
+
+
 def dump(config: Config) -> str:
     """The configuration as YAML that `load` reads back."""
     stream = io.StringIO()
@@ -57,23 +68,49 @@ def dump(config: Config) -> str:
 
 def _layers(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
     """The mappings of `path` and of all that it extends, the most general first."""
-    if path.resolve() in [other.resolve() for other in above]:
-        raise ConfigError(f"{path}: extends itself, by way of {' -> '.join(map(str, above))}")
-    try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); --config takes a YAML file") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must be a mapping of settings, not a {type(content).__name__}")
+    if path.resolve() in [other.resolve() for other in above]:
+        raise ConfigError(f"{path}: extends itself, by way of {' -> '.join(map(str, above))}")
     parent = content.pop("extends", None)
     if parent is None:
         return [(path, content)]
     if not isinstance(parent, str):
-        raise ConfigError(f"{path}: extends: takes the name of one YAML file, not {parent!r}")
+        raise ConfigError(f"{path}: extends: takes the name of one YAML file, not {preview(repr(parent))}")
     return [*_layers(path.parent / parent, (*above, path)), (path, content)]
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file. ConfigError where it cannot be read, is no file, or is larger than settings are."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: is no file (a folder, a pipe or a device); give the path of a YAML file")
+        if path.stat().st_size > FILE_LIMIT:
+            raise ConfigError(f"{path}: has more than {FILE_LIMIT:,} bytes; --config takes a YAML file of settings")
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except KunError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); --config takes a YAML file") from None
+    except Exception as error:  # ruamel.yaml raises what it likes: RecursionError, IndexError of "!!int ''"
+        raise ConfigError(f"{path}: is not valid YAML: {preview(' '.join(str(error).split()), 1000)}") from None
+    left = [content]
+    for _ in range(VALUE_LIMIT):
+        if not left:
+            return content
+        value = left.pop()
+        if isinstance(value, dict | list):
+            left += value.values() if isinstance(value, dict) else value
+        elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ConfigError(
+                f"{path}: {preview(repr(value))}: values are text, finite numbers, true, false, lists and "
+                "mappings; put a date in quotes"
+            )
+        elif isinstance(value, str) and "\0" in value:
+            raise ConfigError(f"{path}: {preview(value)!r}: a value with the NUL character")
+    raise ConfigError(f"{path}: with its aliases (*name) filled in, it has more than {VALUE_LIMIT:,} values")
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -88,11 +125,11 @@ def _explain(error: Any, layers: list[tuple[Path, dict[str, Any]]]) -> str:
     """One validation error as `file: key: what is wrong`, naming the layer that set the key last."""
     where = list(error["loc"])
     source = next((path for path, layer in reversed(layers) if _sets(layer, where)), layers[-1][0])
-    key = ".".join(str(part) for part in where if not _is_union_tag(part))
+    key = preview(".".join(str(part) for part in where if not _is_union_tag(part)))
     if error["type"] == "extra_forbidden":
         return f"{source}: {key}: unknown setting{_nearest(where)}"
     message = _PLAINLY.get(error["type"]) or error["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(error["input"], dict | BaseModel) else f", not {error['input']!r}"
+    given = "" if isinstance(error["input"], dict | BaseModel) else f", not {preview(repr(error['input']))}"
     return f"{source}: {key or 'the whole file'}: {message}{given}"
 
 

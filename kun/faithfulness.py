@@ -94,7 +94,7 @@ def _is_name(word: str, text: str, start: int) -> bool:
     """In a Latin text: capitals or digits inside the word, or a capital that does not open a sentence."""
     if any(c.isupper() or c.isdigit() for c in word[1:]):
         return True
-    before = text[:start].rstrip(" \t\"'(*“‘")[-1:]
+    before = text[max(start - 50, 0) : start].rstrip(" \t\"'(*“‘")[-1:]
     return word[0].isupper() and len(word) > 2 and before not in ("", ".", "!", "?", ":", "\n", "-", "#", "。", "：")
 
 

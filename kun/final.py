@@ -6,14 +6,19 @@ and the card `README.md`. The folder appears whole, and loads by `datasets.load_
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from kun.config import Config
 from kun.config_files import dump
+from kun.filters.privacy import MEANINGS, PLACEHOLDERS
 from kun.records import Polished
 from kun.runs import RunFolder, Whole
 from kun.status import State
@@ -57,7 +62,8 @@ def assemble(run: RunFolder, polished: Sequence[Step], config: Config, funnel: l
         _write_rows(run.folder(step), whole, building / f"{step.part}.jsonl")
     _write_lineage(run, done, building / LINEAGE)
     files = {path.name: digests.of_file(path) for path in building.iterdir()}
-    atomic.write(building / "README.md", card(run, done, files, config, funnel).encode())
+    personal = _personal_data(run, done, config, funnel)
+    atomic.write(building / "README.md", card(run, done, files, config, funnel, personal).encode())
     building.rename(folder)
     atomic.sync_folder(run.store)
     atomic.point(run.path / "final", folder)
@@ -71,7 +77,12 @@ def _write_rows(folder: Path, whole: Whole, target: Path) -> None:
     with atomic.replacing(target) as file:
         for index in range(whole.shards):
             for record in shards.read(folder, index, Polished):
-                file.write(msgspec.json.encode({"instruction": record.instruction, "output": record.output}) + b"\n")
+                file.write(row(record))
+
+
+def row(record: Polished) -> bytes:
+    """The line of a record in `<subset>.jsonl`."""
+    return msgspec.json.encode({"instruction": record.instruction, "output": record.output}) + b"\n"
 
 
 def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> None:
@@ -82,6 +93,7 @@ def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> Non
     fields = {"subset": pa.string(), "line": pa.int64(), "id": pa.string()}
     fields |= {"file": pa.string(), "row": pa.int64(), "piece": pa.int64(), "ppl": pa.float64(), "tokens": pa.int64()}
     fields |= {"score": pa.float64(), "faithfulness": pa.float64(), "instruction": pa.string(), "text": pa.string()}
+    fields |= {"cleaned": pa.list_(pa.string())}
     made_by = {step.name: run.fingerprint(step).parts for step in _with_needs(list(done))}
     schema = pa.schema(fields, metadata={"kun": msgspec.json.encode(made_by)})
     with atomic.replacing(target) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -91,10 +103,15 @@ def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> Non
                 rows = []
                 for record in shards.read(run.folder(step), index, Polished):
                     line += 1
-                    row = {**msgspec.structs.asdict(record), **msgspec.structs.asdict(record.origin), "line": line}
-                    rows.append({name: row[name] for name in fields})
+                    rows.append(lineage(record, line))
                 if rows:
                     writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def lineage(record: Polished, line: int) -> dict[str, Any]:
+    """All that is known of a line of `<subset>.jsonl`; `lineage.parquet` has the most of it."""
+    known = {**msgspec.structs.asdict(record), **msgspec.structs.asdict(record.origin), "line": line}
+    return {**known, "cleaned": list(record.cleaned)}
 
 
 def _with_needs(steps: list[Step]) -> list[Step]:
@@ -105,8 +122,46 @@ def _with_needs(steps: list[Step]) -> list[Step]:
     return list(found.values())
 
 
-def card(run: RunFolder, done: dict[Step, Whole], files: dict[str, str], config: Config, funnel: list[State]) -> str:
-    """The data set card: the hub's YAML header, the funnel, models and settings. `files`: digests of all others."""
+def _personal_data(run: RunFolder, done: dict[Step, Whole], config: Config, funnel: list[State]) -> str:
+    """What the card says of it; nothing where no kind is looked for."""
+    settings = [config.of_subset(step.part).filter.privacy for step in done]
+    kinds = [kind for kind in PLACEHOLDERS if any(getattr(own, kind) for own in settings)]
+    if not kinds:
+        return ""
+    masked, shown = Counter[str](), Counter[str]()
+    for step, whole in done.items():
+        for index in range(whole.shards):
+            for record in shards.read(run.folder(step), index, Polished):
+                masked.update(record.cleaned)
+                shown.update(kind for kind in kinds if any(word in record.output for word in PLACEHOLDERS[kind]))
+    dropped = Counter[str]()
+    for state in funnel:
+        dropped.update({kind: state.counts.rejected.get(kind, 0) for kind in kinds})
+    rows = "\n".join(
+        f"| {MEANINGS[kind]} (`{kind}`) | {masked[kind]:,} | {shown[kind]:,} | {dropped[kind]:,} |" for kind in kinds
+    )
+    return f"""## Personal data
+
+Looked for in Chinese formats. Masked: rows of this data set whose source text had such a thing, and has a placeholder
+for it ({PLACEHOLDERS["phone"][0]}); with the placeholder: rows whose output has one. Dropped: records of all steps.
+
+| kind | masked | with the placeholder | dropped |
+|---|---|---|---|
+{rows}
+
+"""
+
+
+def card(
+    run: RunFolder,
+    done: dict[Step, Whole],
+    files: dict[str, str],
+    config: Config,
+    funnel: list[State],
+    personal: str = "",
+) -> str:
+    """The data set card: the hub's YAML header, the funnel, personal data, models and settings. `files`: digests of
+    all others."""
     loadable = [step.part for step, whole in done.items() if whole.kept]  # datasets refuses a file without rows
     # What datasets caches it knows by the name of the folder and by this header: without the digests it would give the
     # rows of one run's `final` for those of another.
@@ -119,6 +174,8 @@ def card(run: RunFolder, done: dict[Step, Whole], files: dict[str, str], config:
         "  - name: output\n    dtype: string"
         for name in loadable
     )
+    settings = dump(config)
+    fence = max(["```", *(run[0] + "`" for run in re.finditer("`{3,}", settings))], key=len)  # longer than any in it
     header = f"configs:\n{configs}\ndataset_info:\n{infos}\n" if loadable else ""
     rows = sum(whole.kept for whole in done.values())
     size = next((f"n<{name}" if name == "1K" else name for name, top in _SIZES if rows < top), "n>1T")
@@ -131,7 +188,7 @@ size_categories:
 - {size}
 {header}---
 
-# {Path(config.run).name}
+# {_inline(Path(config.run).name)}
 
 {rows:,} pairs of instruction and output, made from raw text by instruction back-translation with answer polishment
 (Kun): a label model wrote the instruction to each text, a primary chat judged the instruction, and polished the text
@@ -145,18 +202,24 @@ into its output. No row was written or checked by a person.
 
 {funnel_table(funnel)}
 
-## Models and settings
+{personal}## Models and settings
 
-Base model `{Path(config.base_model or "none").name}`, prompts `{config.prompts}`. `lineage.parquet` has, for every
-row, its id, the file and row it was read from, perplexity, score, faithfulness and source text.
+Base model `{_inline(Path(config.base_model or "none").name)}`, prompts `{_inline(config.prompts)}`.
+`lineage.parquet` has, for every row, its id, the file and row it was read from, perplexity, score, faithfulness, source
+text and what cleaning changed.
 
-```yaml
-{dump(config)}```
+{fence}yaml
+{settings}{fence}
 
 ## Files
 
 {chr(10).join(f"- `{name}`: BLAKE2b-128 {digest}" for name, digest in sorted(files.items()))}
 """
+
+
+def _inline(name: str) -> str:
+    """A name in a line of Markdown: it cannot end the line or a code span, and is no HTML."""
+    return escape(" ".join(name.split())).replace("`", "'")
 
 
 _SIZES = [("1K", 1e3), ("1K<n<10K", 1e4), ("10K<n<100K", 1e5), ("100K<n<1M", 1e6), ("1M<n<10M", 1e7)]

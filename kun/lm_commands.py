@@ -24,7 +24,7 @@ from kun.filters import lm, lmplz
 from kun.filters.percentiles import percentile
 from kun.progress import bar
 from kun.records import Reject
-from kun.text import normalise, preview
+from kun.text import normalise, preview, printable
 
 PERCENTILES = (0.5, 1, 5, 10, 25, 50, 60, 75, 90, 95, 99)
 BATCH = 256
@@ -115,7 +115,7 @@ def _train(arguments: argparse.Namespace, _: list[str]) -> int:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     if unused:
-        print(f"{arguments.source}: {len(unused):,} rows gave no text; {unused[0]}", file=sys.stderr)
+        print(f"{arguments.source}: {len(unused):,} rows gave no text; {printable(unused[0])}", file=sys.stderr)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     tokens = "characters" if info.sentencepiece is None else "SentencePiece pieces"
     print(
@@ -171,7 +171,7 @@ def _score(arguments: argparse.Namespace, _: list[str]) -> int:
             ppls.extend(found)
             for row in batch:
                 if row.reject is not None:
-                    print(f"{arguments.file}: {_reason(row)}", file=sys.stderr)
+                    print(f"{arguments.file}: {printable(_reason(row))}", file=sys.stderr)
     if not ppls:
         raise InputError(f"{arguments.file}: there is no text in it that could be scored")
     ordered = sorted(ppls)
@@ -188,7 +188,7 @@ def _print_one(row: Row, ppl: float, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"row": row.origin.row, "ppl": ppl}))
     else:
-        print(f"{ppl:.1f}\t{row.origin.row}\t{preview(' '.join(row.text.split()), 60)}")
+        print(f"{ppl:.1f}\t{row.origin.row}\t{printable(preview(' '.join(row.text.split()), 60))}")
 
 
 @contextmanager

@@ -30,7 +30,8 @@ class Document(Raw, frozen=True, kw_only=True):
 
 class Filtered(Document, frozen=True, kw_only=True, omit_defaults=True):
     """A document worth a model's time. `ppl` is None where no language model was configured; `cleaned` names what
-    cleaning changed in the text (settings of `filter.clean`): the text before is that of the document with this id."""
+    cleaning changed in the text (settings of `filter.clean`) and what was masked (kinds of `filter.privacy`): the text
+    before is that of the document with this id."""
 
     ppl: float | None
     tokens: int

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kun.engines.base import Answer, Engine, Failure, Request
+from kun.engines.base import Answer, Failure, Request
 from kun.errors import InputError, KunError
 from kun.processes import each
 from kun.progress import bar
@@ -68,7 +68,8 @@ def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = Fals
         _check_needs(run, step, pending)
     for need in {need.name: need for step in pending for need in step.needs if need not in pending}.values():
         run.check(need)
-    opened = stage.work.engine(run.folder) if force and isinstance(stage.work, Ask) else None
+    if force and isinstance(stage.work, Ask):
+        stage.work.engine(run.folder)
     for step in pending:
         if force:
             atomic.discard(run.folder(step))
@@ -81,7 +82,7 @@ def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = Fals
         case Map():
             _run_map(stage, stage.work, pending, run, workers)
         case Ask():
-            _run_ask(stage, stage.work, pending, run, opened)
+            _run_ask(stage, stage.work, pending, run)
     return pending
 
 
@@ -219,17 +220,14 @@ def _map(function: Callable[[Sequence[Any]], Sequence[Outcome]], records: Sequen
         return [_guarded(lambda record: function([record])[0], record) for record in records]
 
 
-def _run_ask(stage: Stage, work: Ask, steps: list[Step], run: RunFolder, opened: Engine | None) -> None:
+def _run_ask(stage: Stage, work: Ask, steps: list[Step], run: RunFolder) -> None:
     pending = {step.name: _pending_shards(run, step) for step in steps}
     if any(pending.values()):
         with _rows(stage, run, pending) as advance:
-            engine = opened or work.engine(run.folder)
-            try:
-                jobs = _jobs(steps, pending, work, run)
-                askers = {step.name: work.asker(step, run.folder, engine) for step in steps if pending[step.name]}
-                _ask_and_publish(jobs, askers, engine, advance)
-            finally:
-                engine.close()
+            engine = work.engine(run.folder)
+            jobs = _jobs(steps, pending, work, run)
+            askers = {step.name: work.asker(step, run.folder, engine) for step in steps if pending[step.name]}
+            _ask_and_publish(jobs, askers, engine, advance)
     for step in steps:
         _finish(run, step)
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import msgspec
 
 from kun.config import Score
+from kun.corpora.files import BOM
 from kun.errors import InputError
+from kun.text import preview
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -62,7 +64,7 @@ def best_f1(calibration: Sequence[tuple[float, bool]]) -> float:
 def read_calibration(path: Path) -> list[tuple[str, bool]]:
     """The judged instructions of a JSON lines file: instruction, is good. InputError names the line that is wrong."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = path.read_bytes().removeprefix(BOM).split(b"\n")
     except OSError as error:
         raise InputError(f"score.calibration: {path}: {error.strerror}") from None
     judged = []
@@ -71,9 +73,11 @@ def read_calibration(path: Path) -> list[tuple[str, bool]]:
             continue
         try:
             row = msgspec.json.decode(line, type=Judged)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
             raise InputError(f"score.calibration: {path}:{number}: {error}") from None
         if row.verdict not in ("good", "bad"):
-            raise InputError(f"score.calibration: {path}:{number}: verdict must be good or bad, not {row.verdict!r}")
+            raise InputError(
+                f"score.calibration: {path}:{number}: verdict must be good or bad, not {preview(row.verdict)!r}"
+            )
         judged.append((row.instruction, row.verdict == "good"))
     return judged

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from kun.errors import KunError
 from kun.runs import RunFolder, Whole, read_whole
 from kun.steps import Stage, Step
+from kun.text import printable
 
 Condition = Literal["complete", "failures", "partial", "stale", "waiting", "blocked"]
 
@@ -107,7 +108,7 @@ def render(states: list[State], run: RunFolder) -> str:
                 )
         lines += [f"    why: {reason}" for reason in state.why if reason not in told]
         told |= set(state.why)
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def in_words(stage: Stage, whole: Whole) -> str:

@@ -81,7 +81,8 @@ class Map:
 
 @dataclass(frozen=True)
 class Ask:
-    """Work by a model. One engine serves all steps; `asker(step, folders, engine)` gives ask and accept."""
+    """Work by a model. One engine, which whoever runs the stage closes, serves all steps; `asker(step, folders,
+    engine)` gives ask and accept."""
 
     reads: type[Raw]
     writes: type[Raw]

@@ -17,6 +17,8 @@ MISREAD = re.compile("[\xe2-\xef][\x80-\xbf\u0152-\u0192\u02c6\u02dc\u2013-\u203
 # Nothing that a reader sees: C0 and C1 controls but tab and newline, zero-width space, byte order mark, noncharacters.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\ufeff\ufdd0-\ufdef\ufffe\uffff]+")
 _INVISIBLE_BUT_C1 = re.compile("[\x00-\x08\x0e-\x1f\x7f\u200b\ufeff\ufdd0-\ufdef\ufffe\uffff]+")
+# What a terminal obeys, or that it shows in another order than it stands: controls, bidirectional marks, surrogates.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _BLANKS = " \t\u00a0\u3000"
 
 _ENDS = "。！？…；!?"
@@ -64,6 +66,12 @@ def preview(text: str, limit: int = 200) -> str:
     """The beginning of a text for a message or a reject, at most `limit` characters, encodable as UTF-8."""
     cut = _scrub_surrogates(text[:limit])
     return cut if len(text) <= limit else cut + "…"
+
+
+def printable(text: str) -> str:
+    """The text for a terminal: what would steer it (escape sequences, reversed order) or cannot be encoded is shown as
+    its code, `\\x1b`. Newlines and tabs stay."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _scrub_surrogates(text: str) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,8 @@ def _convert(folder: Path, trust_remote_code: bool) -> TokenizerFiles:
         raise InputError(f"base_model: {folder} is not a model folder: it has no tokenizer.json")
     from transformers import AutoTokenizer
 
+    if trust_remote_code:
+        warn_of_code(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
         raw = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
@@ -130,6 +134,13 @@ def _convert(folder: Path, trust_remote_code: bool) -> TokenizerFiles:
     config = {**_json(folder / "tokenizer_config.json"), "tokenizer_class": "PreTrainedTokenizerFast"}
     config |= {role: str(getattr(tokenizer, role)) for role in ROLES if getattr(tokenizer, role, None)}
     return TokenizerFiles(folder, raw, config, _template(folder, config), changed=True)
+
+
+@cache
+def warn_of_code(folder: Path) -> None:
+    """What is run is said, by every process that runs it."""
+    said = f"trust_remote_code is on: Python code that comes with {folder} may run, with all the rights that you have"
+    print(f"kun: WARNING: {said}", file=sys.stderr, flush=True)
 
 
 def _json(path: Path) -> dict[str, Any]:

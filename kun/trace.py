@@ -10,6 +10,7 @@ import msgspec
 from kun.errors import InputError
 from kun.runs import RunFolder
 from kun.store import shards
+from kun.text import printable
 
 
 def find(run: RunFolder, stages: list[str], subsets: list[str], key: str) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def render(found: dict[str, Any]) -> str:
         known |= event["record"]
     if found["final"]:
         lines.append(f"final: {found['final']['file']}, line {found['final']['line']}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _shard_of(folder: Path, record_id: str) -> int | None:
@@ -99,7 +100,7 @@ def _lineage(run: RunFolder, **where: Any) -> dict[str, Any] | None:
 def _id_of_line(run: RunFolder, key: str) -> str:
     subset, _, line = key.rpartition(":")
     subset = Path(subset).name.removesuffix(".jsonl")
-    row = _lineage(run, subset=subset, line=int(line)) if line.isdecimal() else None
+    row = _lineage(run, subset=subset, line=int(line)) if line.isdecimal() and len(line) < 19 else None
     if row is None:
         raise InputError(f"{run.path / 'final'}: there is no line {line} of {subset}.jsonl; give it as wudao:18")
     return str(row["id"])

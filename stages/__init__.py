@@ -1,8 +1,9 @@
-"""The five stages in order: `pipeline(config, digests)` gives them as data, for `kun.runner` to run."""
+"""The five stages in order: `pipeline(config, digests, engines)` gives them as data, for `kun.runner` to run."""
 
 from __future__ import annotations
 
 from kun.config import Config
+from kun.engines.open import Engines
 from kun.steps import Stage
 from kun.store.digests import Digests
 from stages import (
@@ -16,7 +17,7 @@ from stages import (
 )
 
 
-def pipeline(config: Config, digests: Digests) -> list[Stage]:
+def pipeline(config: Config, digests: Digests, engines: Engines) -> list[Stage]:
     """Seeds make two models; each corpus is read, filtered, labelled, judged, selected and polished."""
     train = stage1_train.stage(config, digests)
     label_model, primary_chat = train.steps
@@ -24,7 +25,7 @@ def pipeline(config: Config, digests: Digests) -> list[Stage]:
     index = evaluations[0].steps[0] if evaluations else None
     ingest = stage2_ingest.stages(config, digests)
     *prepare, filtered = stage2_filter.stages(config, digests, ingest[-1].steps, index)
-    labelled = stage3_label.stage(config, digests, label_model, filtered.steps, index)
-    *judging, scored = stage4_score.stages(config, digests, primary_chat, labelled.steps)
-    polished = stage5_polish.stage(config, digests, primary_chat, scored.steps, index)
+    labelled = stage3_label.stage(config, engines, label_model, filtered.steps, index)
+    *judging, scored = stage4_score.stages(config, digests, engines, primary_chat, labelled.steps)
+    polished = stage5_polish.stage(config, engines, primary_chat, scored.steps, index)
     return [train, *evaluations, *ingest, *prepare, filtered, labelled, *judging, scored, polished]

@@ -84,6 +84,8 @@ def _rules(
     def decides(part: str) -> dict[str, Any]:
         own = config.of_subset(part).filter.model_copy(update={"lm": LanguageModel()})  # the model is a step of its own
         decided = {name: value for name, value in flat("filter", own).items() if name not in NEAR_DUPLICATES}
+        # Runs from before there was such a rule stay current while it is off.
+        decided = {name: value for name, value in decided.items() if value or not name.startswith("filter.privacy.")}
         decided |= tokenizer_decides(config, digests)
         if config.filter.lm.base:
             decided["filter.lm.base"] = digests.path(base_folder(config), "base_model")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kun.config import Config
 from kun.corpora.ingest import counted, documents, items
-from kun.corpora.sampling import sample_rows
+from kun.corpora.sampling import Taken, sample_rows
 from kun.filters import percentiles, preview
-from kun.filters.percentiles import NO_LIMITS
+from kun.filters.percentiles import NO_LIMITS, Limits
 from kun.filters.preview import Seen
-from kun.filters.rules import base_folder, measure, open_filter
-from kun.records import Document, Reject
+from kun.filters.rules import Rules, base_folder, measure, open_filter
+from kun.records import Document, Raw, Reject
 from kun.runner import run_stage
 from kun.runs import RunFolder
 from kun.store.digests import Digests
@@ -44,21 +45,43 @@ def prepare(config: Config, run: RunFolder) -> dict[str, Path]:
     return {stage.name: run.folder(stage.steps[0]) for stage in stages}
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """Rows of a corpus, what became of each piece of them when it was read, and the rules for the documents; relative
+    limits are `limits`, measured on `rest_on` of them."""
+
+    taken: Taken
+    outcomes: Sequence[tuple[Raw, Document | Reject]]
+    rules: Rules
+    limits: Limits
+    rest_on: int
+
+    @property
+    def documents(self) -> list[Document]:
+        return [made for _, made in self.outcomes if isinstance(made, Document)]
+
+
+def read_sample(config: Config, name: str, model: Path | None, evaluations: Path | None, size: int) -> Sampled:
+    """`size` rows of the corpus `name`, read as the stage reads them, and the rules that the stage would have."""
+    taken = sample_rows(name, config.corpora[name], size, config.seed)
+    pieces = list(items(taken.rows, piece_splitter(config)))
+    outcomes = list(documents(name, pieces, counted(pieces), config.ingest.duplicates))
+    read_in = (made for _, made in outcomes if isinstance(made, Document))
+    limits, rest_on = (NO_LIMITS, 0) if model is None else measure(config, read_in, model)
+    return Sampled(taken, outcomes, open_filter(config, model, limits, evaluations), limits, rest_on)
+
+
 def look(config: Config, name: str, model: Path | None, evaluations: Path | None, size: int) -> Seen:
     """What becomes of `size` rows of the corpus `name`: read and judged as the stage does it, by its own settings.
 
     Relative limits are measured on the sample; duplicates are those within it, and near-duplicates are not looked for.
     """
-    taken = sample_rows(name, config.corpora[name], size, config.seed)
-    pieces = list(items(taken.rows, piece_splitter(config)))
-    outcomes = list(documents(name, pieces, counted(pieces), config.ingest.duplicates))
-    read_in = [made for _, made in outcomes if isinstance(made, Document)]
-    limits, rest_on = (NO_LIMITS, 0) if model is None else measure(config, read_in, model)
-    rules = open_filter(config, model, limits, evaluations)
+    sample = read_sample(config, name, model, evaluations, size)
+    taken, outcomes, rules = sample.taken, sample.outcomes, sample.rules
     said = ""
     if model is not None and percentiles.needs_sample(config.filter):
-        numbers = " to ".join("none" if limit is None else preview.number(limit) for limit in limits)
-        said = f"limits of perplexity {numbers}, measured on {rest_on:,} documents of this sample; "
+        numbers = " to ".join("none" if limit is None else preview.number(limit) for limit in sample.limits)
+        said = f"limits of perplexity {numbers}, measured on {sample.rest_on:,} documents of this sample; "
         said += f"the stage measures them on up to {config.filter.sample:,}"
     notes = [said] if said else []
     if config.filter.near_duplicates is not None:
@@ -73,7 +96,7 @@ def look(config: Config, name: str, model: Path | None, evaluations: Path | None
         rows=len(taken.rows),
         unread=dict(Counter(made.reason for _, made in outcomes if isinstance(made, Reject))),
         bounds=rules.bounds,
-        judged=preview.judge(rules, read_in),
+        judged=preview.judge(rules, sample.documents),
         notes=tuple(notes),
         by_byte=taken.by_byte,
     )

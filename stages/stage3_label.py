@@ -7,26 +7,27 @@ once per document; what it answers is cleaned, and rejected where it could not s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from kun.answers import clean_instruction, copied, echo, folded, pointing_word, says_twice, unusable
 from kun.chat import Chat, load_chat
-from kun.config import Config, Label
+from kun.config import Config, Label, Privacy
 from kun.engines.base import Generate, Generated, request_seed
-from kun.engines.open import open_engine, window_with_room
+from kun.engines.open import Engines, window_with_room
 from kun.filters.decontaminate import contaminated
+from kun.filters.privacy import personal
 from kun.prompts import Prompt, load_prompts
 from kun.records import Filtered, Labelled, Reject, extend
 from kun.steps import Ask, Stage, Step, flat
-from kun.store.digests import Digests
 from kun.text import preview
 
 
 @dataclass(frozen=True)
 class Labelling:
     """Both halves of the stage. `window`: longest prompt plus reply, in tokens; `seed`: that of the run; `evaluations`:
-    the index of evaluation files, where there is one."""
+    the index of evaluation files, where there is one; `privacy`: of the subset, as in the filter."""
 
     prompt: Prompt
     settings: Label
@@ -34,6 +35,7 @@ class Labelling:
     window: int
     seed: int
     evaluations: Path | None = None
+    privacy: Privacy = field(default_factory=Privacy)
 
     def ask(self, document: Filtered) -> Generate | Reject:
         tokens = self.chat.prompt(self.prompt.messages(text=document.text))
@@ -61,18 +63,18 @@ class Labelling:
             return Reject("points_at_text", f"{word}: {preview(instruction)}")
         if stretch := copied(instruction, document.text):
             return Reject("copies_text", stretch)
-        if reject := contaminated(self.evaluations, [instruction])[0]:
+        if reject := contaminated(self.evaluations, [instruction])[0] or personal(instruction, self.privacy):
             return reject
         return extend(document, Labelled, instruction=instruction)
 
 
 def stage(
-    config: Config, digests: Digests, label_model: Step, filtered: Sequence[Step], evaluations: Step | None = None
+    config: Config, engines: Engines, label_model: Step, filtered: Sequence[Step], evaluations: Step | None = None
 ) -> Stage:
     """The stage over the steps of the filter, by the label model that stage 1 made. `evaluations` is the step with the
     index of evaluation files, where some are named."""
-    prompt = load_prompts(config.prompts).label
-    settings = {**flat("label", config.label), "prompts.label": prompt.digest, "seed": config.seed}
+    prompt = cache(lambda: load_prompts(config.prompts).label)  # not here: a run that was received may lack the folder
+    settings = {**flat("label", config.label), "seed": config.seed}
     needs = (label_model,) if evaluations is None else (label_model, evaluations)
     return Stage(
         "stage3",
@@ -80,21 +82,26 @@ def stage(
         Ask(
             reads=Filtered,
             writes=Labelled,
-            engine=lambda folders: open_engine(config, "label", folders(label_model)),
+            engine=lambda folders: engines.open("label", folders(label_model)),
             asker=lambda step, folders, engine: Labelling(
-                prompt,
+                prompt(),
                 config.label,
                 load_chat(folders(label_model), config.trust_remote_code),
                 engine.window,
                 config.seed,
                 None if evaluations is None else folders(evaluations),
+                config.of_subset(step.part).filter.privacy,
             ),
         ),
         tuple(
             Step(
                 "stage3_label",
                 step.part,
-                lambda: {**settings, "window": window_with_room(config, config.label.sampling, "label.sampling")},
+                lambda: {
+                    **settings,
+                    "prompts.label": prompt().digest,
+                    "window": window_with_room(config, config.label.sampling, "label.sampling"),
+                },
                 (step, *needs),
             )
             for step in filtered

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from kun.answers import verdict
 from kun.chat import Chat, load_chat
 from kun.config import Config, Score
 from kun.engines.base import Choose, Chosen, Engine, Failure, Generate, Generated, Request, request_seed
-from kun.engines.open import open_engine, window
+from kun.engines.open import Engines, window
 from kun.errors import ConfigError, KunError
 from kun.progress import Progress
 from kun.prompts import JudgePrompt, load_prompts
@@ -95,20 +95,22 @@ def _verdict_tokens(chat: Chat, prompt: JudgePrompt) -> tuple[list[int], tuple[t
     return good[:shared], (tuple(good[shared:]), tuple(bad[shared:]))
 
 
-def stages(config: Config, digests: Digests, primary_chat: Step, labelled: Sequence[Step]) -> list[Stage]:
+def stages(
+    config: Config, digests: Digests, engines: Engines, primary_chat: Step, labelled: Sequence[Step]
+) -> list[Stage]:
     """The verdicts of the primary chat of stage 1 (on the calibration file too, if that decides); the selection."""
     settings = config.score
-    prompt = load_prompts(config.prompts).score
-    asked: dict[str, Any] = {"score.method": settings.method, "prompts.score": prompt.digest}
+    prompt = cache(lambda: load_prompts(config.prompts).score)  # not here: a run that was received may lack the folder
+    asked: dict[str, Any] = {"score.method": settings.method}
     if settings.method == "sampled":
         asked |= {**flat("score.sampling", settings.sampling), "seed": config.seed}
 
     def decides() -> Mapping[str, Any]:
-        return {**asked, "window": window(config)}
+        return {**asked, "prompts.score": prompt().digest, "window": window(config)}
 
     def scoring(folders: Folders, engine: Engine) -> Scoring:
         return Scoring(
-            prompt, settings, load_chat(folders(primary_chat), config.trust_remote_code), engine.window, config.seed
+            prompt(), settings, load_chat(folders(primary_chat), config.trust_remote_code), engine.window, config.seed
         )
 
     verdicts = Stage(
@@ -117,7 +119,7 @@ def stages(config: Config, digests: Digests, primary_chat: Step, labelled: Seque
         Ask(
             reads=Labelled,
             writes=Scored,
-            engine=lambda folders: open_engine(config, "chat", folders(primary_chat)),
+            engine=lambda folders: engines.open("chat", folders(primary_chat)),
             asker=lambda step, folders, engine: scoring(folders, engine),
         ),
         tuple(Step("stage4_verdicts", step.part, decides, (step, primary_chat)) for step in labelled),
@@ -128,15 +130,12 @@ def stages(config: Config, digests: Digests, primary_chat: Step, labelled: Seque
         path = Path(settings.calibration)
 
         def calibrate(step: Step, folder: Path, folders: Folders, progress: Progress) -> Mapping[str, Any]:
-            engine = open_engine(config, "chat", folders(primary_chat))
-            try:
-                return _calibrate(scoring(folders, engine), engine, path, folder, progress)
-            finally:
-                engine.close()
+            engine = engines.open("chat", folders(primary_chat))
+            return _calibrate(scoring(folders, engine), engine, path, folder, progress)
 
         def given() -> dict[str, Any]:
             calibration = digests.path(path, "score.calibration")
-            return {**asked, "score.calibration": calibration, "window": window(config)}
+            return {**decides(), "score.calibration": calibration}
 
         step = Step("stage4_calibration", "verdicts", given, (primary_chat,))
         calibrations = [Stage("stage4", "stage4_calibration", Build(calibrate), (step,))]

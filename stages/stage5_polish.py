@@ -7,20 +7,21 @@ nothing. Replies that fail the paper's post-filters, or that the source does not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from kun.answers import clean_output, echo, folded, pointing_word, repeats, says_again, unusable
 from kun.chat import Chat, load_chat
-from kun.config import Config, Polish
+from kun.config import Config, Polish, Privacy
 from kun.engines.base import Generate, Generated, request_seed
-from kun.engines.open import open_engine, window
+from kun.engines.open import Engines, window
 from kun.faithfulness import faithfulness
 from kun.filters.decontaminate import contaminated
+from kun.filters.privacy import personal
 from kun.prompts import Prompt, load_prompts
 from kun.records import Polished, Reject, Scored, extend
 from kun.steps import Ask, Stage, Step, flat
-from kun.store.digests import Digests
 from kun.text import preview, split_sentences
 
 # Room for a reply: a rewritten text is hardly over one and a half times as long as its material, plus a few sentences.
@@ -30,7 +31,7 @@ GROWTH, SPARE = 1.5, 64
 @dataclass(frozen=True)
 class Polishing:
     """Both halves of the stage. `window`: longest prompt plus reply, in tokens; `seed`: that of the run; `evaluations`:
-    the index of evaluation files, where there is one."""
+    the index of evaluation files, where there is one; `privacy`: of the subset, as in the filter."""
 
     prompt: Prompt
     settings: Polish
@@ -38,6 +39,7 @@ class Polishing:
     window: int
     seed: int
     evaluations: Path | None = None
+    privacy: Privacy = field(default_factory=Privacy)
 
     def ask(self, record: Scored) -> Generate | Reject:
         tokens = self._fitting(record)
@@ -64,7 +66,7 @@ class Polishing:
             return Reject("echo", preview(line))
         if word := pointing_word(output, self.settings.banned_words):
             return Reject("banned_word", word)
-        if reject := contaminated(self.evaluations, [output])[0]:
+        if reject := contaminated(self.evaluations, [output])[0] or personal(output, self.privacy):
             return reject
         faith = faithfulness(output, record.text, record.instruction)
         if faith.score < self.settings.min_faithfulness:
@@ -100,12 +102,12 @@ class Polishing:
 
 
 def stage(
-    config: Config, digests: Digests, primary_chat: Step, scored: Sequence[Step], evaluations: Step | None = None
+    config: Config, engines: Engines, primary_chat: Step, scored: Sequence[Step], evaluations: Step | None = None
 ) -> Stage:
     """The stage over the selected records, by the primary chat that stage 1 made. `evaluations` is the step with the
     index of evaluation files, where some are named."""
-    prompt = load_prompts(config.prompts).polish
-    settings = {**flat("polish", config.polish), "prompts.polish": prompt.digest, "seed": config.seed}
+    prompt = cache(lambda: load_prompts(config.prompts).polish)  # not here: a run that was received may lack the folder
+    settings = {**flat("polish", config.polish), "seed": config.seed}
     needs = (primary_chat,) if evaluations is None else (primary_chat, evaluations)
     return Stage(
         "stage5",
@@ -113,21 +115,22 @@ def stage(
         Ask(
             reads=Scored,
             writes=Polished,
-            engine=lambda folders: open_engine(config, "chat", folders(primary_chat)),
+            engine=lambda folders: engines.open("chat", folders(primary_chat)),
             asker=lambda step, folders, engine: Polishing(
-                prompt,
+                prompt(),
                 config.polish,
                 load_chat(folders(primary_chat), config.trust_remote_code),
                 engine.window,
                 config.seed,
                 None if evaluations is None else folders(evaluations),
+                config.of_subset(step.part).filter.privacy,
             ),
         ),
         tuple(
             Step(
                 "stage5_polish",
                 step.part,
-                lambda: {**settings, "window": window(config)},
+                lambda: {**settings, "prompts.polish": prompt().digest, "window": window(config)},
                 (step, *needs),
             )
             for step in scored

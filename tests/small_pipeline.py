@@ -23,7 +23,6 @@ class CountingEngine:
     dies_after: int | None = None
     window: int = 100
     asked: list[int] = field(default_factory=list)
-    closed: bool = False
 
     def run(self, groups: Iterable[Sequence[Request]], on_answer=lambda count: None) -> Iterator[list[Answer]]:
         for group in groups:
@@ -38,7 +37,7 @@ class CountingEngine:
             yield answers
 
     def close(self) -> None:
-        self.closed = True
+        pass
 
 
 def keep_even_lengths(documents: Sequence[Document]) -> list[Filtered | Reject]:

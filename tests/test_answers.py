@@ -174,3 +174,15 @@ def test_a_sentence_said_more_often_than_the_source_says_it_is_found() -> None:
     refrain = "一去二三里，烟村四五家。"
     assert answers.says_again(refrain * 2, refrain * 2) is None
     assert answers.says_again(refrain * 3, refrain * 2) == refrain[:-1]
+
+
+def test_labels_are_taken_off_however_many_there_are() -> None:
+    assert answers.clean_instruction("指令：问题：**Q1:** “请介绍杭州。”") == "请介绍杭州。"
+    assert answers.clean_output("答：" * 300_000 + "好") == "好"
+
+
+@given(st.text(alphabet="ab。", max_size=40), st.text(alphabet="ab。", max_size=60))
+def test_copied_is_the_first_stretch_that_the_text_has(instruction: str, text: str) -> None:
+    bare, source = answers.folded(instruction), answers.folded(text)
+    found = (bare[start : start + 5] for start in range(len(bare) - 4))
+    assert answers.copied(instruction, text, 5) == next((part for part in found if part in source), None)

@@ -160,3 +160,16 @@ def test_loading_a_chat_imports_no_torch(folders: dict[str, Path]) -> None:
     code = f"import sys; from kun.chat import load_chat; load_chat({str(folders['qwen'])!r}).count('x')"
     code += "; assert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_thousands_of_control_tokens_are_cut_as_well(tmp_path: Path) -> None:
+    from tokenizers import AddedToken, Tokenizer, models
+
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *((character, -5.0) for character in "</s>杭州")]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    tokenizer.add_special_tokens([AddedToken("</s>")])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    chat = load_chat(tmp_path)
+    ids = chat.encode("杭</s>" * 5000)
+    assert chat.files.id("</s>") not in ids and len(ids) == 5 * 5000

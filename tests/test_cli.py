@@ -1,6 +1,5 @@
 """What a user meets on the command line, in a process of its own; stage 2 needs no model, only a tokenizer."""
 
-import argparse
 import json
 import os
 import shlex
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from kun.config_files import load
 from kun.store.lock import hold
 from tests.runs import REPOSITORY, command, environment, kun
 
@@ -181,29 +179,6 @@ def test_a_full_disk_says_so_and_loses_nothing(folder):
         assert not list((folder / "runs").rglob(".*.tmp"))
     finally:
         subprocess.run(["umount", folder / "runs"], check=True)
-
-
-def test_without_lmplz_a_demo_world_uses_the_shipped_language_model(tmp_path, monkeypatch):
-    monkeypatch.setattr("kun.filters.lmplz.find_program", lambda name: None)
-    from kun.cli import _demo_data
-
-    _demo_data(argparse.Namespace(out=tmp_path / "world", seed=12), [])
-    config = load(tmp_path / "world" / "config.yaml")
-    done = kun(tmp_path, "run", "stage2", "--config", tmp_path / "world" / "config.yaml")
-    assert config.filter.lm.estimate_from is None and config.filter.lm.model
-    assert done.returncode == 0, done.stderr
-    assert "ppl_high" in done.stdout
-
-
-def test_a_demo_world_may_be_in_any_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("kun.demo.world.write_world", lambda out, seed: out.mkdir())
-    from kun.cli import _demo_data
-
-    out = tmp_path / "a, b: [c] #1"
-    _demo_data(argparse.Namespace(out=out, seed=12), [])
-    config = load(out / "config.yaml")
-    assert config.seeds.pairs == str(out / "seeds.jsonl")
-    assert config.corpora["wudao"].paths == (str(out / "corpora/wudao"),)
 
 
 def test_estimating_without_lmplz_says_how_to_get_it(folder):

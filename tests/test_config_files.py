@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -147,3 +148,52 @@ def test_a_wrong_override_ends_with_2(tmp_path, options, capsys):
         load(write(tmp_path, my=""), options)
     assert ended.value.code == 2
     assert "filter" in capsys.readouterr().err
+
+
+LAUGHS = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10) if n else 1}]\n" for n in range(10))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (LAUGHS, "with its aliases"),
+        (f"{LAUGHS}workers: *l9\n", "with its aliases"),
+        ("train: &a {sft: *a}", "with its aliases"),
+        ("seeds: " + "[" * 100_000, "recursion"),
+        ("seeds: " + "{a: " * 20_000, "recursion"),
+        ("train: {sft: {learning_rate: .inf}}", "finite"),  # JSON would make null of it
+        ("train: {sft: {seed: 2024-05-07}}", "put a date in quotes"),
+        ("train: {sft: {a: !!binary aGk=}}", "values are text"),
+        ("seed: 2024-13-45", "not valid YAML"),
+        ("seed: !!int ''", "not valid YAML"),
+        ("seed: !!python/object/apply:os.system [id]", "not valid YAML"),
+        ("seed: 1\nseed: 2", "duplicate key"),
+        ('run: "a\\0b"', "NUL"),
+        ('extends: "a\\0b"', "NUL"),
+        ("extends: .", "is no file"),
+        ("extends: /dev/zero", "is no file"),
+        ("a: 1\n\tb: 2", "not valid YAML"),
+        ("x" * 2**21, "more than 1,048,576 bytes"),
+        (f"workers: {'9' * 5000}", "4300 digits"),
+        (f"workers: {['x' * 1000] * 1000}", "workers"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_hostile_files_are_errors_that_fit_on_a_page(tmp_path, text, words):
+    (tmp_path / "my.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        load(tmp_path / "my.yaml")
+    assert (len(str(caught.value)) < 5000 and "my.yaml" in str(caught.value)) or "extends" in text
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfes\0", "seed: 1".encode("utf-16"), b"seed: \x00", b"run: \xff"])
+def test_a_file_that_is_no_utf8_is_named(tmp_path, data):
+    (tmp_path / "my.yaml").write_bytes(data)
+    with pytest.raises(ConfigError, match=r"my\.yaml"):
+        load(tmp_path / "my.yaml")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "my.yaml")
+    with pytest.raises(ConfigError, match="is no file"):
+        load(tmp_path / "my.yaml")

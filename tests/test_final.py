@@ -1,5 +1,6 @@
 import json
 
+import msgspec
 import pyarrow.parquet as parquet
 import pytest
 
@@ -118,6 +119,27 @@ def test_the_card_has_the_funnel_and_the_settings(final):
     card = (final[0].path / "final" / "README.md").read_text(encoding="utf-8")
     assert "| stage5_polish/wudao | 5 | 4 | 1 | 0 | too_short 1 |" in card
     assert 'config_name: "wudao"' in card and "max_tokens: 512" in card
+    assert "Personal data" not in card
+
+
+def test_the_card_counts_personal_data_where_it_is_looked_for(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    step = Step("stage5_polish", "wudao", dict)
+    folder = run.begin(step)
+    masked = msgspec.structs.replace(polished(0, "请打[电话]。"), text="电话[电话]，[邮箱]", cleaned=("phone", "email"))
+    other = msgspec.structs.replace(polished(1, "答案。"), text="[電話]", cleaned=("page_lines", "phone"))
+    rejected = polished(2, "答案，13812345678")
+    rows = [(masked, masked), (other, other), (rejected, Reject("phone"))]
+    run.finish(step, summarise([shards.publish(folder, 0, rows, rows=3, source="")], run.source(step)))
+    own = {"phone": "mask", "email": "mask", "identity_number": "drop"}
+    corpora = {"wudao": {"paths": [str(tmp_path)], "format": "wudao", "filter": {"privacy": own}}}
+    assemble(run, [step], Config.model_validate({"corpora": corpora}), state_of(run, step), known(run))
+    card = (run.path / "final" / "README.md").read_text(encoding="utf-8")
+    assert "| phone numbers (`phone`) | 2 | 1 | 1 |" in card
+    assert "| e-mail addresses (`email`) | 1 | 0 | 0 |" in card
+    assert "| identity numbers (`identity_number`) | 0 | 0 | 0 |" in card and "`qq`" not in card
+    table = parquet.read_table(run.path / "final" / "lineage.parquet").to_pylist()
+    assert [row["cleaned"] for row in table] == [["phone", "email"], ["page_lines", "phone"]]
 
 
 @pytest.mark.slow
@@ -157,3 +179,13 @@ def test_a_data_set_without_rows_has_a_card_that_can_be_read(tmp_path):
     assert is_current(run, [step], known(run))
     (run.path / "final" / "wudao.jsonl").unlink()
     assert not is_current(run, [step], known(run))
+
+
+def test_names_and_settings_stay_inside_their_place_on_the_card(tmp_path):
+    run, step = finished_run(tmp_path / "runs" / "x", OUTPUTS)
+    settings = Config(run="a/<script>`\n# b", base_model="m`|\nx", seeds={"pairs": "````\n<script>"})
+    assemble(run, [step], settings, state_of(run, step), known(run))
+    card = (run.path / "final" / "README.md").read_text(encoding="utf-8")
+    before, _, inside = card.partition("`````yaml\n")
+    assert "<script>" not in before and "\n# b" not in before and "Base model `m'| x`" in before
+    assert inside.endswith("`````\n") and inside.count("`````") == 1

@@ -44,7 +44,6 @@ def test_every_record_ends_kept_rejected_or_failed(tmp_path):
     assert (filtered.rows, filtered.kept, filtered.rejected) == (6, 5, {"odd": 1})
     assert (labelled.rows, labelled.kept, labelled.rejected, labelled.failed) == (5, 3, {"over_window": 1}, 1)
     assert set(labels(small)) == {"wudao-0", "wudao-3", "wudao-5", "skypile-0"}
-    assert small.engine.closed
 
 
 def test_a_finished_stage_has_nothing_to_do(tmp_path):

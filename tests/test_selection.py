@@ -65,3 +65,14 @@ def test_the_calibration_file_is_read_and_its_faults_are_named(tmp_path: Path) -
         read_calibration(path)
     with pytest.raises(InputError, match="No such file"):
         read_calibration(tmp_path / "none")
+
+
+def test_hostile_lines_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "judged.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"instruction": "a", "verdict": "good"}\n' + b'{"a":' * 100_000)
+    with pytest.raises(InputError, match=r"judged\.jsonl:2"):
+        read_calibration(path)
+    path.write_text('{"instruction": "a", "verdict": "' + "x" * 10**6 + '"}')
+    with pytest.raises(InputError, match=r"judged\.jsonl:1") as caught:
+        read_calibration(path)
+    assert len(str(caught.value)) < 1000

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kun.text import MISREAD, normalise, preview, split_paragraphs, split_sentences
+from kun.text import MISREAD, normalise, preview, printable, split_paragraphs, split_sentences
 
 C1 = "".join(map(chr, range(0x7F, 0xA0)))
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates as well
@@ -81,3 +81,8 @@ def test_a_million_of_anything_takes_no_time(unit):
 def test_preview_is_short_and_encodable():
     assert preview("好" * 300) == "好" * 200 + "…"
     assert preview("短\ud800") == "短"
+
+
+def test_what_a_terminal_would_obey_is_shown_as_its_code():
+    assert printable("\x1b]0;题\x07\x9b2J\r好\n\t\u202e\ud800") == r"\x1b]0;题\x07\x9b2J\r好" + "\n\t" + r"\u202e\ud800"
+    assert printable("繁體🙂 ok\u3000") == "繁體🙂 ok\u3000"

@@ -41,3 +41,12 @@ def test_an_unknown_id_is_an_error(small):
         find(small.run, STAGES, ["wudao"], "nowhere")
     with pytest.raises(InputError, match="there is no line ² of wudao"):
         find(small.run, STAGES, ["wudao"], "wudao:²")
+
+
+def test_a_text_does_not_steer_the_terminal(tmp_path):
+    small = Small(tmp_path, {"wudao": ["四个\x1b]0;字符\x07", "三字符"]}, CountingEngine())
+    small.go()
+    text = render(find(small.run, STAGES, ["wudao"], "wudao-0"))
+    assert "\x1b" not in text and "\\x1b]0;字符" in text
+    with pytest.raises(InputError, match="there is no line"):
+        find(small.run, STAGES, ["wudao"], "wudao:" + "9" * 5000)

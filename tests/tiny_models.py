@@ -55,13 +55,13 @@ def yi(folder: Path) -> Path:
     return _save_model(folder, "LlamaConfig", tokenizer, tie_word_embeddings=False)
 
 
-def qwen(folder: Path, tied: bool = False) -> Path:
+def qwen(folder: Path, tied: bool = False, **options: Any) -> Path:
     """Qwen: byte-level BPE, ChatML with a default system turn, added tokens that are not special, spare rows."""
     plain = ["<tool_call>", "</tool_call>", "<think>", "</think>"]
     tokenizer = _byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], plain=plain)
     config = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": QWEN_TEMPLATE}
     _save_tokenizer(folder, tokenizer, config)
-    return _save_model(folder, "Qwen3Config", tokenizer, spare_rows=24, tie_word_embeddings=tied, head_dim=16)
+    return _save_model(folder, "Qwen3Config", tokenizer, spare_rows=24, tie_word_embeddings=tied, **options)
 
 
 def gemma(folder: Path) -> Path:
@@ -70,7 +70,7 @@ def gemma(folder: Path) -> Path:
     tokenizer = _sentencepiece(special, plain=["\n\n", "<table>"], prepend=False)
     config = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
     _save_tokenizer(folder, tokenizer, config | {"chat_template": GEMMA_TEMPLATE})
-    return _save_model(folder, "Gemma2Config", tokenizer, head_dim=16, sliding_window=64, query_pre_attn_scalar=16)
+    return _save_model(folder, "Gemma2Config", tokenizer, sliding_window=64, query_pre_attn_scalar=16)
 
 
 def base_llama(folder: Path) -> Path:
@@ -147,7 +147,35 @@ def _save_model(folder: Path, config_class: str, tokenizer: Any, spare_rows: int
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=None,
-        **options,
+        **{"head_dim": 32, **options},  # 32: the smallest that vLLM takes on a CPU
     )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def louder(folder: Path, factor: float = 4) -> Path:
+    """A model's folder, its weights made larger: of their usual size they say nearly the same of every context."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(factor if parameter.dim() > 1 else 1)
+    model.save_pretrained(folder)
+    return folder
+
+
+def adapter(base: Path, folder: Path, seed: int) -> Path:
+    """A random LoRA adapter on a base model, in a folder as stage 1 leaves it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from kun.chat import load_chat
+
+    torch.manual_seed(seed)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
+    load_chat(base).save(folder)
     return folder

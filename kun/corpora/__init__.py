@@ -9,7 +9,7 @@ Nothing in a file ends the reading: a row that cannot be used has a `reject` wit
     not_utf8, not_json, not_object   the row is broken
     no_field, not_text               the field of the text is missing, or holds something else
     exam_question                    an examination question of WanJuan
-    too_big                          more than 64 MiB in one row
+    too_big                          more than 16 MiB in one row, or more than 2 million characters in one document
     not_array, truncated, damaged    the file is broken from here on; later files are read
     unsafe_member                    a link, or a path outside the archive, in a tar file
 """

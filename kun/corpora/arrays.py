@@ -41,6 +41,8 @@ def _elements(stream: IO[bytes]) -> Iterator[bytes | Reject]:
         return
     depth, start, position = 0, 1, 1  # `start`: of the element in hand; `position`: up to where it is scanned
     empty = True  # no element yet, so that "[]" has none
+    forgotten = False  # the element in hand is too big: its bytes are gone
+    too_big = Reject("too_big", f"a row of more than {files.ROW_LIMIT:,} bytes")
     while True:
         for token in _TOKEN.finditer(buffer, position):
             mark = buffer[token.start()]
@@ -53,17 +55,20 @@ def _elements(stream: IO[bytes]) -> Iterator[bytes | Reject]:
                 depth -= 1
                 if depth < 0:
                     last = buffer[start : token.start()].strip(_BLANK)
-                    if last or not empty:
-                        yield last
+                    if forgotten or last or not empty:
+                        yield too_big if forgotten or len(last) > files.ROW_LIMIT else last
                     if buffer[position:].strip(_BLANK) or _read(stream, _CHUNK).strip(_BLANK):
                         yield Reject("not_json", "there is more after the end of the array; it is not read")
                     return
             elif mark == 0x2C and depth == 0:
-                yield buffer[start : token.start()].strip(_BLANK)
-                start, empty = position, False
-        if position - start > files.ROW_LIMIT or len(buffer) - start > 2 * files.ROW_LIMIT:
-            yield Reject("too_big", f"a row of more than {files.ROW_LIMIT:,} bytes; the rest of the file is not read")
-            return
+                element = buffer[start : token.start()].strip(_BLANK)
+                yield too_big if forgotten or len(element) > files.ROW_LIMIT else element
+                start, empty, forgotten = position, False, False
+        if len(buffer) - start > files.ROW_LIMIT:
+            forgotten, start = True, position
+            if len(buffer) - start > files.ROW_LIMIT:  # of a string only that it goes on, and a half escape at its end
+                half = len(buffer) - len(buffer.rstrip(b"\\"))
+                buffer, start, position = b'"' + b"\\" * (half % 2), 0, 0
         buffer, position, start = buffer[start:], position - start, 0
         more = _read(stream, max(_CHUNK, len(buffer)))  # doubling: a long string is scanned but twice
         if not more:

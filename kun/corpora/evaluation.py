@@ -7,13 +7,13 @@ but Parquet also as .gz or .zst. Other than in a corpus nothing may be missed he
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from itertools import zip_longest
+from typing import IO, Any
 
 from kun.corpora import arrays
-from kun.corpora.files import BOM, COMPRESSIONS, Found, damaged, expand, lines, open_file
+from kun.corpora.files import BOM, COMPRESSIONS, ROW_LIMIT, Found, damaged, expand, lines, open_file
 from kun.corpora.readers import read_text
 from kun.corpora.rows import Piece
 from kun.errors import InputError
@@ -40,7 +40,7 @@ def read(file: Found, fields: Sequence[str] = ()) -> Iterator[tuple[int, list[st
         for row, value in _values(file):
             strings = list(_strings(value, frozenset(fields), wanted=not fields or isinstance(value, str)))
             if fields and not strings:
-                names = ", ".join(value) if isinstance(value, dict) else type(value).__name__
+                names = preview(", ".join(map(str, value)) if isinstance(value, dict) else type(value).__name__)
                 wanted = ", ".join(fields)
                 raise InputError(
                     f"decontaminate.fields: {file.path}: row {row} has no text in {wanted}; it has: {names}"
@@ -88,7 +88,9 @@ def _json(file: Found) -> Iterator[tuple[int, Any]]:
             yield from _decoded(arrays.elements(stream), file)
     elif len(first_line) < len(head) and not _is_json(first_line):
         with open_file(file) as stream:
-            yield from _decoded([(0, stream.read().removeprefix(BOM))], file)
+            whole = stream.read(ROW_LIMIT + 1)
+            too_big = Reject("too_big", f"one JSON document of more than {ROW_LIMIT:,} bytes; give it as JSON lines")
+            yield from _decoded([(0, whole.removeprefix(BOM) if len(whole) <= ROW_LIMIT else too_big)], file)
     else:
         yield from _lines(file)
 
@@ -96,7 +98,7 @@ def _json(file: Found) -> Iterator[tuple[int, Any]]:
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -106,9 +108,17 @@ def _decoded(pieces: Iterable[Piece], file: Found) -> Iterator[tuple[int, Any]]:
         if isinstance(data, Reject):
             raise _broken(file, row, f"{data.reason}, {data.detail}")
         try:
-            yield row, json.loads(data, strict=False)
+            yield row, json.loads(data, strict=False, object_pairs_hook=_all)
         except (ValueError, RecursionError) as error:
             raise _broken(file, row, f"no JSON: {preview(str(error))}") from None
+
+
+def _all(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """An object or row; of a name that comes again, all values, where a dict would have the last."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        found[name] = [found[name], value] if name in found else value
+    return found
 
 
 def _parquet(file: Found) -> Iterator[tuple[int, Any]]:
@@ -130,11 +140,19 @@ def _table(file: Found, delimiter: str) -> Iterator[tuple[int, Any]]:
     with open_file(file) as stream:
         row = 0
         try:
-            text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
-            for row, value in enumerate(csv.DictReader(text, delimiter=delimiter, restkey="more")):
-                yield row, value
+            table = csv.reader(_text_lines(stream, file), delimiter=delimiter)
+            names = next(table, [])
+            for row, values in enumerate(filter(None, table)):
+                yield row, _all(zip_longest(names[: len(values)], values, fillvalue="more"))
         except (UnicodeDecodeError, csv.Error) as error:
             raise _broken(file, row, str(error)) from None
+
+
+def _text_lines(stream: IO[bytes], file: Found) -> Iterator[str]:
+    for row, line in lines(stream, file):
+        if isinstance(line, Reject):
+            raise _broken(file, row, f"{line.reason}, {line.detail}")
+        yield line.decode("utf-8")
 
 
 def _text(file: Found) -> Iterator[tuple[int, Any]]:
@@ -146,15 +164,15 @@ def _text(file: Found) -> Iterator[tuple[int, Any]]:
 
 def _strings(value: Any, fields: frozenset[str], wanted: bool) -> Iterator[str]:
     """The strings in a value, at any depth: all where it is wanted, and else those under the fields."""
-    if isinstance(value, str):
-        if wanted:
+    left = [(value, wanted)]  # not a recursion, which a deep value would end
+    while left:
+        value, wanted = left.pop()
+        if isinstance(value, str) and wanted:
             yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _strings(inner, fields, wanted or key in fields)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner, fields, wanted)
+        elif isinstance(value, dict):
+            left += [(inner, wanted or key in fields) for key, inner in reversed(value.items())]
+        elif isinstance(value, list):
+            left += [(inner, wanted) for inner in reversed(value)]
 
 
 def _broken(file: Found, row: int, what: str) -> InputError:

@@ -9,7 +9,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,8 +18,9 @@ from kun.corpora.rows import Piece
 from kun.errors import InputError
 from kun.records import Reject
 
-ROW_LIMIT = 64 * 2**20  # bytes of a row; a longer one is skipped, so that memory stays flat
+ROW_LIMIT = 16 * 2**20  # bytes of a row; a longer one is skipped. Reading one takes up to 16 times as much memory
 BOM = b"\xef\xbb\xbf"
+NO_FILE = "neither a file nor a folder, but a pipe, a device or a broken link; take it away, or put a file there"
 
 ENDINGS = {
     "wudao": (".json",),
@@ -32,17 +33,32 @@ ENDINGS = {
 COMPRESSIONS = (".gz", ".zst")
 
 
+class Meter:
+    """How far a file was read, in bytes on the disk: `open_file` tells it, what reads ahead included."""
+
+    _file: IO[bytes] | None = None
+
+    def open(self, path: Path) -> IO[bytes]:
+        self._file = path.open("rb")
+        return self._file
+
+    @property
+    def position(self) -> int:
+        return 0 if self._file is None or self._file.closed else self._file.tell()
+
+
 @dataclass(frozen=True)
 class Found:
     """A file of a corpus, or a part of one. `name` says it in records: relative to the folder, or to the fixed part of
     the glob. `start` and `end` are bytes, at the borders of lines, or row groups of a Parquet file; `first_row` is the
-    number of the part's first row in the file."""
+    number of the part's first row in the file. `meter`, where one is given, follows the reading."""
 
     path: Path
     name: str
     start: int = 0
     end: int | None = None
     first_row: int = 0
+    meter: Meter | None = field(default=None, compare=False, repr=False)
 
 
 def find(name: str, corpus: Corpus) -> list[Found]:
@@ -78,8 +94,7 @@ def _expand(entry: str, endings: tuple[str, ...], setting: str) -> Iterator[tupl
     if path.is_file():
         yield path, path.parent
     elif path.is_dir():
-        files = (p for p in sorted(path.rglob("*")) if p.name.lower().endswith(endings) and p.is_file())
-        inside = [p for p in files if not _hidden(p, path)]
+        inside = sorted(_inside(path, endings, setting))
         if not inside:
             raise InputError(f"{setting}: the folder {entry} holds no file of the format ({', '.join(endings)})")
         yield from ((p, path) for p in inside)
@@ -87,12 +102,38 @@ def _expand(entry: str, endings: tuple[str, ...], setting: str) -> Iterator[tupl
         parts = path.parts
         depth = next(number for number, part in enumerate(parts) if glob.has_magic(part))
         fixed, pattern = Path(*parts[:depth]), str(Path(*parts[depth:]))
-        matches = [p for p in sorted(fixed.glob(pattern)) if p.is_file() and not _hidden(p, fixed)]
+        try:
+            matches = [p for p in sorted(fixed.glob(pattern)) if p.is_file() and not _hidden(p, fixed)]
+        except ValueError as error:  # such as of a ** beside other characters
+            raise InputError(f"{setting}: {entry}: {error}") from None
         if not matches:
             raise InputError(f"{setting}: no file matches {entry}")
         yield from ((p, fixed) for p in matches)
+    elif path.exists():
+        raise InputError(f"{setting}: {entry}: {NO_FILE}")
     else:
         raise InputError(f"{setting}: {entry}: no such file or folder")
+
+
+def _inside(folder: Path, endings: tuple[str, ...], setting: str) -> Iterator[Path]:
+    """The files with one of the endings in a folder and below, by links too, but in each folder once; none that is
+    hidden. InputError where something else has such a name, or a folder cannot be read: what it holds would be lost."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{setting}: {error.filename}: {error.strerror}") from None
+
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        here = Path(root).stat()
+        new = (here.st_dev, here.st_ino) not in seen
+        seen.add((here.st_dev, here.st_ino))
+        folders[:] = sorted(name for name in folders if new and not name.startswith("."))
+        for path in (Path(root, name) for name in names if new and name.lower().endswith(endings)):
+            if path.name.startswith("."):
+                continue
+            if not path.is_file():
+                raise InputError(f"{setting}: {path}: {NO_FILE}")
+            yield path
 
 
 def _hidden(path: Path, root: Path) -> bool:
@@ -104,13 +145,14 @@ def open_file(found: Found) -> IO[bytes]:
     opened."""
     name = found.path.name.lower()
     try:
+        file = (found.meter or Meter()).open(found.path)
         if name.endswith((".gz", ".tgz")):
-            return io.BufferedReader(_Gzip(gzip.GzipFile(found.path)), 2**17)
+            return io.BufferedReader(_Gzip(file), 2**17)
         if name.endswith(".zst"):
-            return io.BufferedReader(_Zstd(found.path.open("rb")), 2**17)
+            return io.BufferedReader(_Zstd(file), 2**17)
         if found.end is not None:
-            return io.BufferedReader(_Range(found.path.open("rb"), found.start, found.end), 2**17)
-        return found.path.open("rb")
+            return io.BufferedReader(_Range(file, found.start, found.end), 2**17)
+        return file
     except OSError as error:
         raise InputError(f"{found.path}: {error.strerror}") from None
 
@@ -140,8 +182,9 @@ class _Range(io.RawIOBase):
 class _Gzip(io.RawIOBase):
     """What a gzip file gives, as it comes: a whole block would be lost where the file is cut inside of it."""
 
-    def __init__(self, file: gzip.GzipFile) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes]) -> None:
+        self._compressed = file
+        self._file = gzip.GzipFile(fileobj=file)
 
     def readable(self) -> bool:
         return True
@@ -151,7 +194,13 @@ class _Gzip(io.RawIOBase):
 
     def close(self) -> None:
         self._file.close()
+        self._compressed.close()
         super().close()
+
+
+# Bytes of a .zst file that are unpacked together: four may give 128 KiB, and the library gives all that there is.
+_ZSTD_BYTES = 2**10
+_ZSTD_WINDOW = 2**27  # bytes that are kept in memory, as the program zstd allows without --long
 
 
 class _Zstd(io.RawIOBase):
@@ -161,7 +210,7 @@ class _Zstd(io.RawIOBase):
         import zstandard
 
         self._file = file
-        self._new = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj
+        self._new = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj
         self._frame: Any = None
         self._ready = memoryview(b"")
         self._rest = b""
@@ -171,7 +220,7 @@ class _Zstd(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            data = self._rest or self._file.read(2**16)
+            data = self._rest or self._file.read(_ZSTD_BYTES)
             self._rest = b""
             if not data:
                 if self._frame is not None:
@@ -210,10 +259,8 @@ def lines(stream: IO[bytes], found: Found) -> Iterator[Piece]:
     row = found.first_row
     try:
         while line := stream.readline(ROW_LIMIT + 1):
-            if row == 0 and found.start == 0:
-                line = line.removeprefix(BOM)
             if len(line) <= ROW_LIMIT or line.endswith(b"\n"):
-                yield row, line
+                yield row, line.removeprefix(BOM) if row == 0 and found.start == 0 else line
             else:
                 while line and not line.endswith(b"\n"):
                     line = stream.readline(ROW_LIMIT)

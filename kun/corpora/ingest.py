@@ -19,6 +19,7 @@ from kun.text import normalise, preview, split_paragraphs, split_sentences
 
 Split = Callable[[str], list[str]]
 DIGEST_BYTES = 16
+LONGEST = 2**21  # characters of a document, two long novels: the filter takes 80 bytes of memory for each
 
 
 class Item(NamedTuple):
@@ -31,7 +32,8 @@ class Item(NamedTuple):
 
 
 def items(rows: Iterable[Row], split: Split | None = None) -> Iterator[Item]:
-    """The items of rows, one for each row, or with `split` one for each piece. Rejects: the reader's, and `empty`."""
+    """The items of rows, one for each row, or with `split` one for each piece. Rejects: the reader's, `empty`
+    and `too_big`."""
     for origin, text, reject in rows:
         if reject is not None:
             yield Item(origin, preview(text), b"", reject)
@@ -40,7 +42,9 @@ def items(rows: Iterable[Row], split: Split | None = None) -> Iterator[Item]:
         pieces = split(whole) if split is not None else [whole]
         for number, piece in enumerate(pieces):
             at = origin if len(pieces) == 1 else msgspec.structs.replace(origin, piece=number)
-            if piece:
+            if len(piece) > LONGEST:
+                yield Item(at, preview(piece), b"", Reject("too_big", f"a document of {len(piece):,} characters"))
+            elif piece:
                 yield Item(at, piece, hashlib.blake2b(piece.encode(), digest_size=DIGEST_BYTES).digest())
             else:
                 yield Item(at, preview(text), b"", Reject("empty", "nothing is left of the text"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, Any, Self, cast
 
 from kun.config import Corpus
 from kun.corpora import arrays
@@ -33,8 +33,8 @@ def read_lines(found: Found, field: str) -> Iterator[Row]:
 def read_lines_or_tar(found: Found, field: str) -> Iterator[Row]:
     """JSON lines, or an archive of such files (WanJuan), read as a stream: nothing is ever extracted.
 
-    Rows of an archive have the origin `archive.tar.gz/member`. Links, devices and members whose path leaves the
-    archive are rejected; other files than `.jsonl` are passed over.
+    Rows of an archive have the origin `archive.tar.gz/member`. Links, devices, sparse files and members whose path
+    leaves the archive are rejected; other files than `.jsonl` are passed over.
     """
     if not found.path.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.zst")):
         yield from read_lines(found, field)
@@ -42,14 +42,18 @@ def read_lines_or_tar(found: Found, field: str) -> Iterator[Row]:
     member_name, here = found.name, 0
     with open_file(found) as stream:
         try:
-            with tarfile.open(fileobj=stream, mode="r|", errorlevel=1) as archive:
-                for member in archive:
+            with tarfile.open(
+                fileobj=cast(IO[bytes], _Ending(stream)), mode="r|", errorlevel=1, tarinfo=_Member
+            ) as archive:
+                for member in iter(archive.next, None):
+                    archive.members.clear()  # type: ignore[attr-defined] # or a million of them take a gigabyte
                     member_name, here = f"{found.name}/{preview(member.name, 1000)}", 0
                     path = PurePosixPath(member.name)
                     if member.isdir() or (member.isreg() and not _wanted(path)):
                         continue
-                    if not member.isreg() or path.is_absolute() or ".." in path.parts:
-                        reject = Reject("unsafe_member", "a link, a device, or a path outside the archive")
+                    if not member.isreg() or member.issparse() or path.is_absolute() or ".." in path.parts:
+                        what = "a link, a device, a sparse file, or a path outside the archive"
+                        reject = Reject("unsafe_member", what)
                         yield Row(Origin(member_name, 0), "", reject)
                         continue
                     data = archive.extractfile(member)
@@ -59,10 +63,66 @@ def read_lines_or_tar(found: Found, field: str) -> Iterator[Row]:
                         yield row
                         if row.reject is not None and row.reject.reason in BROKEN:
                             return  # the archive, not the member, is at fault
+                while rest := archive.fileobj.read(2**20):  # type: ignore[union-attr]
+                    if rest.strip(b"\0"):
+                        more = Reject("damaged", "there is more after the end of the archive; it is not read")
+                        yield Row(Origin(found.name, 0), "", more)
+                        return
         except Exception as error:
             if (reject_file := damaged(error)) is None:
                 raise
             yield Row(Origin(member_name, here), "", reject_file)
+
+
+class _Member(tarfile.TarInfo):
+    """A member of an archive in which nothing is passed over: tarfile takes a broken header for the archive's end."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: Any, errors: Any) -> Self:
+        """A header that is none, or is missing, is an error; tarfile knows the mark of the end by its own, of zeros."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except (tarfile.HeaderError, ValueError) as error:  # ValueError: of odd numbers
+            if len(buf) < tarfile.BLOCKSIZE:
+                raise EOFError("the archive ends without its mark") from None
+            if buf.count(0) == tarfile.BLOCKSIZE:
+                raise
+            raise tarfile.ReadError(f"a broken header: {preview(str(error))}") from None
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Self:
+        """The place that tarfile has for subclasses. Headers of names and attributes are read into memory."""
+        if self.size > _HEADER_LIMIT and self.type in _HEADERS:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        try:
+            return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
+        except (ValueError, IndexError, KeyError) as error:  # of odd attributes
+            raise tarfile.ReadError(f"a broken header: {preview(str(error))}") from None
+
+
+_HEADER_LIMIT = 2**20
+_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+
+class _Ending:
+    """A stream whose end is an error when it is read again and again: tarfile would go on to a member's declared end,
+    8 EB away."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._ends = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._ends += not data
+        if self._ends > 100:
+            raise EOFError("the archive ends inside a member")
+        return data
 
 
 def _wanted(path: PurePosixPath) -> bool:
@@ -87,23 +147,24 @@ def read_text(found: Found, field: str) -> Iterator[Row]:
 
 
 def _blocks(stream: IO[bytes], found: Found) -> Iterator[tuple[Origin, bytes | Reject]]:
-    block: list[bytes] = []
+    block = bytearray()  # not a list: a short line takes 40 bytes there
     first, size = 0, 0
     too_big = Reject("too_big", f"a document of more than {ROW_LIMIT:,} bytes")
     for row, line in lines(stream, found):
         if isinstance(line, bytes) and line.strip():
-            if not block:
-                first, size = row, 0
+            if not size:
+                first = row
             size += len(line)
-            block.append(line if size <= ROW_LIMIT else b"")
+            if size <= ROW_LIMIT:
+                block += line
             continue
-        if block:
-            yield Origin(found.name, first), b"".join(block) if size <= ROW_LIMIT else too_big
-            block = []
+        if size:
+            yield Origin(found.name, first), bytes(block) if size <= ROW_LIMIT else too_big
+            block, size = bytearray(), 0
         if isinstance(line, Reject):
             yield Origin(found.name, row), line
-    if block:
-        yield Origin(found.name, first), b"".join(block) if size <= ROW_LIMIT else too_big
+    if size:
+        yield Origin(found.name, first), bytes(block) if size <= ROW_LIMIT else too_big
 
 
 def read_parquet(found: Found, field: str) -> Iterator[Row]:
@@ -113,7 +174,8 @@ def read_parquet(found: Found, field: str) -> Iterator[Row]:
 
     row = found.first_row
     try:
-        with pq.ParquetFile(found.path) as file:
+        # Page by page, since a row group may have gigabytes.
+        with pq.ParquetFile(found.path, pre_buffer=False, buffer_size=2**20) as file:
             schema = file.schema_arrow
             if field not in schema.names:
                 detail = preview(f"no column {field!r}; columns: {', '.join(schema.names) or 'none'}")
@@ -125,20 +187,25 @@ def read_parquet(found: Found, field: str) -> Iterator[Row]:
                 yield Row(Origin(found.name, 0), "", Reject("not_text", f"the column {field!r} holds {kind}"))
                 return
             groups = range(found.start, file.num_row_groups if found.end is None else found.end)
-            for batch in file.iter_batches(batch_size=1024, row_groups=groups, columns=[field]):
+            for batch in file.iter_batches(batch_size=_BATCH, row_groups=groups, columns=[field]):
                 column = batch.column(0)
                 column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
                 # As bytes: one text that is not UTF-8 would end the batch.
-                for value in column.cast(pa.large_binary()).to_pylist():
-                    yield _cell(Origin(found.name, row), value, field)
+                for value in column.cast(pa.large_binary()):
+                    yield _cell(Origin(found.name, row), value.as_py(), field)
                     row += 1
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         yield Row(Origin(found.name, row), "", Reject("damaged", preview(f"no whole Parquet file: {error}")))
+
+
+_BATCH = 16  # rows: a dictionary may hold one long text for all of them
 
 
 def _cell(origin: Origin, value: bytes | None, field: str) -> Row:
     if value is None:
         return Row(origin, "", Reject("not_text", f"the column {field!r} holds null"))
+    if len(value) > ROW_LIMIT:
+        return Row(origin, "", Reject("too_big", f"a row of more than {ROW_LIMIT:,} bytes"))
     try:
         return Row(origin, value.decode("utf-8"))
     except UnicodeDecodeError as error:

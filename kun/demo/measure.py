@@ -53,20 +53,21 @@ def measure(run: RunFolder, config: Config) -> dict[str, Any]:
 def score(run: RunFolder, config: Config, instructions: list[str]) -> list[float]:
     """The scores that stage 4 gives these instructions, by the run's own chat model."""
     from kun.chat import load_chat
-    from kun.engines.open import open_engine
+    from kun.engines.open import Engines
     from kun.prompts import load_prompts
     from stages.stage4_score import Scoring
 
     folder = run.path / "stage1_train" / "chat"
     if not folder.exists():
         raise InputError(f"{folder}: there is no primary chat yet; run `kun run stage1` first")
-    engine = open_engine(config, "chat", folder)
+    engines = Engines(config)
+    engine = engines.open("chat", folder)
     settings = config.score.model_copy(update={"method": "probability"})
     scoring = Scoring(load_prompts(config.prompts).score, settings, load_chat(folder), engine.window, config.seed)
     requests = [scoring.judge(instruction, None, instruction) for instruction in instructions]
     fitting = [request for request in requests if not isinstance(request, Reject)]
     answers = iter(next(iter(engine.run([fitting]))))
-    engine.close()
+    engines.close()
     scores = []
     for request in requests:
         answer = None if isinstance(request, Reject) else next(answers)

@@ -1,1 +1,1 @@
-"""Engines answer requests of token ids; `open_engine` (engines/open.py) picks the configured one."""
+"""Engines answer requests of token ids; `Engines` (engines/open.py) opens the configured one."""

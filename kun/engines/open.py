@@ -1,36 +1,81 @@
-"""The configured engine: `open_engine(config, "label", Path("runs/demo/stage1_train/label"))`; heavy when called."""
+"""The configured engine: `Engines(config).open("label", Path("runs/demo/stage1_train/label"))`; heavy when called."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar, cast
 
 from kun.config import Config, ModelName, Sampling
 from kun.engines.base import Engine
 from kun.errors import ConfigError, InputError
 from kun.tokenizer import local_folder
 
+EngineKind = TypeVar("EngineKind", bound=Engine)
 
-def open_engine(config: Config, name: ModelName, model_folder: Path) -> Engine:
-    """An engine with one of the two models, which stage 1 wrote into `model_folder` (adapter or merged).
 
-    Raises InputError where a folder holds no model, ConfigError where the engine's settings do not go with it.
-    """
-    size = window(config)
-    match config.engine.kind:
-        case "transformers":
-            from kun.engines.transformers_engine import TransformersEngine
-            from kun.training.models import load_model
+class Engines:
+    """Opens an engine when a stage asks for it, and keeps it for the next that asks for the same model. Whoever makes
+    it closes it."""
 
-            base, settings = local_folder(config.base_model or ""), config.engine
-            model, chat = load_model(
-                base, model_folder, settings.dtype, settings.device, trust_remote_code=config.trust_remote_code
-            )
-            return TransformersEngine(model, chat.end_ids, chat.pad_id, size, settings.batch_tokens)
-        case "vllm":
-            raise ConfigError("engine.kind: vllm: not there yet")
-        case "server":
-            raise ConfigError("engine.kind: server: not there yet")
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._key: object = None
+        self._engine: Engine | None = None
+
+    def open(self, name: ModelName, model_folder: Path) -> Engine:
+        """An engine with one of the two models, which stage 1 wrote into `model_folder` (adapter or merged).
+
+        Raises InputError where a folder holds no model, ConfigError where the engine's settings do not go with it.
+        """
+        config, size = self.config, window(self.config)
+        match config.engine.kind:
+            case "transformers":
+                return self._kept(model_folder.resolve(), lambda: _transformers(config, model_folder, size))
+            case "vllm":
+                from kun.engines.vllm_engine import VllmEngine
+                from kun.engines.vllm_start import vllm_start, vocabulary
+
+                start, adapter = vllm_start(config, model_folder, size)
+                rows, log = vocabulary(Path(start.options["model"])), Path(config.run) / "vllm.log"
+                engine = self._kept(start, lambda: VllmEngine(start, size, rows, log))
+                engine.adapter = adapter
+                return engine
+            case "server":
+                return self._kept((name, model_folder.resolve()), lambda: _server(config, name, model_folder, size))
+
+    def close(self) -> None:
+        """End the engine that is open, if one is."""
+        if self._engine is not None:
+            self._engine.close()
+        self._key = self._engine = None
+
+    def _kept(self, key: object, make: Callable[[], EngineKind]) -> EngineKind:
+        if self._key != key:
+            self.close()
+            self._engine = make()
+            self._key = key
+        return cast(EngineKind, self._engine)
+
+
+def _transformers(config: Config, model_folder: Path, size: int) -> Engine:
+    from kun.engines.transformers_engine import TransformersEngine
+    from kun.training.models import load_model
+
+    base, settings = local_folder(config.base_model or ""), config.engine
+    model, chat = load_model(
+        base, model_folder, settings.dtype, settings.device, trust_remote_code=config.trust_remote_code
+    )
+    return TransformersEngine(model, chat.end_ids, chat.pad_id, size, settings.batch_tokens)
+
+
+def _server(config: Config, name: ModelName, model_folder: Path, size: int) -> Engine:
+    from kun.chat import load_chat
+    from kun.engines.server_engine import ServerEngine
+
+    chat = load_chat(model_folder, config.trust_remote_code)
+    return ServerEngine(config.engine.server, name, chat, size, model_folder, Path(config.run) / "store")
 
 
 def window(config: Config) -> int:

@@ -26,7 +26,6 @@ def is_base(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
-@lru_cache(maxsize=1)
 def open_base(
     folder: Path, engine: EngineConfig, trust_remote_code: bool = False
 ) -> Callable[[Sequence[str]], list[float]]:
@@ -34,6 +33,13 @@ def open_base(
 
     Control tokens inside a text count as text. Loaded once per process. InputError where the folder holds no model.
     """
+    return _loaded(folder, engine.dtype, engine.device, engine.batch_tokens, trust_remote_code)
+
+
+@lru_cache(maxsize=1)
+def _loaded(
+    folder: Path, dtype: str, device: str, batch_tokens: int, trust_remote_code: bool
+) -> Callable[[Sequence[str]], list[float]]:
     import torch
 
     from kun.training.models import choose_device, choose_dtype, load_weights
@@ -44,10 +50,10 @@ def open_base(
         raise InputError(f"base_model: the tokenizer in {folder} has neither BOS nor EOS, after which a text begins")
     begin = files.id(files.special(role) or "")
     tokenizer = text_tokenizer(files.raw, sections=True)
-    model = load_weights(folder, choose_dtype(engine.dtype, engine.device), trust_remote_code)
-    model = model.to(choose_device(engine.device)).eval()
+    model = load_weights(folder, choose_dtype(dtype, device), trust_remote_code)
+    model = model.to(choose_device(device)).eval()
     window, vocabulary = _window(folder), model.get_output_embeddings().weight.shape[0]
-    budget = max(min(engine.batch_tokens, LOGITS // vocabulary), 1)
+    budget = max(min(batch_tokens, LOGITS // vocabulary), 1)
 
     def perplexities(texts: Sequence[str]) -> list[float]:
         encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)

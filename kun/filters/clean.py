@@ -19,12 +19,12 @@ from kun.text import MISREAD, normalise
 REST = 0.6
 
 _GAP = r"[ \t\u3000\xa0|｜/>»›·•:：，、,\[\]【】()（）-]"
-_S = r"[ \t\u3000]*"
+_S = r"[ \t\u3000]*+"  # possessive, here and below, or blanks beside blanks take quadratic time
 _SHORT = r"[^\n。！？，；]{1,40}"
 _META = r"[^\n。！？，；]{0,30}"
 # A cue alone is no reason: prose opens with the same words. So what follows must be what pages have there, a name of
 # two to four characters, a site, a platform, a word of reprinting, and no sentence.
-_PEOPLE = rf"(?:[\u4e00-\u9fff·]{{2,4}}(?:[ \t\u3000、/，,]+|(?=[）)\]】]?{_S}$))){{1,4}}"
+_PEOPLE = rf"(?:[\u4e00-\u9fff·]{{2,4}}(?:[ \t\u3000、/，,]++|(?=[）)\]】]?{_S}$))){{1,4}}"
 _SITE = r"(?:(?![是的为为了在有由须])[^\n。！？，；]){1,20}"
 _PAGE_LINES = "|".join(
     (
@@ -47,7 +47,7 @@ _PAGE_LINES = "|".join(
         rf"[（(【\[]?{_S}(?:原标题|来源|來源|稿源|文章来源|本文来源|图片来源|圖片來源){_S}[:：]{_S}{_SITE}",
     )
 )
-_LINES = re.compile(rf"^[ \t\u3000]*(?:{_PAGE_LINES})[ \t\u3000]*(?:\n+|\Z)", re.MULTILINE)
+_LINES = re.compile(rf"^[ \t\u3000]*+(?:{_PAGE_LINES})[ \t\u3000]*(?:\n+|\Z)", re.MULTILINE)
 _CREDIT = 50  # characters at the end among which one is looked for
 _CREDIT_AT_END = re.compile(
     r"\s*(?:[（(【\[]\s*(?:责任编辑|責任編輯|责编|编辑|編輯|校对|原标题|来源|來源)\s*[:：][^（）()【】\[\]\n]{1,30}[）)】\]]"

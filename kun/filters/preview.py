@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from kun.filters import quality
+from kun.filters import privacy, quality
 from kun.filters.bounds import Bound
 from kun.filters.percentiles import percentile
 from kun.filters.rules import Rules
@@ -117,7 +117,8 @@ def overlaps(seen: Seen) -> dict[str, dict[str, int]]:
 
 def measures(seen: Seen) -> list[Measure]:
     """What is measured, in the order of the rules, those that are off last; rules on the same value are one."""
-    meanings = {rule.reason: rule.meaning for rule in quality.RULES} | {b.reason: b.meaning for b in seen.bounds}
+    meanings = privacy.MEANINGS | {rule.reason: rule.meaning for rule in quality.RULES}
+    meanings |= {bound.reason: bound.meaning for bound in seen.bounds}
     reasons = [bound.reason for bound in seen.bounds]
     reasons += [reason for reason in (seen.judged[0].values if seen.judged else ()) if reason not in reasons]
     groups: dict[str, list[str]] = {}

@@ -1,7 +1,7 @@
 """The rules of the filter, for a shard at a time: `open_filter(config, lm_folder, limits)(documents)`.
 
-Cleaning first; then the cheap rules, length in tokens, evaluations, and perplexity last, each on what those before it
-left.
+Cleaning first, with personal data masked; then the cheap rules, length in tokens, evaluations, and perplexity last,
+each on what those before it left.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from kun import language
 from kun.config import Config, EngineConfig, Filter
 from kun.errors import ConfigError, InputError
-from kun.filters import decontaminate, length, lm, percentiles, quality
+from kun.filters import decontaminate, length, lm, percentiles, privacy, quality
 from kun.filters.bounds import Bound
 from kun.filters.characters import Array, Characters
 from kun.filters.clean import clean
@@ -51,7 +51,8 @@ class Rules:
     @property
     def _cheap(self) -> tuple[Bound, ...]:
         settings = self.settings
-        found = [Bound("too_short", "at_least", settings.min_chars, "characters"), *quality.bounds(settings.quality)]
+        found = [Bound("too_short", "at_least", settings.min_chars, "characters")]
+        found += [*privacy.bounds(settings.privacy), *quality.bounds(settings.quality)]
         if settings.languages:
             found += [Bound("language", "at_least", 1, f"language is {' or '.join(settings.languages)}")]
         return tuple(found)
@@ -68,14 +69,15 @@ class Rules:
         return () if self.lm is None else tuple(found)
 
     def clean(self, document: Document) -> tuple[str, tuple[str, ...]]:
-        """The text that is judged and kept, and what cleaning changed in it."""
-        return clean(document.text, self.settings.clean)
+        """The text that is judged and kept, and what cleaning changed in it, the kinds of personal data last."""
+        return _clean(document.text, self.settings)
 
     def values(self, document: Document) -> dict[str, float]:
         """What every rule measures of a document, by reason; rules that are off, too. No perplexity without a model."""
         text, _ = self.clean(document)
         rules = (*quality.RULES, *self._language)
-        values = {reason: float(numbers[0]) for reason, numbers in self._measure([text], rules).items()}
+        kinds = [kind for kind in privacy.KINDS if getattr(self.settings.privacy, kind) != "mask"]
+        values = {reason: float(numbers[0]) for reason, numbers in self._measure([text], rules, kinds).items()}
         values["too_long"] = float(self._tokens([text])[0])
         if self.evaluations is not None:
             values["contaminated"] = float(decontaminate.contaminated(self.evaluations, [text])[0] is not None)
@@ -105,7 +107,8 @@ class Rules:
         cheap = self._cheap
         on = {bound.reason for bound in cheap}
         rules = [rule for rule in (*quality.RULES, *self._language) if rule.reason in on]
-        left = judge(cheap, range(len(texts)), self._measure(texts, rules))
+        kinds = [kind for kind in privacy.KINDS if kind in on]
+        left = judge(cheap, range(len(texts)), self._measure(texts, rules, kinds))
         tokens = dict(zip(left, self._tokens([texts[n] for n in left]), strict=True))
         left = judge([self._too_long], left, {"too_long": np.array([*tokens.values()])})
         found = decontaminate.contaminated(self.evaluations, [texts[n] for n in left])
@@ -130,9 +133,9 @@ class Rules:
             )
         return [outcomes[n] for n in range(len(documents))]
 
-    def _measure(self, texts: Sequence[str], rules: Sequence[quality.Rule]) -> dict[str, Array]:
+    def _measure(self, texts: Sequence[str], rules: Sequence[quality.Rule], kinds: Sequence[str]) -> dict[str, Array]:
         lengths = np.fromiter(map(len, texts), np.float64, len(texts))
-        return {"too_short": lengths, **quality.measure(texts, rules)}
+        return {"too_short": lengths, **privacy.measure(texts, kinds), **quality.measure(texts, rules)}
 
     @property
     def _language(self) -> tuple[quality.Rule, ...]:
@@ -177,7 +180,7 @@ def measure(config: Config, documents: Iterable[Document], model: Path) -> tuple
     if not percentiles.needs_sample(config.filter):
         return percentiles.thresholds(config.filter, ()), 0
     sample = percentiles.sample(documents, config.filter.sample)
-    texts = [clean(document.text, config.filter.clean)[0] for document in sample]
+    texts = [_clean(document.text, config.filter)[0] for document in sample]
     ppls = lm.perplexities(model, texts, config.engine, config.trust_remote_code)
     low, high = limits = percentiles.thresholds(config.filter, ppls)
     if low is not None and high is not None and low > high:
@@ -186,6 +189,12 @@ def measure(config: Config, documents: Iterable[Document], model: Path) -> tuple
             f"{config.filter.ppl_max}, which is {high:.1f}: nothing could be kept"
         )
     return limits, len(ppls)
+
+
+def _clean(text: str, settings: Filter) -> tuple[str, tuple[str, ...]]:
+    text, changes = clean(text, settings.clean)
+    text, masked = privacy.mask(text, settings.privacy)
+    return text, (*changes, *masked)
 
 
 def base_folder(config: Config) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kun.chat import Message
+from kun.config_files import read_yaml
 from kun.errors import ConfigError
 
 SHIPPED = {
@@ -151,13 +152,7 @@ def _text(path: Path, data: dict[str, Any], key: str) -> str:
 
 
 def _read(path: Path, known: set[str]) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        data = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must be a mapping with the keys {', '.join(sorted(known))}")
     if unknown := {str(key) for key in data} - known:

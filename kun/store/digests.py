@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -89,18 +90,22 @@ class Digests:
         """Digests of files; those that are not remembered are read side by side, with a bar where that takes long."""
         try:
             keys = {path: _utf8(path.resolve()) for path in paths}
-            new = {path: stat for path in keys if not self._is_known(keys[path], stat := path.stat())}
-            digests = _read(list(new), sum(stat.st_size for stat in new.values()))
+            stats = {path: path.stat() for path in keys}
+            for path, found in stats.items():
+                if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+                    raise InputError(f"{setting}: {path}: a pipe or a device, which cannot be read twice; give a file")
+            new = {path: found for path, found in stats.items() if not self._is_known(keys[path], found)}
+            digests = _read(list(new), sum(found.st_size for found in new.values()))
         except OSError as error:
             raise InputError(f"{error.filename}: {error.strerror}; it is named by the setting {setting}") from None
-        for (path, stat), digest in zip(new.items(), digests, strict=True):
-            self._known[keys[path]] = Known(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, digest)
+        for (path, found), digest in zip(new.items(), digests, strict=True):
+            self._known[keys[path]] = Known(found.st_size, found.st_mtime_ns, found.st_ctime_ns, digest)
             self._changed = True
         return [self._known[keys[path]].digest for path in paths]
 
-    def _is_known(self, key: str, stat: os.stat_result) -> bool:
+    def _is_known(self, key: str, found: os.stat_result) -> bool:
         known = self._known.get(key)
-        stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        stamp = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         return known is not None and (known.size, known.changed, known.inode_changed) == stamp
 
     def save(self) -> None:

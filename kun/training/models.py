@@ -9,8 +9,9 @@ from typing import Any
 
 from kun.chat import Chat, load_chat
 from kun.errors import ConfigError, InputError
-from kun.tokenizer import local_folder
+from kun.tokenizer import local_folder, warn_of_code
 
+ADAPTER = "adapter_model.safetensors"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
@@ -39,6 +40,8 @@ def load_model(
             if adapter:
                 from peft import PeftModel
 
+                if not (Path(model_folder) / ADAPTER).is_file():  # PEFT would take adapter_model.bin, a pickle
+                    raise InputError(f"it has no {ADAPTER}")
                 model = PeftModel.from_pretrained(model, str(model_folder), local_files_only=True)
                 model = model.merge_and_unload() if merge else model
             else:
@@ -65,6 +68,8 @@ def load_weights(folder: Path, dtype: Any, trust_remote_code: bool = False) -> A
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    if trust_remote_code:
+        warn_of_code(folder)
     logging.disable_progress_bar()
     keep_freed_memory()
     try:

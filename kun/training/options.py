@@ -18,7 +18,8 @@ from kun.config import Config
 from kun.errors import ConfigError
 from kun.training.models import choose_device
 
-# What Kun decides itself: where files go, that its token ids are taken as they are, that a resumed run ends the same.
+# What Kun decides itself: where files go, that its token ids are taken as they are, that a resumed run ends the same,
+# that nothing is sent anywhere.
 OWN = {
     "bf16",
     "completion_only_loss",
@@ -29,12 +30,18 @@ OWN = {
     "eval_steps",
     "eval_strategy",
     "fp16",
+    "hub_always_push",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_revision",
+    "hub_strategy",
     "logging_strategy",
     "max_length",
     "output_dir",
     "packing",
     "padding_free",
     "prediction_loss_only",
+    "push_to_hub",
     "remove_unused_columns",
     "report_to",
     "save_strategy",

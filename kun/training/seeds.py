@@ -15,6 +15,7 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from kun.chat import Chat, Message
+from kun.corpora.files import BOM
 from kun.errors import InputError
 
 Reason = Literal["not_json", "missing_field", "wrong_type", "empty_field", "duplicate", "over_long"]
@@ -85,7 +86,7 @@ class Example:
 def read(path: str, kind: type[SeedRow], setting: str, bad: list[BadSeed]) -> list[Seed[SeedRow]]:
     """The good lines of a seed file; the others are added to `bad`. InputError where no line is good."""
     try:
-        lines = Path(path).read_bytes().split(b"\n")
+        lines = Path(path).read_bytes().removeprefix(BOM).split(b"\n")
     except OSError as error:
         raise InputError(f"{setting}: {path}: {error.strerror}") from None
     seeds: list[Seed[SeedRow]] = []
@@ -139,7 +140,7 @@ def split(examples: Sequence[Example], held_out: float) -> tuple[list[Example], 
 def _parse(line: bytes, kind: type[SeedRow]) -> SeedRow | tuple[Reason, str]:
     try:
         value = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
         return "not_json", str(error)
     try:
         row = msgspec.convert(value, kind)

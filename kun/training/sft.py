@@ -15,13 +15,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import msgspec
 
 from kun.chat import Chat, load_chat
 from kun.config import Config
-from kun.errors import ConfigError
+from kun.errors import ConfigError, InputError
 from kun.store import atomic, digests
 from kun.training.seeds import BadSeed, Example
 
@@ -59,7 +60,10 @@ def train(
         per_epoch = math.ceil(len(trainer.get_train_dataloader()) / arguments.gradient_accumulation_steps)
         trainer.add_callback(checkpoints.Watch(progress, per_epoch, evaluate=bool(held_out)))
         last = checkpoints.latest(work)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        except UnpicklingError:  # torch loads tensors and plain values only: what else a pickle holds is never run
+            raise InputError(f"{last}: the checkpoint is not one of Kun's; delete it and run stage1 again") from None
         _save_model(trainer, config, folder)
     history = trainer.state.log_history
     metrics = _metrics(config, job, training, held_out, bad, history, trainer.state.global_step)

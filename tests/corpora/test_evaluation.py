@@ -92,3 +92,38 @@ def test_files_that_are_missing(tmp_path):
         find([str(tmp_path)])
     with pytest.raises(InputError, match=r"decontaminate\.files: no file matches"):
         find([str(tmp_path / "*.jsonl")])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "texts"),
+    [
+        ("a.jsonl", b'{"question": "a", "question": "b"}', ["a", "b"]),  # a parser would keep the last
+        ("a.csv", b"question,question\na,b\n", ["a", "b"]),
+        ("a.csv", b"question\na,b,c\n", ["a", "b", "c"]),
+        ("a.jsonl", b'{"x": ' + b"[" * 900 + b'"deep"' + b"]" * 900 + b"}", ["deep"]),
+    ],
+)
+def test_no_text_of_a_row_is_missed(tmp_path, name, data, texts):
+    (tmp_path / name).write_bytes(data)
+    assert [strings for _, strings in read_all(tmp_path / name)] == [texts]
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_nesting_is_an_error_that_names_the_row(tmp_path, name, opening):
+    (tmp_path / name).write_bytes(opening * 100_000 + b"\n\n")
+    with pytest.raises(InputError, match="row 0"):
+        read_all(tmp_path / name)
+
+
+def test_one_document_that_unpacks_to_gigabytes_is_an_error(tmp_path):
+    with gzip.open(tmp_path / "a.json.gz", "wb", 1) as file:
+        file.write(b'{\n"a": "')
+        file.writelines([bytes(2**20)] * 40)
+    with pytest.raises(InputError, match="too_big"):
+        read_all(tmp_path)
+    with gzip.open(tmp_path / "a.csv.gz", "wb", 1) as file:
+        file.writelines([b"x" * 2**20] * 40)
+    (tmp_path / "a.json.gz").unlink()
+    with pytest.raises(InputError, match="too_big"):
+        read_all(tmp_path)

@@ -326,13 +326,13 @@ def test_a_row_beyond_the_limit_is_skipped(tmp_path, kind, monkeypatch):
     monkeypatch.setattr("kun.corpora.arrays._CHUNK", 2**18)
     big = "x\\n" * 3 * 2**20
     name, data = {
-        "wudao": ("a.json", b'[{"content": "a"}, {"content": "' + big.encode()),
+        "wudao": ("a.json", b'[{"content": "a"}, {"content": "' + big.encode() + b'"}, {"content": "b"}]'),
         "skypile": ("a.jsonl", lines_of(["a"]) + big.encode() + b"\n" + lines_of(["b"])),
     }.get(kind, ("a.txt", b"a\n\n" + (b"x" * 1000 + b"\n") * 3000 + b"\nb\n"))
     (tmp_path / name).write_bytes(data)
     found = rows(tmp_path, kind)
     assert [row.reject.reason for row in found if row.reject] == ["too_big"]
-    assert [text.strip() for text in kept(found)] == (["a"] if kind == "wudao" else ["a", "b"])
+    assert [text.strip() for text in kept(found)] == ["a", "b"]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -377,3 +377,26 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     count, grown = map(int, done.stdout.split())
     assert count == 20_000 and grown < 25 * 1024, f"{grown} KiB"
+
+
+def test_a_byte_order_mark_does_not_make_two_rows_of_a_long_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("kun.corpora.files.ROW_LIMIT", 100)
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + lines_of(["x" * 200]) + lines_of(["b"]))
+    assert [(row.origin.row, row.text) for row in rows(tmp_path, "skypile")] == [(0, ""), (1, "b")]
+
+
+@pytest.mark.parametrize(
+    "inside", ['"' + "x" * 5000 + '"', '"' + "\\\\" * 2501 + '"', "[" + "1," * 2000 + "1]", "9" * 5000]
+)
+@pytest.mark.parametrize("chunk", [7, 64, 1000])
+def test_an_element_beyond_the_limit_costs_only_itself(tmp_path, monkeypatch, inside, chunk):
+    monkeypatch.setattr("kun.corpora.files.ROW_LIMIT", 300)
+    monkeypatch.setattr("kun.corpora.arrays._CHUNK", chunk)
+    (tmp_path / "a.json").write_text(f'[{{"content": "a"}}, {{"x": {inside}}}, {{"content": "b,]"}}]')
+    found = rows(tmp_path, "wudao")
+    assert kept(found) == ["a", "b,]"] and reasons(found) == [(1, "too_big")]
+
+
+def test_a_name_that_comes_twice_has_its_last_value(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": 1, "text": "a"}\n{"text": "a", "text": 1}\n')
+    assert (kept(rows(tmp_path, "skypile")), reasons(rows(tmp_path, "skypile"))) == (["a"], [(1, "not_text")])

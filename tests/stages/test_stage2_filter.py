@@ -11,6 +11,7 @@ from kun.config import Config, Decontaminate, Quality
 from kun.corpora import read
 from kun.corpora.ingest import counted, documents, items
 from kun.demo.tokens import build_tokenizer
+from kun.engines.open import Engines
 from kun.errors import InputError
 from kun.filters.characters import common_han
 from kun.filters.decontaminate import build
@@ -211,13 +212,41 @@ def test_a_cleaned_text_keeps_its_id_and_says_what_was_done(base):
     assert (kept.text, kept.cleaned) == (text, ())
 
 
+def test_personal_data_is_masked_or_the_text_dropped(base):
+    texts = [f"{PROSE}电话13812345678。", f"{PROSE}身份证110101199003071233，邮箱zs@qq.com。", PROSE]
+    documents = [document(text, row) for row, text in enumerate(texts)]
+    rules = open_filter(configuration(base, privacy={"phone": "mask", "identity_number": "drop"}), None)
+    masked, dropped, plain = rules(documents)
+    assert (masked.text, masked.cleaned) == (f"{PROSE}电话[电话]。", ("phone",))
+    assert dropped == Reject("identity_number", "identity numbers: 1, more than 0")
+    assert (plain.text, plain.cleaned) == (PROSE, ())
+    assert rules.broken(documents[1]) == ["identity_number"] and rules.values(documents[1])["email"] == 1
+    assert [one.text for one in open_filter(configuration(base), None)(documents)] == texts
+
+
+def test_a_run_stays_current_while_no_personal_data_is_looked_for(base, tmp_path):
+    def decided(**settings):
+        config = configuration(base, near_duplicates=None, lm={}, **settings)
+        corpora = {"web": {"paths": [str(tmp_path)], "format": "jsonl"}}
+        config = Config.model_validate({**config.model_dump(), "corpora": corpora})
+        stages = pipeline(config, Digests(tmp_path / "digests.json"), Engines(config))
+        return next(stage for stage in stages if stage.name == "stage2_filter").steps[0].decides()
+
+    assert not [name for name in decided() if "privacy" in name]
+    assert decided(privacy={"qq": "mask"})["filter.privacy.qq"] == "mask"
+
+
 def test_trace_shows_the_text_before_and_after(tmp_path, base):
     (tmp_path / "web.jsonl").write_text(json.dumps({"text": f"{PROSE}\n责任编辑：张三"}), encoding="utf-8")
     corpora = {"web": {"paths": [str(tmp_path / "web.jsonl")], "format": "jsonl"}}
     config = Config.model_validate({"base_model": base, "corpora": corpora})
     run = RunFolder(tmp_path / "run")
     run.store.mkdir(parents=True)
-    chain = [stage for stage in pipeline(config, Digests(tmp_path / "digests.json")) if stage.command == "stage2"]
+    chain = [
+        stage
+        for stage in pipeline(config, Digests(tmp_path / "digests.json"), Engines(config))
+        if stage.command == "stage2"
+    ]
     for stage in chain:
         run_stage(stage, run)
     (kept,) = read_all(run.folder(chain[-1].steps[0]), Filtered)
@@ -235,7 +264,11 @@ def test_settings_of_one_corpus(base, tmp_path):
     own = config.of_subset("wudao").filter
     assert (own.ppl_max, own.quality.digits, own.quality.symbols) == ("x4", None, 0.1)
     assert config.of_subset("skypile").filter == config.filter
-    (rules,) = [stage for stage in pipeline(config, Digests(tmp_path / "d.json")) if stage.name == "stage2_quality"]
+    (rules,) = [
+        stage
+        for stage in pipeline(config, Digests(tmp_path / "d.json"), Engines(config))
+        if stage.name == "stage2_quality"
+    ]
     wudao, skypile = (step.decides() for step in rules.steps)
     assert {key for key in wudao if wudao[key] != skypile[key]} == {"filter.ppl_max", "filter.quality.digits"}
 

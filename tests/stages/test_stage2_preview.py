@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from kun.config import Config
+from kun.engines.open import Engines
 from kun.filters import preview
 from kun.filters.preview_page import page
 from kun.records import Filtered
@@ -45,7 +46,7 @@ def test_the_preview_says_what_the_stage_then_does(tmp_path):
     (seen,) = look_at_all(config, None, 1000)
     run = RunFolder(tmp_path / "other")
     run.store.mkdir(parents=True)
-    for stage in pipeline(config, Digests(tmp_path / "digests.json")):
+    for stage in pipeline(config, Digests(tmp_path / "digests.json"), Engines(config)):
         if stage.command == "stage2":
             run_stage(stage, run)
             last = stage
@@ -108,3 +109,15 @@ def test_from_the_command_line(tmp_path):
     assert json.loads(done.stdout)[0]["sample"]["documents"] == 34
     done = kun(tmp_path, "filter-preview", "--config", "my.yaml", "--sample", "0")
     assert done.returncode == 2 and "--sample 0: at least one row" in done.stderr
+
+
+def test_personal_data_is_a_rule_where_it_drops_and_cleaning_where_it_is_masked(tmp_path):
+    found = [f"{PROSE.format(1)}电话13812345678", f"{PROSE.format(2)}身份证110101199003071233"]
+    privacy = {"phone": "mask", "identity_number": "drop"}
+    (seen,) = look_at_all(configuration(tmp_path, found, privacy=privacy), None, 1000)
+    assert preview.cleaning(seen) == "cleaning changed 1 documents (phone 1)"
+    (line,) = (line for line in preview.funnel(seen) if line.reason == "identity_number")
+    assert (line.breaks, line.dropped) == (1, 1)
+    (allowed, beyond) = preview.near(seen, line.bound)
+    assert [one.document.text for one in beyond] == found[1:] and "电话[电话]" in allowed[0].document.text
+    assert {"email", "qq"} <= {reason for one in preview.measures(seen) for reason in one.reasons}

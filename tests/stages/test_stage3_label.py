@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from kun.chat import Chat, load_chat
-from kun.config import Config, Decontaminate, EngineConfig, Label, Polish, Sampling, Score
+from kun.config import Config, Decontaminate, EngineConfig, Label, Polish, Privacy, Sampling, Score
 from kun.demo.tokens import build_tokenizer
 from kun.engines.base import Generate, Generated
+from kun.engines.open import Engines
 from kun.filters import decontaminate
 from kun.prompts import load_prompts
 from kun.records import Filtered, Labelled, Origin, Reject, Scored, extend
@@ -128,6 +129,13 @@ def test_an_instruction_of_an_evaluation_is_rejected_by_its_name(chat: Chat, tmp
     assert isinstance(labelling(chat).accept(document(), reply), Labelled)
 
 
+def test_an_instruction_with_personal_data_is_rejected_where_the_filter_looks_for_it(chat: Chat) -> None:
+    reply = Generated(chat.encode("潮汐研究所的电话是13812345678吗？"), True)
+    stage = replace(labelling(chat), privacy=Privacy(phone="mask"))
+    assert stage.accept(document(), reply) == Reject("phone", "13812345678")
+    assert isinstance(labelling(chat).accept(document(), reply), Labelled)
+
+
 def test_a_reply_that_the_limit_cut_is_unfinished(chat: Chat) -> None:
     found = accept(chat, "潮汐是怎样形", finished=False)
     assert found == Reject("unfinished", "潮汐是怎样形")
@@ -163,18 +171,18 @@ def test_stages_3_to_5_with_a_model_account_for_every_row(tmp_path: Path) -> Non
             for record in records
         ]
 
-    run, digests = RunFolder(tmp_path / "run"), Digests(tmp_path / "digests.json")
+    run, digests, engines = RunFolder(tmp_path / "run"), Digests(tmp_path / "digests.json"), Engines(config)
     run.store.mkdir(parents=True)
     model = Step("stage1_train", "chat", dict)
     assert run_stage(Stage("stage1", "stage1_train", Build(build), (model,)), run)
     texts = Step("stage2_filter", "wudao", dict)
     read = Ingest(lambda *_: [(documents, len(documents))], lambda unit: iter([(d, d) for d in unit]), 4)
     run_stage(Stage("stage2", "stage2_filter", read, (texts,)), run)
-    label = stage3_label.stage(config, digests, model, [texts])
+    label = stage3_label.stage(config, engines, model, [texts])
     given = Step("stage3_label", "given", dict, (texts,))
     run_stage(Stage("stage3", "stage3_label", Map(Filtered, Scored, lambda *_: answered), (given,)), run)
-    verdicts, selection = stage4_score.stages(config, digests, model, [given])
-    polish = stage5_polish.stage(config, digests, model, selection.steps)
+    verdicts, selection = stage4_score.stages(config, digests, engines, model, [given])
+    polish = stage5_polish.stage(config, engines, model, selection.steps)
     for stage in (label, verdicts, selection, polish):
         assert run_stage(stage, run)
         whole = read_whole(run.folder(stage.steps[0]))

@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from kun.chat import Chat, load_chat
 from kun.config import Config, Sampling, Score
 from kun.demo.tokens import build_tokenizer
 from kun.engines.base import Answer, Choose, Chosen, Failure, Generate, Generated, Request
+from kun.engines.open import Engines
 from kun.errors import ConfigError, InputError, KunError
 from kun.prompts import load_prompts
 from kun.records import Labelled, Origin, Reject, Scored, extend
+from kun.runs import Whole
 from kun.steps import Map, Step
-from kun.store import shards
+from kun.store import markers, shards
 from kun.store.digests import Digests
 from stages import stage4_score
 from stages.stage4_score import Scoring, select
@@ -137,7 +138,6 @@ class OneScore:
     """Gives the good verdict a probability that is told by the length of the prompt's last line."""
 
     window = 4096
-    closed = False
 
     def run(
         self, groups: Iterable[Sequence[Request]], on_answer: Callable[[int], None] = lambda count: None
@@ -149,7 +149,7 @@ class OneScore:
             ]
 
     def close(self) -> None:
-        self.closed = True
+        pass
 
 
 LEAST = 0
@@ -158,13 +158,15 @@ LEAST = 0
 def publish(folder: Path, scores: list[float]) -> None:
     rows = [(scored := extend(record(), Scored, score=score), scored) for score in scores]
     shards.publish(folder, 0, rows, rows=len(rows), source="")
-    (folder / "done.json").write_bytes(msgspec.json.encode({"shards": 1, "rows": len(rows)}))
+    markers.write(folder / "done.json", Whole(shards=1, rows=len(rows)))
 
 
 def steps(tmp_path: Path, **settings: Any) -> tuple[Any, dict[str, Path], Digests]:
     chat_step, labelled = Step("stage1_train", "chat", dict), Step("stage3_label", "wudao", dict)
     digests = Digests(tmp_path / "digests.json")
-    found = stage4_score.stages(Config(score=Score(**settings)), digests, chat_step, [labelled])
+    found = stage4_score.stages(
+        config := Config(score=Score(**settings)), digests, Engines(config), chat_step, [labelled]
+    )
     folders = {step.name: tmp_path / step.stage / step.part for stage in found for step in stage.steps}
     for folder in folders.values():
         folder.mkdir(parents=True)
@@ -190,7 +192,7 @@ def test_what_decides_the_verdicts_and_the_selection(tmp_path: Path) -> None:
     (tmp_path / "base" / "config.json").write_text('{"max_position_embeddings": 99}')
     chat_step, labelled = Step("stage1_train", "chat", dict), Step("stage3_label", "wudao", dict)
     config = Config(base_model=str(tmp_path / "base"))
-    verdicts, _ = stage4_score.stages(config, Digests(tmp_path / "d.json"), chat_step, [labelled])
+    verdicts, _ = stage4_score.stages(config, Digests(tmp_path / "d.json"), Engines(config), chat_step, [labelled])
     digest = load_prompts("zh").score.digest
     assert verdicts.steps[0].decides() == {"score.method": "probability", "prompts.score": digest, "window": 99}
 
@@ -209,13 +211,12 @@ def test_best_f1_scores_the_calibration_file_once_and_cuts_there(
     request = scoring(chat).judge("短问", None, "")
     assert isinstance(request, Choose)
     monkeypatch.setattr("tests.stages.test_stage4_score.LEAST", len(request.prompt) - 15)
-    monkeypatch.setattr(stage4_score, "open_engine", lambda config, name, folder: engine)
+    monkeypatch.setattr(Engines, "open", lambda engines, name, folder: engine)
     [step] = judged.steps
     report = judged.work.build(step, folders[step.name], lambda step: folders[step.name], lambda done, total: None)
     assert report["judged"] == 3
     assert report["without verdict"] == 0
     assert 0.0 < report["cut"] < 0.99
-    assert engine.closed
     choose = selection.work.open(selection.steps[0], lambda step: folders[step.name])
     assert choose.keywords["lowest"] == pytest.approx(report["cut"], abs=1e-4)
     with calibration.open("a", encoding="utf-8") as file:

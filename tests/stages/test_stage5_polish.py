@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kun.chat import Chat, load_chat
-from kun.config import Decontaminate, Polish, Sampling
+from kun.config import Decontaminate, Polish, Privacy, Sampling
 from kun.demo.tokens import build_tokenizer
 from kun.engines.base import Generate, Generated
 from kun.filters import decontaminate
@@ -62,6 +62,14 @@ def test_an_output_of_an_evaluation_is_rejected_by_its_name(chat: Chat, tmp_path
     found = replace(polishing(chat), evaluations=tmp_path / "index").accept(record(), answer)
     assert found == Reject("contaminated", "quiz.jsonl, row 0: 清溪县位于青州省南部全县面积1250平方公里")
     assert isinstance(polishing(chat).accept(record(), answer), Polished)
+
+
+def test_an_output_with_personal_data_is_rejected_where_the_filter_looks_for_it(chat: Chat) -> None:
+    answer = Generated(chat.encode("清溪县位于青州省南部，全县面积1250平方公里。请写信到zhangsan@qq.com。"), True)
+    stage = replace(polishing(chat), privacy=Privacy(email="drop"))
+    assert stage.accept(record(), answer) == Reject("email", "zhangsan@qq.com")
+    found = polishing(chat).accept(record(), answer)
+    assert not isinstance(found, Reject) or found.reason != "email"
 
 
 def test_the_material_is_cut_at_sentences_and_the_instruction_never(chat: Chat) -> None:

@@ -105,3 +105,9 @@ def test_a_file_name_that_is_no_utf8_can_be_digested_and_remembered(tmp_path, in
     assert known.path(path.parent if inside else path, "corpora.web.paths")
     known.save()
     assert Digests(tmp_path / "cache.json").path(path, "corpora.web.paths")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"seeds\.pairs: .*pipe"):
+        Digests(tmp_path / "cache").path(tmp_path / "pipe", "seeds.pairs")

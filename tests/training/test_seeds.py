@@ -102,3 +102,11 @@ def test_training_never_goes_empty(tmp_path: Path, chat: Chat) -> None:
     rows = seeds.read(write_lines(tmp_path / "pairs.jsonl", pairs(1)), Pair, "seeds.pairs", [])
     training, held_out = seeds.split(seeds.encode(tasks(rows), chat, 500, "", []), 0.999)
     assert (len(training), len(held_out)) == (1, 0)
+
+
+def test_nesting_and_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "seeds.jsonl"
+    bad: list[BadSeed] = []
+    path.write_bytes(b'\xef\xbb\xbf{"instruction": "a", "output": "b"}\n' + b"[" * 100_000)
+    assert [seed.row for seed in seeds.read(str(path), Pair, "seeds.pairs", bad)] == [Pair("a", "b")]
+    assert [(seed.line, seed.reason) for seed in bad] == [(2, "not_json")]

@@ -1,0 +1,303 @@
+"""How fast stages 3 to 5 are on vLLM, side by side in one run; every figure is a ratio with its target.
+
+    python benchmarks/inference.py                       # a random model of 100 M parameters in the shape of Yi
+    python benchmarks/inference.py --run runs/demo       # the models of a run, such as the demo's
+
+ceiling  label and polish: rows per second of Kun's stage, shards read, prompts made, answers judged and published,
+         against raw `LLM.generate` on all its prompts at once, with the same sampling and so the same lengths
+shards   label: shards of 256 rows against one shard of all
+naive    score: against the usual recipe on the same vLLM: file by file (256 rows), each drained before the next, no
+         prefix cache, every verdict drawn: 16 tokens, temperature 0.5, top_p 0.95, repetition penalty 1.2
+
+Texts are pages of the demo world, as many as --rows. Each measurement has a process and a vLLM of its own, warmed up on
+other rows; rounds alternate them, and the median of the rounds' ratios counts. With the random model a rubric of about
+450 tokens is used, its replies run to their limit, and stages 3 and 5 reject them: that changes nothing but what is
+published. `--only label` leaves the other stages out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from ruamel.yaml import YAML
+
+from kun.chat import load_chat
+from kun.config import Config, Label, Polish, Sampling, Score
+from kun.config_files import load
+from kun.demo.documents import new_item, page
+from kun.engines.base import Choose, Generate
+from kun.engines.open import Engines, window
+from kun.engines.vllm_engine import ENVIRONMENT
+from kun.engines.vllm_start import vllm_start
+from kun.prompts import SHIPPED, load_prompts
+from kun.records import Origin, Scored
+from kun.runner import run_stage
+from kun.runs import RunFolder
+from kun.steps import Ask, Build, Ingest, Stage, Step
+from kun.store.digests import Digests
+from stages import stage3_label, stage4_score, stage5_polish
+
+WARM = 32  # rows before the clock starts
+SMALL = 256  # rows of a small shard, and of a file of the naive recipe
+NAIVE = Sampling(max_tokens=16, temperature=0.5, top_p=0.95, repetition_penalty=1.2)
+RUBRIC = 450  # tokens
+TARGETS = {
+    "label: Kun / raw": 0.95,
+    "polish: Kun / raw": 0.95,
+    f"label: shards of {SMALL} / one shard": 0.95,
+    "score: Kun / naive": 10,
+}
+
+
+def yi_shaped(folder: Path) -> Path:
+    """A random model of 100 M parameters: Yi's vocabulary, head size and grouped attention; fewer, smaller layers."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from kun.demo.tokens import build_tokenizer
+
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=64000, hidden_size=512, intermediate_size=1376, num_hidden_layers=12, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=128, max_position_embeddings=4096, rope_theta=5e6, tie_word_embeddings=False,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def random_model(work: Path) -> tuple[Config, dict[str, Path]]:
+    """Settings for the random model, which is both models, with a rubric cut to the length that users have."""
+    base = yi_shaped(work / "base")
+    prompts = work / "prompts"
+    shutil.copytree(SHIPPED["zh"], prompts)
+    score = YAML(typ="safe").load(prompts / "score.yaml")
+    while _rubric(base, prompts) > RUBRIC and len(score["examples"]) > 1:
+        score["examples"].pop()
+        (prompts / "score.yaml").write_text(json.dumps(score, ensure_ascii=False), encoding="utf-8")
+    config = Config(
+        base_model=str(base),
+        prompts=str(prompts),
+        label=Label(sampling=Sampling(max_tokens=48)),
+        polish=Polish(sampling=Sampling(max_tokens=128)),
+    )
+    return config, {"label": base, "chat": base}
+
+
+def _rubric(base: Path, prompts: Path) -> int:
+    """Tokens of the question for a verdict on nothing."""
+    return len(load_chat(base).prompt(load_prompts(str(prompts)).score.messages("")))
+
+
+def models_of(run: str) -> tuple[Config, dict[str, Path]]:
+    config = load(Path(run) / "config.yaml")
+    return config, {name: (Path(run) / "stage1_train" / name).resolve() for name in ("label", "chat")}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One stage over `rows` rows in shards of `shard_rows`, on vLLM."""
+
+    config: Config
+    models: dict[str, Path]
+    stage: str
+    rows: int
+    shard_rows: int
+    work: Path
+
+    @property
+    def model(self) -> Path:
+        return self.models["label" if self.stage == "label" else "chat"]
+
+    def records(self, count: int, seed: int) -> list[Scored]:
+        """Pages of the demo world, with the instructions to them."""
+        rng, found = random.Random(seed), []
+        for row in range(count):
+            item = new_item(rng)
+            found.append(
+                Scored(
+                    id=f"{seed}-{row}", subset="bench", text=page(item, rng), origin=Origin("bench", row), ppl=None,
+                    tokens=100, instruction=item.instruction, score=0.5,
+                )
+            )  # fmt: skip
+        return found
+
+    def stages(self, engines: Engines, name: str, records: list[Scored]) -> list[Stage]:
+        """A stage that publishes the records, one that puts the model there, and Kun's stage."""
+
+        def copy(step: Step, folder: Path, *_: Any) -> dict[str, Any]:
+            shutil.copytree(self.model, folder, dirs_exist_ok=True)
+            return {}
+
+        source = Step("stage0_bench", name, dict)
+        ingest = Ingest(lambda *_: [(records, len(records))], lambda unit: iter((r, r) for r in unit), self.shard_rows)
+        model = Step("stage1_train", self.stage, dict)
+        match self.stage:
+            case "label":
+                asked = stage3_label.stage(self.config, engines, model, [source])
+            case "score":
+                asked = stage4_score.stages(self.config, Digests(self.work / "d"), engines, model, [source])[0]
+            case _:
+                asked = stage5_polish.stage(self.config, engines, model, [source])
+        return [
+            Stage("stage0", "stage0_bench", ingest, (source,)),
+            Stage("stage1", "stage1_train", Build(copy), (model,)),
+            asked,
+        ]
+
+    def requests(self, records: list[Scored]) -> list[Any]:
+        """What Kun's stage asks of the model."""
+        asked = self.stages(Engines(self.config), "bench", records)[-1]
+        assert isinstance(asked.work, Ask)
+        engine: Any = SimpleNamespace(window=window(self.config))
+        asker = asked.work.asker(asked.steps[0], lambda step: self.model, engine)
+        return [item for item in map(asker.ask, records) if isinstance(item, Generate | Choose)]
+
+
+def kun(bench: Bench) -> float:
+    """Rows per second of Kun's stage."""
+    engines, run, seconds = Engines(bench.config), RunFolder(bench.work / "run"), 0.0
+    run.store.mkdir(parents=True)
+    for name, count in (("warm", WARM), ("timed", bench.rows)):
+        *before, asked = bench.stages(engines, name, bench.records(count, seed=len(name)))
+        for stage in before:
+            run_stage(stage, run)
+        start = time.perf_counter()
+        run_stage(asked, run)
+        seconds = time.perf_counter() - start
+        whole = run.whole(asked.steps[0])
+        assert whole is not None and whole.rows == count and not whole.failed, whole
+    engines.close()
+    return bench.rows / seconds
+
+
+def raw(bench: Bench) -> float:
+    """Rows per second of vLLM alone: all prompts at once."""
+    return bench.rows / _generate(bench, bench.rows, prefix_caching=True)
+
+
+def naive(bench: Bench) -> float:
+    """Rows per second of the usual recipe: a drawn verdict, file by file."""
+    score = Score(method="sampled", sampling=NAIVE)
+    bench = replace(bench, config=bench.config.model_copy(update={"score": score}))
+    return bench.rows / _generate(bench, SMALL, prefix_caching=False)
+
+
+def _generate(bench: Bench, together: int, prefix_caching: bool) -> float:
+    """Seconds that `LLM.generate` takes for the stage's requests, `together` at a time, with Kun's settings of vLLM."""
+    start, _ = vllm_start(bench.config, bench.model, window(bench.config))
+    os.environ |= ENVIRONMENT
+    from vllm import LLM, SamplingParams, TokensPrompt
+
+    llm = LLM(**{**start.options, "enable_prefix_caching": prefix_caching})
+    seconds = 0.0
+    for count, seed in ((WARM, 4), (bench.rows, 5)):
+        requests = bench.requests(bench.records(count, seed))
+        begin = time.perf_counter()
+        for first in range(0, count, together):
+            part = requests[first : first + together]
+            sampling = [
+                SamplingParams(
+                    max_tokens=min(request.sampling.max_tokens, start.options["max_model_len"] - len(request.prompt)),
+                    temperature=request.sampling.temperature,
+                    top_p=request.sampling.top_p,
+                    repetition_penalty=request.sampling.repetition_penalty,
+                    seed=request.seed if request.sampling.temperature > 0 else None,
+                    stop_token_ids=start.end_ids,
+                    ignore_eos=True,
+                    detokenize=False,
+                )
+                for request in part
+            ]
+            prompts = [TokensPrompt(prompt_token_ids=request.prompt) for request in part]
+            answers = llm.generate(prompts, sampling, use_tqdm=False)
+            assert len(answers) == len(part)
+        seconds = time.perf_counter() - begin
+        assert len(requests) == count
+    return seconds
+
+
+MEASURES: dict[str, Callable[[Bench], float]] = {"kun": kun, "raw": raw, "naive": naive}
+
+
+def measure(bench: Bench, what: str) -> float:
+    """A measurement in a process of its own, which ends with all that it started."""
+    with tempfile.TemporaryDirectory(dir=bench.work) as work:
+        config = bench.config.model_copy(update={"run": f"{work}/run"})
+        told = {**asdict(bench), "config": config.model_dump_json(), "work": work, "models": bench.models}
+        command = [sys.executable, __file__, "--measure", what, json.dumps(told, default=str)]
+        log = bench.work / "log"
+        with log.open("wb") as file:
+            run = subprocess.run(command, stdout=subprocess.PIPE, stderr=file)
+        if run.returncode:
+            raise SystemExit(f"{what} {bench.stage}: {log.read_text()[-3000:]}")
+        [rate] = map(float, re.findall(rb"^RATE (.+)$", run.stdout, re.MULTILINE))
+        print(f"    {bench.stage:<7}{what:<6}{bench.shard_rows:>6} rows a shard{rate:>10.1f} rows/s", flush=True)
+        return rate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", help="a run with trained models; without it: a random model")
+    parser.add_argument("--rows", type=int, default=1024, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--only", choices=("label", "polish", "score"))
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        what, told = arguments.measure
+        fields = json.loads(told)
+        fields["models"] = {name: Path(path) for name, path in fields["models"].items()}
+        config = Config.model_validate_json(fields["config"])
+        print("RATE", MEASURES[what](Bench(**fields | {"config": config, "work": Path(fields["work"])})))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        config, models = models_of(arguments.run) if arguments.run else random_model(work)
+        engine = config.engine.model_copy(update={"kind": "vllm", "window": config.engine.window or 2048})
+        config = config.model_copy(update={"engine": engine})
+        ratios: dict[str, list[float]] = {}
+        for _ in range(arguments.rounds):
+            for name, ratio in _round(config, models, arguments.rows, work, arguments.only):
+                ratios.setdefault(name, []).append(ratio)
+        for name, found in ratios.items():
+            each = ", ".join(f"{ratio:.3g}" for ratio in found)
+            print(f"{name:<40}{median(found):>8.3g}   target {TARGETS[name]:<6} ({each})")
+
+
+def _round(
+    config: Config, models: dict[str, Path], rows: int, work: Path, only: str | None
+) -> Iterator[tuple[str, float]]:
+    for stage in ("label", "polish", "score"):
+        if only not in (None, stage):
+            continue
+        whole = Bench(config, models, stage, rows, rows, work)
+        ours = measure(whole, "kun")
+        if stage == "score":
+            yield "score: Kun / naive", ours / measure(whole, "naive")
+            continue
+        yield f"{stage}: Kun / raw", ours / measure(whole, "raw")
+        if stage == "label":
+            small = measure(replace(whole, shard_rows=SMALL), "kun")
+            yield f"label: shards of {SMALL} / one shard", small / ours
+
+
+if __name__ == "__main__":
+    main()

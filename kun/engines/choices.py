@@ -1,0 +1,30 @@
+"""Choices of several tokens, a token at a time: `beginnings(request)` is what to ask, `chosen(request, told)` the sums.
+
+A choice is forced upon the model: its log-probability is the sum of those of its tokens, each after the ones before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from kun.engines.base import Choose, Chosen, Failure
+
+Beginning = tuple[int, ...]
+
+
+def beginnings(request: Choose) -> dict[Beginning, list[int]]:
+    """What the choices open with (nothing, their first token, ...), and the tokens that follow it in one of them."""
+    follow: dict[Beginning, list[int]] = {}
+    for choice in request.choices:
+        for place, token in enumerate(choice):
+            tokens = follow.setdefault(choice[:place], [])
+            if token not in tokens:
+                tokens.append(token)
+    return follow
+
+
+def chosen(request: Choose, told: Mapping[Beginning, Mapping[int, float]]) -> Chosen | Failure:
+    """The log-probabilities of the whole choices, from those of the tokens after each beginning."""
+    sums = tuple(sum(told[choice[:place]][token] for place, token in enumerate(choice)) for choice in request.choices)
+    return Failure("the model returned NaN") if any(map(math.isnan, sums)) else Chosen(sums)

@@ -1,0 +1,241 @@
+"""The engine of vLLM: `VllmEngine(start, window, vocabulary, log).run(groups)`; see kun.engines.vllm_process.
+
+vLLM works in another process, so that it goes on while this one makes prompts and publishes shards, and so that its
+death costs nobody the run: it is started again, and what it was at work on is asked once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kun.engines import vllm_process as wire
+from kun.engines.base import Answer, Choose, Failure, Generate, Generated, Request
+from kun.engines.batches import problem
+from kun.engines.choices import Beginning, beginnings, chosen
+from kun.errors import KunError
+from kun.text import preview
+
+AHEAD = 2  # requests that wait for each that vLLM works on: it must not run dry while a shard is prepared
+TRIES = 2  # a request that was at work in this many deaths of the engine is given up
+DEATHS = 3  # in a row, without an answer in between: the engine is given up
+PATIENCE = 20.0  # seconds that vLLM has to end by itself
+CORES = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+ERROR = re.compile(r"^(?:.*\] )?(\w+(?:Error|Exception): .+)", re.MULTILINE)  # in the log, behind its prefix
+ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_CPU_OMP_THREADS_BIND": CORES}
+
+
+@dataclass
+class Group:
+    """A group of requests on its way. `missing` counts those without an answer."""
+
+    answers: list[Answer]
+    missing: int = 0
+
+
+@dataclass
+class Question:
+    """A request, in as many parts as vLLM is asked: one, or one per distinct beginning of its choices."""
+
+    request: Request
+    adapter: str | None
+    group: Group
+    number: int
+    parts: dict[int, Beginning] = field(default_factory=dict)  # by their keys; those without an answer
+    told: dict[Beginning, dict[int, float]] = field(default_factory=dict)
+    deaths: int = 0
+
+
+class VllmEngine:
+    """Answers requests with a model that vLLM runs in another process. See `kun.engines.base.Engine`.
+
+    `vocabulary`: number of rows of the model's embeddings; `log`: the file that gets all that vLLM prints. `adapter`,
+    which may be set between two runs: folder of the LoRA adapter that answers, None for the model itself.
+    """
+
+    def __init__(self, start: wire.Start, window: int, vocabulary: int, log: Path) -> None:
+        self.window = window
+        self.adapter: str | None = None
+        self.start = start
+        self._vocabulary = vocabulary
+        self._log = log
+        self._keys = 0
+        self._deaths = 0
+        self._questions: dict[int, Question] = {}  # by the keys of parts that have no answer yet
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._log.unlink(missing_ok=True)
+        self._start()
+
+    def run(
+        self, groups: Iterable[Sequence[Request]], on_answer: Callable[[int], None] = lambda count: None
+    ) -> Iterator[list[Answer]]:
+        """The answers of each group, in the order of its requests; later groups are at work before it is complete."""
+        self._questions.clear()  # of a run that was given up
+        source, exhausted = iter(groups), False
+        waiting: deque[Group] = deque()
+        while True:
+            while not exhausted and len(self._questions) < self._enough:
+                requests = next(source, None)
+                exhausted = requests is None
+                if requests is not None:
+                    waiting.append(self._ask(requests, on_answer))
+            if not waiting:
+                return
+            if waiting[0].missing == 0:
+                yield waiting.popleft().answers
+            elif answered := self._receive():
+                on_answer(answered)
+
+    def close(self) -> None:
+        """End vLLM and give its memory back."""
+        self._hang_up()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(PATIENCE)
+        self._kill()
+
+    def _ask(self, requests: Sequence[Request], on_answer: Callable[[int], None]) -> Group:
+        group = Group([Failure("not asked")] * len(requests))
+        refused = 0
+        for number, request in enumerate(requests):
+            if why := problem(request, self.window, self._vocabulary):
+                group.answers[number] = Failure(why)
+                refused += 1
+                continue
+            group.missing += 1
+            self._send(Question(request, self.adapter, group, number))
+        on_answer(refused)
+        return group
+
+    def _send(self, question: Question) -> None:
+        """Put a question, or what of it has no answer yet, to vLLM."""
+        if not question.parts:
+            for beginning in beginnings(question.request) if isinstance(question.request, Choose) else [()]:
+                self._keys += 1
+                question.parts[self._keys] = beginning
+                self._questions[self._keys] = question
+        with contextlib.suppress(OSError):  # vLLM died: that shows when its answers are read, and this is asked again
+            for key, beginning in question.parts.items():
+                self._socket.sendall(wire.framed(_message(key, question, beginning, self.window)))
+
+    def _receive(self) -> int:
+        """Take in one answer of vLLM, or its death; how many requests are answered by that."""
+        message = self._read()
+        if message is None:
+            return self._restart()
+        assert isinstance(message, wire.Told | wire.Broken)
+        question = self._questions.pop(message.key, None)
+        if question is None:  # of a run that was given up
+            return 0
+        self._deaths = 0
+        beginning = question.parts.pop(message.key)
+        request = question.request
+        if isinstance(message, wire.Broken):
+            return self._settle(question, Failure(message.why))
+        if isinstance(request, Generate):
+            return self._settle(question, Generated(message.tokens, message.finished))
+        tokens = beginnings(request)[beginning]
+        question.told[beginning] = dict(zip(tokens, message.logprobs, strict=True))
+        return 0 if question.parts else self._settle(question, chosen(request, question.told))
+
+    def _settle(self, question: Question, answer: Answer) -> int:
+        for key in question.parts:
+            del self._questions[key]
+        question.group.answers[question.number] = answer
+        question.group.missing -= 1
+        return 1
+
+    def _read(self) -> wire.Answer | None:
+        """The next message of vLLM; None where it died."""
+        try:
+            header = self._stream.read(wire.HEADER.size)
+            if len(header) == wire.HEADER.size:
+                size = wire.HEADER.unpack(header)[0]
+                data = self._stream.read(size)
+                if len(data) == size:
+                    message: wire.Answer = wire.decode_answer(data)
+                    return message
+        except OSError:
+            pass
+        return None
+
+    def _restart(self) -> int:
+        """Start vLLM again and ask again what it was at work on; requests that it died of TRIES times are failures."""
+        self._deaths += 1
+        self._kill()
+        if self._deaths == DEATHS:
+            raise KunError(f"vLLM died {DEATHS} times without an answer in between{self._last_words()}")
+        print(f"vLLM died ({self._log}); it is started again", file=sys.stderr, flush=True)
+        self._start()
+        answered = 0
+        for question in {id(question): question for question in self._questions.values()}.values():
+            question.deaths += 1
+            if question.deaths == TRIES:
+                answered += self._settle(question, Failure(f"vLLM died {TRIES} times while it worked on this"))
+            else:
+                self._send(question)
+        return answered
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "kun.engines.vllm_process", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[theirs.fileno()],
+                env={**ENVIRONMENT, **os.environ},
+                start_new_session=True,  # Ctrl-C is this process's affair; and its whole group can be ended
+            )
+        theirs.close()
+        self._socket, self._stream = ours, ours.makefile("rb")
+        with contextlib.suppress(OSError):
+            ours.sendall(wire.framed(self.start))
+        message = self._read()
+        if not isinstance(message, wire.Ready):
+            self._kill()
+            why = f": {message.why}" if isinstance(message, wire.Refused) else ""
+            raise KunError(f"engine.vllm: vLLM did not start{why}{self._last_words()}")
+        self._enough = AHEAD * message.sequences
+
+    def _hang_up(self) -> None:
+        self._stream.close()
+        self._socket.close()
+
+    def _kill(self) -> None:
+        self._hang_up()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _last_words(self) -> str:
+        """The last error in the log, and where the log is."""
+        log = self._log.read_text(encoding="utf-8", errors="replace")
+        causes = [error for error in ERROR.findall(log) if "ngine core init" not in error and "EngineDead" not in error]
+        return (f": {preview(causes[-1], 300)}" if causes else "") + f"; see {self._log}"
+
+
+def _message(key: int, question: Question, beginning: Beginning, window: int) -> wire.Write | wire.Weigh:
+    request = question.request
+    if isinstance(request, Choose):
+        return wire.Weigh(key, [*request.prompt, *beginning], beginnings(request)[beginning], question.adapter)
+    settings = request.sampling
+    return wire.Write(
+        key,
+        request.prompt,
+        min(settings.max_tokens, window - len(request.prompt)),
+        settings.temperature,
+        settings.top_p,
+        settings.repetition_penalty,
+        request.seed,
+        question.adapter,
+    )

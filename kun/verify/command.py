@@ -1,0 +1,129 @@
+"""The command `kun verify RUN`: digests, counts, order and lineage of a run, or of a data set alone."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kun.config_files import load_of_run
+from kun.errors import InputError, KunError
+from kun.verify.final import is_final, verify_final
+from kun.verify.run import Finding, Works, verify
+from kun.verify.steps import find, inside, leftovers, size
+
+DESCRIPTION = """Check a run, or a data set alone, against its own digests, counts and lineage.
+
+Needs the folder only: not the corpora, not the base model. Says which file of which step is bad, and how to make again
+only that. Ends with 0 when all is well, 1 when something is bad, 2 when the folder is no run of Kun.
+
+  kun verify runs/demo
+  kun verify downloads/wudao-kun        # the folder final/ of a run, alone
+"""
+MOST = 20  # problems of a step that are printed
+
+
+def add_commands(verbs: Any, works: Any) -> None:
+    """`verify`, for the parser of `kun`; `works()` gives what each stage does, by its name."""
+    verb = verbs.add_parser(
+        "verify",
+        help="check digests, counts, order and lineage of a run that came from elsewhere",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("run", type=Path, help="folder of the run, or its folder final/ alone")
+    verb.add_argument("--workers", type=int, default=0, help="processes; 0: one per core (default: %(default)s)")
+    verb.add_argument("--json", action="store_true", help="print JSON")
+    verb.set_defaults(verb=lambda arguments, _: _verify(arguments, works()))
+
+
+def _verify(arguments: argparse.Namespace, works: Works) -> int:
+    path: Path = arguments.run
+    steps, known = find(path)
+    left: list[dict[str, Any]] = []
+    if not steps:
+        if not is_final(path):
+            raise InputError(f"{path}: is neither a run of Kun (it has no steps) nor the folder final/ of one")
+        findings = [verify_final(path)]
+    else:
+        findings = verify(path, works, arguments.workers)
+        sound = {finding.folder for finding in findings if finding.state == "ok"}
+        good = {key: folder for key, folder in known.items() if folder in sound}
+        if (final := inside(path, path / "final")).is_dir():
+            findings.append(verify_final(final, good, [(step.name, step.digest) for step in steps]))
+        used = {step.folder for step in steps} | {final.resolve()}
+        left = [{"path": str(one), "what": why, "bytes": size(one)} for one, why in leftovers(path, used)]
+    if arguments.json:
+        print(msgspec.json.encode(_as_json(path, findings, left)).decode())
+    else:
+        print(render(path, findings, left))
+    return 1 if any(finding.state == "bad" for finding in findings) else 0
+
+
+def remedy(run: Path, finding: Finding) -> str | None:
+    """The command that makes again what is bad of a step, and nothing else."""
+    if finding.state != "bad":
+        return None
+    if not (run / "store").is_dir():
+        return "this is a copy without its store: get the file again from where the rest came from"
+    stage = "stage5" if finding.step == "final" else finding.step.split("_")[0]
+    source = run / "config.yaml"
+    command = ["kun", "run", stage, "--config", str(source)]
+    try:
+        if Path(load_of_run(run).run).resolve() != run.resolve():  # the run was moved, or came from elsewhere
+            command += ["--run", str(run)]
+    except KunError as error:
+        return f"{error}; without settings nothing can be made again"
+    again = shlex.join(command)
+    if not finding.discard:
+        return again
+    if finding.discard == ["."]:
+        return f"rm -r {shlex.quote(str(finding.folder))} && {again}"
+    names = " ".join(name if "*" in name else shlex.quote(name) for name in finding.discard)
+    return f"(cd {shlex.quote(str(finding.folder))} && rm -f {names}) && {again}"
+
+
+def render(run: Path, findings: list[Finding], left: list[dict[str, Any]]) -> str:
+    """A line for every step, what is wrong below it, then what to do."""
+    lines = [str(run)]
+    for finding in findings:
+        counts = finding.counts
+        told = f"{counts.rows:,} rows, {counts.kept:,} kept" if counts.shards or counts.rows else ""
+        told += f", {counts.shards:,} shards" if counts.shards else ""
+        state = "BAD" if finding.state == "bad" else finding.state
+        lines.append(f"{finding.step:<27}{state:<8}{told}".rstrip())
+        lines += [f"    {problem.file}: {problem.what}" for problem in finding.problems[:MOST]]
+        if len(finding.problems) > MOST:
+            lines.append(f"    and {len(finding.problems) - MOST:,} more (--json names all)")
+        lines += [f"    {note}" for note in finding.notes]
+        if again := remedy(run, finding):
+            lines.append(f"    again: {again}")
+    lines += [f"left over: {one['path']} ({one['bytes'] / 1e6:,.1f} MB), {one['what']}" for one in left]
+    bad = [finding.step for finding in findings if finding.state == "bad"]
+    lines.append(f"BAD: {', '.join(bad)}" if bad else "all is well")
+    return "\n".join(lines)
+
+
+def _as_json(run: Path, findings: list[Finding], left: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "run": str(run),
+        "ok": all(finding.state != "bad" for finding in findings),
+        "steps": [
+            {
+                "step": finding.step,
+                "state": finding.state,
+                "folder": str(finding.folder),
+                "shards": finding.counts.shards,
+                "in": finding.counts.rows,
+                "kept": finding.counts.kept,
+                "problems": finding.problems,
+                "notes": finding.notes,
+                "remedy": remedy(run, finding),
+            }
+            for finding in findings
+        ],
+        "left_over": left,
+    }

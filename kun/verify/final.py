@@ -1,0 +1,174 @@
+"""The data set against its card, its lineage and, where they are there, the records: `verify_final(folder, known)`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from kun.errors import InputError
+from kun.final import LINEAGE, lineage, row
+from kun.progress import bar
+from kun.records import Polished
+from kun.runs import Whole
+from kun.store import digests, shards
+from kun.verify.differences import differences
+from kun.verify.part import Problem
+from kun.verify.run import Finding
+from kun.verify.steps import Key
+
+T = TypeVar("T")
+CARD, POLISH = "README.md", "stage5_polish/"
+OF_ROWS = re.compile(r'^  data_files: (\S+)\n  description: "BLAKE2b-128 ([0-9a-f]{32})"$', re.MULTILINE)
+OF_FILES = re.compile(r"^- `(\S+)`: BLAKE2b-128 ([0-9a-f]{32})$", re.MULTILINE)
+MOST_LINES = 10  # that are named of a file
+ALONE = "without the run: that outputs, source texts and measures are those of the records (digests of the card hold)"
+NO_DIGEST = "the card has no digest of {}: not checked against it"
+
+
+class _Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    instruction: str
+    output: str
+
+
+def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current: Iterable[Key] = ()) -> Finding:
+    """The files of `final/`, line by line. `known` are the folders of a run's steps, by name and fingerprint, `current`
+    the steps that plain names stand for. Without `known` the data set alone was received."""
+    files = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
+    card = _card(folder)
+    made_by = _made_by(folder)
+    subsets = [name.removeprefix(POLISH) for name in made_by if name.startswith(POLISH)]
+    told = sorted({name for name, _ in card})
+    subsets = subsets or [name.removesuffix(".jsonl") for name in told if name.endswith(".jsonl")]
+    expected = [CARD, LINEAGE, *(f"{subset}.jsonl" for subset in subsets)]
+    problems = [Problem(name, "is gone") for name in expected if name not in files]
+    problems += [Problem(name, "is of no subset of the data set") for name in files if _stranger(name, expected)]
+    if LINEAGE in files and not made_by:
+        problems.append(Problem(LINEAGE, "cannot be read"))
+    for name, digest in current:
+        if name.startswith(POLISH) and made_by and made_by.get(name) != digest:
+            problems.append(Problem(CARD, f"the data set was not made from the present {name}"))
+    sources = {subset: _source(subset, made_by, known or {}) for subset in subsets}
+    differing: dict[str, list[str]] = {}
+    for subset, source in sources.items():
+        name = f"{subset}.jsonl"
+        if name in files and (source is not None or made_by):
+            differing[name] = _rows(folder, subset, source)
+    whole = bool(sources) and all(sources.values())
+    if made_by and whole:
+        due = _records(sources, partial(_lineage_row, _columns(folder)))
+        differing[LINEAGE] = _first(differences(_lineage(folder), due))
+    for name, digest in sorted(card):
+        if name in files and digests.of_file(folder / name) != digest:
+            sound = whole and not differing.get(name)  # then it is the card that is wrong
+            problems.append(Problem(CARD if sound else name, f"the digest of {name} is not the one in the card"))
+    problems += [Problem(name, what) for name, all_of_it in differing.items() for what in all_of_it]
+    notes = [] if whole else [f"not checked, {ALONE}"]
+    notes += [NO_DIGEST.format(name) for name in expected if name in files and name not in (CARD, *told)]
+    rows = sum(_count(folder / f"{subset}.jsonl") for subset in subsets if f"{subset}.jsonl" in files)
+    discard = sorted({problem.file for problem in problems if problem.file in files})
+    state = "bad" if problems else "ok"
+    return Finding("final", state, folder, Whole(rows=rows, kept=rows), problems, notes, discard)
+
+
+def is_final(folder: Path) -> bool:
+    """Whether a folder is a data set that Kun made, as far as its card or its lineage can be read."""
+    return folder.is_dir() and bool(_card(folder) or _made_by(folder))
+
+
+def _card(folder: Path) -> set[tuple[str, str]]:
+    """The files that the card names, each with the digest that it gives: in its header, and at its end."""
+    try:
+        text = (folder / CARD).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return set()
+    return {*OF_ROWS.findall(text), *OF_FILES.findall(text)}
+
+
+def _made_by(folder: Path) -> dict[str, str]:
+    """The fingerprint of every step that the data set was made by; nothing where the lineage cannot be read."""
+    import pyarrow.parquet as parquet
+
+    try:
+        metadata = parquet.read_schema(folder / LINEAGE).metadata or {}
+        parts = msgspec.json.decode(metadata.get(b"kun", b"{}"), type=dict[str, dict[str, Any]])
+    except (OSError, ValueError):  # ArrowInvalid is a ValueError
+        return {}
+    return {name: digests.of_value(value)[:16] for name, value in parts.items()}
+
+
+def _stranger(name: str, expected: list[str]) -> bool:
+    return name.endswith(".jsonl") and name not in expected
+
+
+def _source(subset: str, made_by: Mapping[str, str], known: Mapping[Key, Path]) -> Path | None:
+    name = f"{POLISH}{subset}"
+    return known.get((name, made_by.get(name, "")))
+
+
+def _rows(folder: Path, subset: str, source: Path | None) -> list[str]:
+    """What is wrong with the lines of one subset, by its records or else by the instructions of the lineage."""
+    with (folder / f"{subset}.jsonl").open("rb") as file:
+        if source is not None:
+            return _first(differences(file, _records({subset: source}, lambda record, line: row(record))))
+        told = ((one["instruction"], f"row {one['id']} of {LINEAGE}") for one in _lineage(folder, subset))
+        return _first(differences(map(_instruction, file), told))
+
+
+def _instruction(line: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(line, type=_Pair).instruction
+    except ValueError:
+        return None
+
+
+def _records(sources: Mapping[str, Path | None], of: Any) -> Iterator[tuple[Any, str]]:
+    """`of(record, line)` of every polished record, in the order of the data set, with the record's name."""
+    for folder in sources.values():
+        assert folder is not None
+        indexes = shards.finished(folder)
+        records = chain.from_iterable(shards.read(folder, index, Polished) for index in indexes)
+        yield from ((of(record, line), f"record {record.id}") for line, record in enumerate(records, 1))
+
+
+def _columns(folder: Path) -> list[str]:
+    import pyarrow.parquet as parquet
+
+    return list(parquet.read_schema(folder / LINEAGE).names)
+
+
+def _lineage_row(columns: list[str], record: Polished, line: int) -> dict[str, Any]:
+    known = lineage(record, line)
+    return {name: known.get(name) for name in columns}
+
+
+def _lineage(folder: Path, subset: str | None = None) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as parquet
+
+    columns = ["subset", "id", "instruction"] if subset else None
+    file = parquet.ParquetFile(folder / LINEAGE)
+    with bar(f"verify {subset or LINEAGE}", "rows", file.metadata.num_rows) as progress:
+        done = 0
+        for batch in file.iter_batches(1000, columns=columns):
+            yield from (one for one in batch.to_pylist() if subset in (None, one["subset"]))
+            progress(done := done + len(batch), file.metadata.num_rows)
+
+
+def _first(found: Iterator[tuple[int, str]]) -> list[str]:
+    """The first differences in words, and how many more there are."""
+    try:
+        said = [f"line {line} {what}" for line, what in islice(found, MOST_LINES)]
+        more = sum(1 for _ in found)
+    except (InputError, OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        return [f"cannot be compared ({error})"]
+    return [*said, f"{more:,} more lines are wrong"] if more else said
+
+
+def _count(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)

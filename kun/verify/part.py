@@ -1,0 +1,189 @@
+"""One shard against its marker and the shard above it: `check(Place(...), 3)` reads each of its files once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kun.records import Raw
+from kun.store import digests, shards
+from kun.store.shards import Done, FailedRow, RejectedRow, part
+
+OTHER_INPUT = "was made from other input than what the step reads holds now"  # `kun run` sees that, too
+MOST_LINES = 3  # damaged lines of a file that are named
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What is wrong with a file; `shard` is the one that is damaged, None where none is."""
+
+    file: str
+    what: str
+    shard: int | None = None
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A shard that was looked at. `ids`: 8 bytes of hash for each id, where they are asked for."""
+
+    index: int
+    marker: Done | None
+    problems: list[Problem]
+    ids: bytes = b""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where shards are, and what they are made from. `reads` and `writes`: the types of their records.
+
+    `above` is the folder of the records' source, None in the ingest or where it is gone. `others` are the contents of
+    all else that is read (kun.runner), None where they are not known; `source` is given where it is one for all shards.
+    """
+
+    folder: Path
+    reads: type[Raw]
+    writes: type[Raw]
+    above: Path | None = None
+    others: tuple[str, ...] | None = None
+    source: str | None = None
+    hash_ids: bool = False
+
+
+def check_some(place: Place, first: int, last: int) -> tuple[Path, list[Seen]]:
+    """The shards from `first` to before `last`, with the folder that they are in."""
+    return place.folder, [check(place, index) for index in range(first, last)]
+
+
+def check(place: Place, index: int) -> Seen:
+    """Digests, counts, types, the order of ids, and what the shard was made from."""
+    problems: list[Problem] = []
+    marker = _marker(place.folder, index, problems)
+    if marker is None:
+        return Seen(index, None, problems)
+    found: dict[str, list[str]] = {}
+    reasons: Counter[str] = Counter()
+    for kind, counted in (("", marker.kept), ("rejects", sum(marker.rejected.values())), ("failed", marker.failed)):
+        path = part(place.folder, index, kind)
+        say = _Saying(problems, path.name, index)
+        published = marker.digests.get(kind or "kept")
+        if published is None:
+            if path.exists() or counted:
+                say(f"the marker has no digest of it, and {counted:,} rows")
+            found[kind] = []
+            continue
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            say("is gone")
+            continue
+        if digests.of_bytes(data) != published:
+            say("is not what was published: its digest is another than that of the marker")
+        found[kind] = list(_ids(data, kind, place, say, reasons))
+        if len(found[kind]) != counted:
+            say(f"{len(found[kind]):,} rows, and {counted:,} by the marker")
+    say = _Saying(problems, part(place.folder, index, "done").name, index)
+    if "rejects" in found and dict(reasons) != marker.rejected:
+        say(f"reasons of rejects are {marker.rejected}, and {dict(reasons)} in the file")
+    if marker.rows != marker.kept + sum(marker.rejected.values()) + marker.failed:
+        say(f"{marker.rows:,} rows are not the sum of kept, rejected and failed")
+    if place.above is not None:
+        _against(place, index, marker, found, problems)
+    elif place.source is not None and marker.source != place.source:
+        problems.append(Problem(say.file, OTHER_INPUT))
+    ids = b"".join(hash_id(one) for kind in found.values() for one in kind) if place.hash_ids else b""
+    return Seen(index, marker, problems, ids)
+
+
+def hash_id(identity: str) -> bytes:
+    """8 bytes of BLAKE2b: two of a thousand million ids are the same by chance in one run of forty."""
+    return hashlib.blake2b(identity.encode(), digest_size=8).digest()
+
+
+def ids_of(folder: Path, index: int) -> Iterator[str]:
+    """The ids of all rows of a shard that can be read, in no order."""
+    for kind in ("", "rejects", "failed"):
+        path = part(folder, index, kind)
+        if path.exists():
+            yield from _ids(path.read_bytes(), kind, Place(folder, Raw, Raw), lambda what: None, Counter())
+
+
+class _Saying:
+    """Notes what is wrong with one file."""
+
+    def __init__(self, problems: list[Problem], file: str, shard: int) -> None:
+        self._problems, self.file, self._shard = problems, file, shard
+
+    def __call__(self, what: str) -> None:
+        self._problems.append(Problem(self.file, what, self._shard))
+
+
+def _marker(folder: Path, index: int, problems: list[Problem]) -> Done | None:
+    marker, path = shards.marker(folder, index), part(folder, index, "done")
+    if marker is None:
+        what = "the marker is damaged" if path.exists() else "the shard, or its marker, is gone"
+        problems.append(Problem(path.name, what, index))
+    return marker
+
+
+def _ids(data: bytes, kind: str, place: Place, say: Any, reasons: Counter[str]) -> Iterator[str]:
+    """The id of every row that decodes as what it should be."""
+    kept, other = msgspec.json.Decoder(place.writes), msgspec.json.Decoder(place.reads)
+    row_of: Any = msgspec.json.Decoder({"": place.writes, "rejects": RejectedRow, "failed": FailedRow}[kind])
+    *lines, rest = data.split(b"\n")
+    damaged = 0
+    if rest:
+        say("its last line has no end")
+    for number, line in enumerate(lines, 1):
+        try:
+            if kind == "":
+                yield kept.decode(line).id
+                continue
+            row = row_of.decode(line)
+            if kind == "rejects":
+                reasons[row.reason] += 1
+            yield other.decode(row.record).id
+        except ValueError as error:
+            damaged += 1
+            if damaged <= MOST_LINES:
+                say(f"line {number} is no {place.writes.__name__ if kind == '' else kind} ({error})")
+    if damaged > MOST_LINES:
+        say(f"{damaged - MOST_LINES:,} more lines cannot be read")
+
+
+def _against(place: Place, index: int, marker: Done, found: dict[str, list[str]], problems: list[Problem]) -> None:
+    """What the shard above kept is what this one was made from: the digest, then id by id.
+
+    Nothing is said where the shard above is itself damaged: made again it is what it was, and this one stays good.
+    """
+    assert place.above is not None
+    say = _Saying(problems, part(place.folder, index, "done").name, index)
+    above = _marker(place.above, index, [])
+    path = part(place.above, index)
+    data = path.read_bytes() if path.exists() else b""
+    if above is None or digests.of_bytes(data) != above.digests.get("kept"):
+        return
+    if place.others is not None and marker.source != digests.of_value([above.digests["kept"], *place.others]):
+        problems.append(Problem(say.file, OTHER_INPUT))
+    ids = list(_ids(data, "", Place(place.above, Raw, Raw), lambda what: None, Counter()))
+    if marker.rows != len(ids):
+        say(f"{marker.rows:,} rows, and the shard above kept {len(ids):,}")
+    if len(found) == 3 and (wrong := misplaced(ids, list(found.values()))):
+        say(wrong)
+
+
+def misplaced(above: Iterable[str], here: Sequence[Sequence[str]]) -> str | None:
+    """The first id that is not in its place: those above must be the lists here, merged, each in its own order."""
+    at = [0] * len(here)
+    for identity in above:
+        for number, ids in enumerate(here):
+            if ids[at[number] : at[number] + 1] == [identity]:
+                at[number] += 1
+                break
+        else:
+            return f"record {identity} of the shard above is not accounted for in its place"
+    rest = [ids[place] for ids, place in zip(here, at, strict=True) if place < len(ids)]
+    return f"record {rest[0]} is not one of the shard above, or comes twice" if rest else None

@@ -1,0 +1,121 @@
+"""The steps of a run as its folder tells them, without configuration, corpora or models: `find(Path("runs/demo"))`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from kun.errors import InputError
+from kun.runs import Fingerprint, Whole, read_whole
+from kun.store import atomic, digests
+from kun.verify.part import Problem
+
+Key = tuple[str, str]  # of a step: stage3_label/wudao, and its fingerprint
+MARKERS = ("fingerprint.json", "done.json")
+
+
+@dataclass
+class Found:
+    """A step's folder. `needs` are the names and fingerprints of what it reads, the records' source first."""
+
+    name: str
+    folder: Path
+    needs: dict[str, str] = field(default_factory=dict)
+    digest: str = ""
+    whole: Whole | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def stage(self) -> str:
+        return self.name.partition("/")[0]
+
+    @property
+    def source(self) -> Key | None:
+        """The step whose records this one reads."""
+        return next(iter(self.needs.items()), None)
+
+
+def find(run: Path) -> tuple[list[Found], dict[Key, Path]]:
+    """The steps that plain names stand for, links or, in a copy, folders, in the order of the pipeline; and the folder
+    of every step that is there, by name and fingerprint."""
+    current = [read(inside(run, path)) for path in sorted(run.glob("stage*/*"))]
+    known = {(step.name, step.digest): step.folder for step in current if step.digest}
+    for folder in sorted((run / "store").glob("stage*-*")):
+        name, digest = _of_store(folder)
+        known.setdefault((name, digest), folder)
+    return _ordered(current), known
+
+
+def read(path: Path) -> Found:
+    """What a step's folder says of itself."""
+    step = Found(f"{path.parent.name}/{path.name}", path.resolve())
+    if not path.exists():
+        return step
+    try:
+        fingerprint = msgspec.json.decode((path / "fingerprint.json").read_bytes(), type=Fingerprint)
+    except (OSError, ValueError) as error:
+        step.problems.append(Problem("fingerprint.json", f"cannot be read ({type(error).__name__})"))
+    else:
+        step.digest = fingerprint.digest
+        needs = {key: value for key, value in fingerprint.parts.items() if key.startswith("needs.")}
+        step.needs = {key.removeprefix("needs."): str(value) for key, value in needs.items()}
+        if digests.of_value(fingerprint.parts)[:16] != fingerprint.digest:
+            step.problems.append(Problem("fingerprint.json", "its digest is not that of its parts"))
+        if step.folder.name not in (path.name, f"{path.parent.name}-{path.name}-{fingerprint.digest}"):
+            step.problems.append(Problem("fingerprint.json", f"is not the one of a folder named {step.folder.name}"))
+    step.whole = read_whole(path)
+    if step.whole is None:
+        damaged = (path / "done.json").exists()
+        what = "the marker is damaged" if damaged else "is not there: the step is not finished"
+        step.problems.append(Problem("done.json", what))
+    return step
+
+
+def inside(run: Path, path: Path) -> Path:
+    """A plain name, which must be a folder of the run, or a link to one of its store. InputError where it leads
+    elsewhere: a run that was received could name any folder of this machine."""
+    name = "-".join(path.relative_to(run).parts)
+    found = path.resolve()
+    itself = found == run.resolve().joinpath(*path.relative_to(run).parts)
+    in_store = found.parent == (run / "store").resolve() and found.name.rpartition("-")[0] == name
+    if not itself and not in_store:
+        raise InputError(f"{path}: leads to {found}, which is not of this run; nothing is read there")
+    return path
+
+
+def leftovers(run: Path, used: set[Path]) -> list[tuple[Path, str]]:
+    """What nothing points at any more: files of a killed process, folders of older settings."""
+    found = [(path, "left by a killed process") for path in sorted((run / "store").rglob(f".*{atomic.SUFFIX}"))]
+    for folder in sorted(path for path in (run / "store").glob("*-*") if path.is_dir() and path.name[0] != "."):
+        if folder.resolve() not in used:
+            found.append((folder, "of older settings"))
+    return found
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of a folder and below."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if file.is_file() and not file.is_symlink())
+
+
+def _of_store(folder: Path) -> tuple[str, str]:
+    """`stage3_label-wu-dao-0123456789abcdef` is stage3_label/wu-dao with that fingerprint."""
+    stage, _, rest = folder.name.partition("-")
+    part, _, digest = rest.rpartition("-")
+    return f"{stage}/{part}", digest
+
+
+def _ordered(steps: list[Found]) -> list[Found]:
+    """By command, then every stage after those that it reads."""
+    by_name = {step.name: step for step in steps}
+
+    def depth(step: Found, below: tuple[str, ...] = ()) -> int:
+        above = [by_name[name] for name in step.needs if name in by_name and name not in below]
+        return 1 + max((depth(need, (*below, step.name)) for need in above), default=0)
+
+    depths: dict[str, int] = {}
+    for step in steps:
+        depths[step.stage] = min(depth(step), depths.get(step.stage, 1000))
+    return sorted(steps, key=lambda step: (step.stage.split("_")[0], depths[step.stage], step.name))

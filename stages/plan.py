@@ -1,0 +1,257 @@
+"""What a run will take, before it is run: rows, tokens, hours and disk by stage, from a sample of each corpus.
+
+    kun plan --config my.yaml --prefill-rate 20000 --decode-rate 3000
+
+The sampled texts go through the very functions of the stages: reading, rules, prompts. What no sample can tell, what
+models keep and how long they write, comes from the run in the folder, from the seeds, or is assumed and says so.
+Nothing is written into the run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from kun.chat import Chat, load_chat
+from kun.config import Config, ModelName
+from kun.engines.batches import shared_prefix
+from kun.engines.open import Engines, window, window_with_room
+from kun.engines.probe import Speed, probe
+from kun.filters import lmplz
+from kun.filters.clean import clean
+from kun.plan import Figure, Plan, Rates, Space, Subset, Training, Work, flow
+from kun.prompts import load_prompts
+from kun.records import Polished
+from kun.runs import RunFolder
+from kun.steps import Stage
+from kun.store.digests import Digests
+from kun.tokenizer import local_folder
+from kun.training import seeds
+from stages import pipeline, stage1_train, stage2_evaluations, stage2_filter
+from stages.plan_evidence import Evidence
+from stages.plan_subset import INSTRUCTION, REMEMBERING, Given, measure
+from stages.stage3_label import Labelling
+from stages.stage4_score import Scoring
+from stages.stage5_polish import Polishing
+
+ADAPTER = 0.15  # of the base's bytes, its checkpoints with it: LoRA of rank 64 on all layers of Yi-6B, and Adam's state
+FEW_REQUESTS = 64  # decoded together: an engine writes to many at once nearly as fast as to one
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for: rows of each corpus, rates or the seconds of a probe, shares that stages 3 to 5 keep."""
+
+    sample: int = 500
+    rates: Rates | None = None
+    probe: float | None = None
+    gpus: int = 1
+    price: float | None = None
+    kept: tuple[float, ...] | None = None
+
+
+def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
+    """The plan for the corpora `names`. ConfigError and InputError as a run would raise them."""
+    run = RunFolder(Path(config.run))
+    given = _given(config, run, options)
+    training = _training(config, given.chat)
+    with _ready(config, run) as (model, evaluations, said):
+        measured = [measure(given, name, model, evaluations, options.sample) for name in names]
+    notes = [*said, *(note for one in measured for note in one.notes)]
+    near = config.filter.near_duplicates is not None
+    if {one.subset.filtered.basis for one in measured} & ({"sample", "counted"} if near else {"sample"}):
+        notes.append("duplicates beyond the sample, and near-duplicates, are not seen: fewer rows may be kept")
+    if config.seeds.pairs is None:
+        notes.append("seeds.pairs is not set: the training of stage 1 is not planned")
+    rates = options.rates
+    if options.probe is not None:
+        rates = _probed(config, run, [prompt for one in measured for prompt in one.prompts], options.probe)
+    subsets = tuple(one.subset for one in measured)
+    work = tuple(one for subset in subsets for one in flow(subset))
+    place = run.path.resolve()
+    while not place.exists():
+        place = place.parent
+    return Plan(
+        run=str(run.path),
+        sample=options.sample,
+        subsets=subsets,
+        training=training,
+        work=work,
+        disk=(*_models(config, run), *_shards(subsets, work)),
+        free=shutil.disk_usage(place).free,
+        held=sum(_size(path) for path in run.store.rglob("*")),
+        cores=config.workers or os.cpu_count() or 1,
+        gpus=options.gpus,
+        rates=rates,
+        price=options.price,
+        notes=tuple(notes),
+    )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 of what is none, or is gone by now, since the run may be under way."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0
+
+
+def _given(config: Config, run: RunFolder, options: Options) -> Given:
+    longest_label = window_with_room(config, config.label.sampling, "label.sampling")
+    longest = window(config)
+    chat, prompts = load_chat(config.base_model or "", config.trust_remote_code), load_prompts(config.prompts)
+    steps = {
+        step.name: step
+        for stage in pipeline(config, Digests(run.store / "digests.json"), Engines(config))
+        for step in stage.steps
+    }
+    evidence = Evidence(run, steps)
+    pairs = seeds.read(config.seeds.pairs, seeds.Pair, "seeds.pairs", []) if config.seeds.pairs else []
+    return Given(
+        config=config,
+        evidence=evidence,
+        chat=chat,
+        labelling=Labelling(prompts.label, config.label, chat, longest_label, config.seed),
+        scoring=Scoring(prompts.score, config.score, chat, longest, config.seed),
+        polishing=Polishing(prompts.polish, config.polish, chat, longest, config.seed),
+        instructions=[seed.row.instruction for seed in pairs] or [INSTRUCTION],
+        instructions_from=f"{len(pairs):,} instructions of seeds.pairs" if pairs else "",
+        growth=_growth(config, evidence, chat),
+        kept=options.kept,
+    )
+
+
+def _growth(config: Config, evidence: Evidence, chat: Chat) -> Figure:
+    """Tokens of a polished reply for each of its text: by the run, by the seeds for polishing, or assumed."""
+    done = [record for name in config.corpora for record in evidence.records("stage5_polish", name, Polished)]
+    if done:
+        written = sum(chat.count(record.output) for record in done)
+        return Figure(written / sum(record.tokens for record in done), "run", f"{len(done):,} replies")
+    if config.seeds.polish is None:
+        return Figure(1.0, "assumed", "as long as its text; seeds.polish would tell")
+    rows = [seed.row for seed in seeds.read(config.seeds.polish, seeds.Polish, "seeds.polish", [])]
+    written = sum(chat.count(row.output) for row in rows)
+    read = sum(chat.count(clean(row.text, config.filter.clean)[0]) for row in rows)  # as stage 5 will have them
+    return Figure(written / max(read, 1), "seeds", f"{len(rows):,} of seeds.polish")
+
+
+@contextmanager
+def _ready(config: Config, run: RunFolder) -> Iterator[tuple[Path | None, Path | None, list[str]]]:
+    """The language model and the index of evaluations, where they are to be had at once, and what is said of others."""
+    digests = Digests(run.store / "digests.json")
+    model, estimated = _made(stage2_filter.language_model(config, digests), run)
+    evaluations, indexed = _made(stage2_evaluations.stages(config, digests), run)
+    said = []
+    if config.filter.lm.base:
+        said.append("planned without perplexity, which the base model itself would measure (filter.lm.base)")
+    if not indexed:
+        said.append("planned without decontamination: its index is not made yet; `kun filter-preview` makes it")
+    with tempfile.TemporaryDirectory(prefix="kun-plan-") as folder:
+        if not estimated and config.filter.lm.model is not None:
+            lmplz.make(config.filter.lm, model := Path(folder))
+        elif not estimated:
+            said.insert(0, "planned without perplexity: its model is not estimated yet; `kun filter-preview` does it")
+        yield model, evaluations, said
+
+
+def _made(stages: Sequence[Stage], run: RunFolder) -> tuple[Path | None, bool]:
+    """The folder of a stage's one step where the run has it; and whether nothing is missing."""
+    if not stages:
+        return None, True
+    (step,) = stages[0].steps
+    if not run.link(step).exists() or run.whole(step) is None:
+        return None, False
+    return run.folder(step), True
+
+
+def _training(config: Config, chat: Chat) -> tuple[Training, ...]:
+    if config.seeds.pairs is None:
+        return ()
+    found = []
+    for name in get_args(ModelName):
+        examples = stage1_train.collect(config, name, chat, [])
+        training, _ = seeds.split(examples, config.seeds.held_out)
+        tokens = sum(len(example.prompt) + len(example.completion) for example in training)
+        settings: dict[str, Any] = {
+            **config.train.sft,
+            **(config.train.label if name == "label" else config.train.chat),
+        }
+        epochs = float(settings.get("num_train_epochs", 3))
+        if (steps := settings.get("max_steps", -1)) > 0:
+            batch = settings.get("per_device_train_batch_size", 8) * settings.get("gradient_accumulation_steps", 1)
+            epochs = steps * batch / len(training)
+        found.append(Training(name, len(training), epochs, tokens * epochs))
+    return tuple(found)
+
+
+def _probed(config: Config, run: RunFolder, prompts: Sequence[list[int]], seconds: float) -> Rates:
+    """The rates of the configured engine on this machine, with the label model where the run has it."""
+    trained = run.path / "stage1_train" / "label"
+    is_trained = (trained / "done.json").exists()
+    engines = Engines(config)
+    try:
+        engine = engines.open("label", trained if is_trained else local_folder(config.base_model or ""))
+        repeated = shared_prefix(prompts) if config.engine.kind in REMEMBERING and len(prompts) > 1 else 0
+        prefill, decode = probe(engine, prompts, repeated, seconds)
+    finally:
+        engines.close()
+    parallel = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+    gpus = math.prod(int(config.engine.vllm.get(name, 1)) for name in parallel) if config.engine.kind == "vllm" else 1
+    how = (
+        f"{config.engine.kind} with {'the label model' if is_trained else 'the base model'}: prefill {_said(prefill)}; "
+    )
+    how += f"decode {_said(decode)}" + (f"; of {gpus} GPUs together" if gpus > 1 else "")
+    if decode.requests < FEW_REQUESTS:
+        how += "; so few at a time are slow: a longer --probe, or more --sample, comes nearer"
+    if not _on_gpu(config):
+        how += "; on CPU: this says nothing of a GPU"
+    return Rates(prefill.rate / gpus, decode.rate / gpus, "probe", how)
+
+
+def _said(speed: Speed) -> str:
+    return f"{speed.tokens:,} tokens of {speed.requests} requests in {speed.seconds:.1f} s"
+
+
+def _on_gpu(config: Config) -> bool:
+    import torch
+
+    return config.engine.kind == "server" or (torch.cuda.is_available() and config.engine.device != "cpu")
+
+
+def _models(config: Config, run: RunFolder) -> Iterator[Space]:
+    """The two models of stage 1, and what the engine may make of them."""
+    base = sum(path.stat().st_size for path in local_folder(config.base_model or "").glob("*.safetensors"))
+    if not base:
+        yield Space("models", 0, f"not counted: {config.base_model} has no weights yet")
+        return
+    if config.train.save == "merged":
+        yield Space("stage1 models", 2 * base, "set (train.save: merged: two copies of the base)")
+        return
+    yield Space(
+        "stage1 models", 2 * ADAPTER * base, f"ASSUMED ({ADAPTER:.0%} of the base for each adapter with checkpoints)"
+    )
+    if config.engine.kind == "vllm" and config.engine.adapters != "live":
+        yield Space(
+            "merged models", 2 * base, "ASSUMED (a copy of the base for each, where vLLM merges: engine.adapters)"
+        )
+
+
+def _shards(subsets: Sequence[Subset], work: Sequence[Work]) -> Iterator[Space]:
+    read = sum(subset.rows.value * subset.filter_bytes for subset in subsets)
+    yield Space("stage2 documents", read, "measured on the sample (records as stage 2 writes them)")
+    for stage in dict.fromkeys(one.stage for one in work):
+        yield Space(
+            stage.replace("_", " "),
+            sum(one.bytes for one in work if one.stage == stage),
+            "measured on the sample (records, by the shares kept)",
+        )
+    ends = {one.subset: one.kept for one in work}
+    final = sum(ends[subset.name] * subset.final_bytes for subset in subsets)
+    yield Space("final", final, "measured on the sample (rows, lineage.parquet compressed)")

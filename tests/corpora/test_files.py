@@ -1,0 +1,64 @@
+"""What a path of a corpus may lead to besides files."""
+
+import os
+
+import pytest
+
+from kun.config import Corpus
+from kun.corpora import find, read
+from kun.errors import InputError
+
+LINE = b'{"text": "a"}\n'
+
+
+def names(path):
+    return [found.name for found in find("web", Corpus(paths=(str(path),), format="jsonl"))]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("odd", ["pipe", "broken link", "link to itself"])
+def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, odd, folder):
+    path = tmp_path / "b.jsonl"
+    (tmp_path / "a.jsonl").write_bytes(LINE)
+    if odd == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(path if odd == "link to itself" else tmp_path / "none")
+    with pytest.raises(InputError, match=r"corpora\.web\.paths: .*b\.jsonl"):
+        names(tmp_path if folder else path)
+
+
+def test_a_device_is_no_corpus():
+    with pytest.raises(InputError, match="/dev/zero: neither a file nor a folder"):
+        names("/dev/zero")
+
+
+def test_links_to_folders_are_followed_each_folder_once(tmp_path):
+    (tmp_path / "corpus" / "a").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "corpus" / "a" / "1.jsonl").write_bytes(LINE)
+    (tmp_path / "elsewhere" / "2.jsonl").write_bytes(LINE)
+    (tmp_path / "corpus" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "corpus" / "a" / "loop").symlink_to(tmp_path / "corpus")
+    assert names(tmp_path / "corpus") == ["a/1.jsonl", "b/2.jsonl"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(LINE)
+    (tmp_path / "locked").mkdir(mode=0)
+    with pytest.raises(InputError, match="locked: Permission denied"):
+        names(tmp_path)
+
+
+def test_names_with_any_bytes(tmp_path):
+    for name in (b"\xff.jsonl", b"new\nline.jsonl", b"\x1b]0;x\x07.jsonl"):
+        (tmp_path / os.fsdecode(name)).write_bytes(LINE)
+    rows = list(read("web", Corpus(paths=(str(tmp_path),), format="jsonl")))
+    assert [row.text for row in rows] == ["a"] * 3
+    assert all(row.origin.file.encode() for row in rows)
+
+
+def test_a_glob_that_is_none_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"corpora\.web\.paths: .*\*\*"):
+        names(tmp_path / "**.jsonl")

@@ -1,0 +1,156 @@
+"""A data set with its run, and alone: every edited, deleted or swapped line is named."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from kun.config import Config
+from kun.final import assemble
+from kun.runs import RunFolder
+from kun.store.digests import Digests
+from kun.verify.final import ALONE, is_final, verify_final
+from kun.verify.steps import find
+from tests.test_final import OUTPUTS, finished_run, state_of
+
+
+@pytest.fixture
+def made(tmp_path):
+    run, step = finished_run(tmp_path / "run", OUTPUTS)
+    assert assemble(run, [step], Config(run=str(run.path)), state_of(run, step), Digests(tmp_path / "digests.json"))
+    return run, step
+
+
+def problems(run) -> list[str]:
+    steps, known = find(run.path)
+    found = verify_final(run.path / "final", known, [(step.name, step.digest) for step in steps])
+    assert (found.state == "bad") == bool(found.problems)
+    return [f"{problem.file}: {problem.what}" for problem in found.problems]
+
+
+def alone(folder: Path, tmp_path: Path) -> list[str]:
+    copy = tmp_path / "downloaded"
+    shutil.copytree(folder, copy)
+    assert is_final(copy)
+    found = verify_final(copy)
+    assert any(ALONE in note for note in found.notes)
+    return [f"{problem.file}: {problem.what}" for problem in found.problems]
+
+
+def lines_of(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1]
+
+
+def write(path: Path, lines: list[bytes]) -> None:
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+DIGEST = "wudao.jsonl: the digest of wudao.jsonl is not the one in the card"
+RECORD = "record {:016x}"
+
+
+def test_what_was_made_is_well(made, tmp_path):
+    assert problems(made[0]) == []
+    assert alone(made[0].path / "final", tmp_path) == []
+    _, known = find(made[0].path)
+    found = verify_final(made[0].path / "final", known)
+    assert (found.counts.rows, found.notes, found.discard) == (4, [], [])
+
+
+@pytest.mark.parametrize(
+    ("damage", "with_run", "without"),
+    [
+        (
+            lambda lines: [lines[0], *lines[2:]],
+            f"line 2 {RECORD.format(1)}, which should be here, is missing",
+            f"line 2 row {1:016x} of lineage.parquet, which should be here, is missing",
+        ),
+        (
+            lambda lines: [lines[1], lines[0], *lines[2:]],
+            f"line 1 changed places with line 2 (it should be {RECORD.format(0)})",
+            f"line 1 changed places with line 2 (it should be row {0:016x} of lineage.parquet)",
+        ),
+        (
+            lambda lines: [*lines[:3], lines[3].replace("问".encode(), "問".encode())],
+            f"line 4 is not what {RECORD.format(3)} gives",
+            f"line 4 is not what row {3:016x} of lineage.parquet gives",
+        ),
+        (
+            lambda lines: [*lines[:3], lines[3].replace("繁體".encode(), "繁体".encode())],
+            f"line 4 is not what {RECORD.format(3)} gives",
+            None,  # outputs are not in the lineage: the digest of the card alone says it
+        ),
+        (lambda lines: [*lines, lines[0]], "line 5 is of no record", "line 5 is of no record"),
+        (lambda lines: [b"{", *lines[1:]], f"line 1 is not what {RECORD.format(0)} gives", "line 1 is not what"),
+    ],
+)
+def test_a_damaged_line_is_named(made, tmp_path, damage, with_run, without):
+    path = made[0].path / "final" / "wudao.jsonl"
+    write(path, damage(lines_of(path)))
+    assert problems(made[0]) == [DIGEST, f"wudao.jsonl: {with_run}"]
+    said = alone(made[0].path / "final", tmp_path)
+    assert said[0] == DIGEST and len(said) == (1 if without is None else 2)
+    assert without is None or said[1].startswith(f"wudao.jsonl: {without}")
+
+
+def test_a_lineage_that_was_edited(made, tmp_path):
+    path = made[0].path / "final" / "lineage.parquet"
+    table = parquet.read_table(path)
+    texts = ["原文", "原文", "改过的文", "原文"]
+    edited = table.set_column(table.schema.get_field_index("text"), "text", pa.array(texts))
+    parquet.write_table(edited, path)
+    digest = "lineage.parquet: the digest of lineage.parquet is not the one in the card"
+    assert problems(made[0]) == [digest, f"lineage.parquet: line 3 is not what {RECORD.format(2)} gives"]
+    assert alone(path.parent, tmp_path) == [digest]
+
+
+def test_a_card_that_was_edited_is_what_is_blamed(made):
+    path = made[0].path / "final" / "README.md"
+    text = path.read_text(encoding="utf-8")
+    place = text.index("BLAKE2b-128 ") + 12
+    path.write_text(text[:place] + "0" * 32 + text[place + 32 :], encoding="utf-8")
+    assert problems(made[0]) == ["README.md: the digest of wudao.jsonl is not the one in the card"]
+
+
+@pytest.mark.parametrize("name", ["wudao.jsonl", "lineage.parquet", "README.md"])
+def test_a_file_that_is_gone(made, tmp_path, name):
+    (made[0].path / "final" / name).unlink()
+    assert problems(made[0]) == [f"{name}: is gone"]
+    assert alone(made[0].path / "final", tmp_path) == [f"{name}: is gone"]
+
+
+def test_a_file_that_was_put_in(made):
+    (made[0].path / "final" / "weibo.jsonl").write_text('{"instruction":"问","output":"答"}\n', encoding="utf-8")
+    assert problems(made[0]) == ["weibo.jsonl: is of no subset of the data set"]
+
+
+def test_a_lineage_that_cannot_be_read_is_damage_not_an_end(made, tmp_path):
+    (made[0].path / "final" / "lineage.parquet").write_bytes(b"PAR1")
+    assert "lineage.parquet: cannot be read" in problems(made[0])
+
+
+def test_a_data_set_of_other_records_than_the_present(made):
+    run, step = made
+    again = RunFolder(run.path)
+    again.begin(replace(step, version=2))
+    assert problems(run)[0].startswith("README.md: the data set was not made from the present stage5_polish/wudao")
+
+
+def test_a_subset_without_rows(tmp_path):
+    run, step = finished_run(tmp_path / "run", OUTPUTS)
+    _, nothing = finished_run(run.path, [], subset="skypile")
+    assemble(run, [nothing, step], Config(run=str(run.path)), state_of(run, step), Digests(tmp_path / "digests.json"))
+    assert problems(run) == []
+    (run.path / "final" / "skypile.jsonl").write_bytes(b"{}\n")
+    digest = "skypile.jsonl: the digest of skypile.jsonl is not the one in the card"
+    assert problems(run) == [digest, "skypile.jsonl: line 1 is of no record"]
+
+
+def test_other_folders_are_no_data_set(tmp_path):
+    (tmp_path / "README.md").write_text("# something else", encoding="utf-8")
+    assert not is_final(tmp_path) and not is_final(tmp_path / "gone")

@@ -1,0 +1,274 @@
+"""Every kind of damage to a run is found and named, and the remedy makes again that shard and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kun.errors import InputError
+from kun.runs import read_whole
+from kun.store import atomic, markers, shards
+from kun.store.digests import of_file
+from kun.verify.run import Finding, verify
+from kun.verify.steps import find, leftovers
+from tests.small_pipeline import CountingEngine, Small
+
+TEXTS = {
+    "wudao": [
+        "四个字符",
+        "三字符",
+        "两字",
+        "",
+        "六个字符的文",
+        "行\u2028分隔",
+        "繁體🙂字",
+        "八个字符的一段文字",
+        "两字",
+    ],
+    "skypile": ["天空", "一", "十个字符的一段文字啊"],
+}
+INGEST, KEPT, LABEL = "stage2_ingest/wudao", "stage2_filter/wudao", "stage3_label/wudao"
+
+
+def findings(small: Small, workers: int = 1) -> dict[str, Finding]:
+    works = {stage.name: stage.work for stage in small.stages()}
+    return {finding.step: finding for finding in verify(small.path, works, workers)}
+
+
+def bad(small: Small) -> dict[str, list[str]]:
+    """`file: what` of all problems, by step."""
+    return {
+        step: [f"{problem.file}: {problem.what}" for problem in finding.problems]
+        for step, finding in findings(small).items()
+        if finding.state == "bad"
+    }
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a run, without the seconds in its markers."""
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for name, data in files.items():
+        if name.endswith("done.json"):
+            files[name] = msgspec.json.encode({**msgspec.json.decode(data), "seconds": 0, "check": ""})
+    return files
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def change(folder: Path, **fields: object) -> None:
+    markers.write(folder / "done.json", msgspec.structs.replace(read_whole(folder), **fields))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Small:
+    small = Small(tmp_path / "run", TEXTS)
+    small.go()
+    return small
+
+
+def test_a_run_that_is_what_it_was(small):
+    found = findings(small)
+    assert list(found) == [
+        "stage2_ingest/skypile", INGEST, "stage2_filter/skypile", KEPT, "stage3_label/skypile", LABEL,
+    ]  # fmt: skip
+    assert {finding.state for finding in found.values()} == {"ok"}
+    assert (found[KEPT].counts.rows, found[KEPT].counts.kept, found[KEPT].counts.shards) == (8, 6, 3)
+    assert not any(finding.problems or finding.notes or finding.discard for finding in found.values())
+
+
+def test_several_processes_find_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("kun.verify.run.WORTH_PROCESSES", 2)
+    small = Small(tmp_path, {"wudao": [f"第{n}个字符" for n in range(150)]})
+    small.go()
+    (small.path / KEPT / "part-00041.jsonl").unlink()
+    alone, together = findings(small, workers=1), findings(small, workers=2)
+    assert alone == together and alone[KEPT].state == "bad"
+
+
+LINE = "line 1 is no Filtered (JSON is malformed: invalid character (byte 0))"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("part-00000.jsonl", lambda path: edit(path, "四个字符", "四個字符"), ["is not what was published"]),
+        ("part-00000.jsonl", lambda path: edit(path, "{", "x"), ["is not what was published", LINE, "1 rows, and 2"]),
+        ("part-00000.jsonl", lambda path: edit(path, '"tokens":4', '"tokens":"4"'), ["published", "Expected `int`"]),
+        ("part-00000.jsonl", lambda path: os.truncate(path, 9), ["published", "its last line has no end", "0 rows"]),
+        ("part-00000.jsonl", Path.unlink, ["is gone"]),
+        ("part-00000.rejects.jsonl", Path.unlink, ["is gone"]),
+        ("part-00000.rejects.jsonl", lambda path: edit(path, '"odd"', '"even"'), ["published", "{'even': 1} in the"]),
+        ("part-00000.failed.jsonl", lambda path: path.write_text("x"), ["the marker has no digest of it, and 0 rows"]),
+        ("part-00000.done.json", lambda path: path.write_text("{"), ["the marker is damaged"]),
+        ("part-00000.done.json", Path.unlink, ["the shard, or its marker, is gone"]),
+        ("part-00000.done.json", lambda path: edit(path, '"kept":2', '"kept":3'), ["the marker is damaged"]),
+    ],
+)  # fmt: skip
+def test_damage_is_named_and_only_that_shard_is_made_again(small, name, damage, said):
+    before, folder = contents(small.path), (small.path / KEPT).resolve()
+    damage(folder / name)
+    problems = bad(small)
+    assert list(problems) == [KEPT]  # neither the steps above nor those below are blamed
+    for words in said:
+        assert any(line.startswith("part-00000") and words in line for line in problems[KEPT]), problems
+    assert findings(small)[KEPT].discard == ["part-00000.done.json", "done.json"]
+    untouched = stamps(small.path)
+    for file in findings(small)[KEPT].discard:
+        (folder / file).unlink(missing_ok=True)
+    assert small.go() == [False, True, False]
+    if name == "part-00000.failed.jsonl":
+        assert not (folder / name).exists()
+    assert contents(small.path) == before
+    assert not bad(small)
+    remade = {path for path, stamp in stamps(small.path).items() if untouched.get(path) != stamp}
+    own = {"part-00000.jsonl", "part-00000.rejects.jsonl", "part-00000.done.json", "done.json", "fingerprint.json"}
+    assert {Path(path).parent for path in remade} == {folder} and {Path(path).name for path in remade} <= own
+
+
+def forge(small: Small, step: str, index: int, old: str, new: str) -> None:
+    """Change a kept row of a shard together with its marker."""
+    folder = small.path / step
+    edit(shards.part(folder, index), old, new)
+    done = shards.marker(folder, index)
+    digests = {**done.digests, "kept": of_file(shards.part(folder, index))}
+    markers.write(shards.part(folder, index, "done"), msgspec.structs.replace(done, digests=digests))
+
+
+def test_counts_that_a_marker_has_wrong(small):
+    path = small.path / KEPT / "part-00000.done.json"
+    markers.write(path, msgspec.structs.replace(shards.marker(path.parent, 0), kept=3))
+    said = bad(small)[KEPT]
+    assert said[0] == "part-00000.jsonl: 2 rows, and 3 by the marker" and "are not the sum" in said[1]
+
+
+def test_a_row_that_was_changed_with_its_marker(small):
+    """It fits neither the digest of all shards nor what was made from it."""
+    before = contents(small.path)
+    forge(small, KEPT, 1, "六个字符的文", "六個字符的文")
+    problems = bad(small)
+    assert "which of them is wrong cannot be told" in problems[KEPT][0]
+    assert "part-00001.done.json: was made from other input" in problems[LABEL][0]
+    folder = small.path / KEPT
+    for pattern in findings(small)[KEPT].discard:
+        for path in folder.glob(pattern):
+            path.unlink()
+    assert small.go() == [False, True, False]
+    assert contents(small.path) == before
+
+
+def test_ids_that_are_lost_or_come_twice(small):
+    """With digests that fit: an error of Kun, not of a disk."""
+    forge(small, INGEST, 1, '"id":"wudao-4"', '"id":"wudao-0"')
+    said = bad(small)
+    assert any("part-00001.jsonl: the id wudao-0 came before" in line for line in said[INGEST])
+    assert any("record wudao-0 of the shard above is not accounted for" in line for line in said[KEPT])
+
+
+def test_a_shard_that_was_put_in(small):
+    folder = small.path / LABEL
+    for kind in ("", "rejects", "done"):
+        shutil.copyfile(shards.part(folder, 0, kind), shards.part(folder, 3, kind))
+    assert bad(small) == {LABEL: ["part-00003.done.json: the step has 3 shards only"]}
+    assert {"part-00003.done.json", "part-00003.jsonl"} <= set(findings(small)[LABEL].discard)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: edit(folder / "fingerprint.json", '"filter.min":1', '"filter.min":2'), "its digest is not"),
+        (lambda folder: (folder / "fingerprint.json").write_text("{"), "fingerprint.json: cannot be read"),
+        (lambda folder: (folder / "done.json").write_text("{"), "done.json: the marker is damaged"),
+        (lambda folder: edit(folder / "done.json", '"rows":8', '"rows":9'), "done.json: the marker is damaged"),
+        (lambda folder: change(folder, rows=9), "done.json: rows 9 is not what the"),
+        (lambda folder: change(folder, source="0"), "done.json: was made from other"),
+        (lambda folder: (folder / "done.json").unlink(), "done.json: is not there: the step is not finished"),
+    ],
+)
+def test_damage_to_the_markers_of_a_step(small, damage, said):
+    before, folder = contents(small.path), (small.path / KEPT).resolve()
+    damage(folder)
+    problems = bad(small)
+    assert KEPT in problems and said in problems[KEPT][0]
+    for pattern in findings(small)[KEPT].discard:
+        for path in folder.glob(pattern):
+            path.unlink()
+    small.go()
+    assert contents(small.path) == before and not bad(small)
+
+
+def test_a_step_that_was_stopped_half_way(tmp_path):
+    small = Small(tmp_path, TEXTS, CountingEngine(dies_after=2))
+    with pytest.raises(KeyboardInterrupt):
+        small.go()
+    half = [finding for finding in findings(small).values() if finding.state == "bad"]
+    assert {finding.step for finding in half} == {LABEL, "stage3_label/skypile"}
+    assert [problem.what for problem in half[1].problems] == ["is not there: the step is not finished"]
+    assert half[1].notes == ["1 of 3 shards are there"] and half[1].discard == []
+
+
+def test_failed_records_are_no_damage(tmp_path):
+    small = Small(tmp_path, TEXTS, CountingEngine(breaks={2}))
+    small.go()
+    found = findings(small)[LABEL]
+    assert found.state == "ok" and found.notes == ["2 failed records, which the next run tries again"]
+    (small.path / LABEL / "part-00000.failed.jsonl").unlink()
+    assert bad(small)[LABEL] == ["part-00000.failed.jsonl: is gone"]
+
+
+def test_a_copy_without_links_and_without_store(small, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(small.path, copy, ignore=shutil.ignore_patterns("store"))  # links become folders
+    received = Small(copy, TEXTS)
+    assert not any((copy / step).is_symlink() for step in findings(received)) and not bad(received)
+    edit(copy / LABEL / "part-00000.jsonl", "characters", "letters")
+    assert list(bad(received)) == [LABEL]
+
+
+def test_a_step_whose_source_was_left_out(small):
+    shutil.rmtree((small.path / KEPT).resolve())
+    found = findings(small)
+    assert found[KEPT].state == "absent" and found[LABEL].state == "ok"
+    assert found[LABEL].notes == [f"not checked against {KEPT}: not here, or not finished"]
+
+
+def test_what_is_left_over_is_listed(small):
+    small.settings["label.max"] = 2
+    small.go()
+    folder = (small.path / KEPT).resolve()
+    atomic.temporary_of(folder / "part-00000.jsonl").write_text("half", encoding="utf-8")
+    steps, _ = find(small.path)
+    left = leftovers(small.path, {step.folder for step in steps})
+    assert [(path.name.rpartition("-")[0], why) for path, why in left] == [
+        (".part", "left by a killed process"),
+        ("stage3_label-skypile", "of older settings"),
+        ("stage3_label-wudao", "of older settings"),
+    ]
+    assert not bad(small) and read_whole(folder)
+
+
+@pytest.mark.parametrize("target", ["/", "elsewhere", "run/store"])
+def test_a_plain_name_that_leads_out_of_the_run_is_not_followed(small, tmp_path, target):
+    (tmp_path / "elsewhere").mkdir()
+    (small.path / KEPT).unlink()
+    (small.path / KEPT).symlink_to(tmp_path / target)
+    with pytest.raises(InputError, match="which is not of this run; nothing is read there"):
+        findings(small)
+
+
+def test_a_store_on_another_disk_is_of_the_run(small, tmp_path):
+    (small.path / "store").rename(tmp_path / "disk")
+    (small.path / "store").symlink_to(tmp_path / "disk")
+    assert not bad(small)
