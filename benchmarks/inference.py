@@ -45,7 +45,7 @@ from kun.config_files import load
 from kun.demo.documents import new_item, page
 from kun.engines.base import Choose, Generate
 from kun.engines.open import Engines, window
-from kun.engines.vllm_engine import ENVIRONMENT
+from kun.engines.vllm_engine import environment
 from kun.engines.vllm_start import vllm_start
 from kun.prompts import SHIPPED, load_prompts
 from kun.records import Origin, Scored
@@ -204,7 +204,7 @@ def naive(bench: Bench) -> float:
 def _generate(bench: Bench, together: int, prefix_caching: bool) -> float:
     """Seconds that `LLM.generate` takes for the stage's requests, `together` at a time, with Kun's settings of vLLM."""
     start, _ = vllm_start(bench.config, bench.model, window(bench.config))
-    os.environ |= ENVIRONMENT
+    os.environ |= environment(start)
     from vllm import LLM, SamplingParams, TokensPrompt
 
     llm = LLM(**{**start.options, "enable_prefix_caching": prefix_caching})
