@@ -1,5 +1,6 @@
 # Kun: `make demo` and `make test` do everything. Settings: CONFIG=file SUBSET=name FORCE=1 SEED=n RUN=name.
 # `make fuzz N=1000 TARGETS=wanjuan` feeds broken files and odd texts to readers, parsers and rules.
+# `make chaos N=200 SEED=7` strikes runs in every stage, resumes them and compares.
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/demo.yaml
@@ -8,7 +9,7 @@ RUN ?= demo
 KUN = $(VENV)/bin/kun
 OPTIONS = --config $(CONFIG) $(if $(SUBSET),--subset $(SUBSET)) $(if $(FORCE),--force)
 
-.PHONY: setup vllm demo test fuzz lint status clean stage1 stage2 stage3 stage4 stage5
+.PHONY: setup vllm demo test fuzz chaos lint status clean stage1 stage2 stage3 stage4 stage5
 
 setup: $(VENV)/ready
 
@@ -36,6 +37,9 @@ test: setup
 
 fuzz: setup
 	$(VENV)/bin/python tests/fuzz.py $(TARGETS) --inputs $(or $(N),100000)
+
+chaos: setup
+	$(VENV)/bin/python -m tests.chaos $(or $(N),200) --seed $(SEED)
 
 lint: setup
 	$(VENV)/bin/ruff check .

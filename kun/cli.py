@@ -246,6 +246,11 @@ def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> Non
 
 
 def _finish(run: RunFolder, stages: list[Stage], config: Config, digests: Digests) -> None:
+    with atomic.naming_a_full_disk(run.path):
+        _assemble_and_draw(run, stages, config, digests)
+
+
+def _assemble_and_draw(run: RunFolder, stages: list[Stage], config: Config, digests: Digests) -> None:
     polished = stages[-1].steps
     if assemble(run, polished, config, status.survey(stages, run), digests):
         for path in sorted((run.path / "final").glob("*.jsonl")):

@@ -99,7 +99,9 @@ def mending(work: Callable[[], T], stages: Sequence[Stage], run: RunFolder, work
             made.add(damage.path)
             print(f"{damage.path}: the shard is {damage.why}: it is made again", file=sys.stderr)
             damage.withdraw()
-            ((stage, step),) = [(s, step) for s in stages for step in s.steps if run.folder(step) == damage.folder]
+            ((stage, step),) = [
+                (s, step) for s in stages for step in s.steps if run.folder(step).resolve() == damage.folder
+            ]
             mending(partial(run_stage, replace(stage, steps=(step,)), run, workers), stages, run, workers)
 
 
@@ -122,7 +124,10 @@ def _check_needs(run: RunFolder, step: Step, pending: list[Step]) -> None:
 def _run_build(stage: Stage, work: Build, steps: list[Step], run: RunFolder) -> None:
     for step in steps:
         start = time.monotonic()
-        with bar(f"{stage.command} {step.name}", work.unit) as progress:
+        with (
+            bar(f"{stage.command} {step.name}", work.unit) as progress,
+            atomic.naming_a_full_disk(run.folder(step)),
+        ):
             report = work.build(step, run.folder(step), run.folder, progress)
         seconds = round(time.monotonic() - start, 3)
         whole = Whole(content=run.content(step), source=_source(run, step), seconds=seconds, report=dict(report))

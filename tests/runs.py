@@ -25,12 +25,12 @@ def kun(folder: Path, *arguments: str | Path, timeout: float = 600) -> subproces
     )
 
 
-def small_world(folder: Path, *, seed: int = 11, documents: int = 24) -> Path:
+def small_world(folder: Path, *, seed: int = 11, documents: int = 24, seeds: int = 200) -> Path:
     """A demo world of a few documents and a configuration that trains for a few steps; gives the configuration."""
     from kun.demo.world import write_world
 
     world = folder / "world"
-    write_world(world, seed, documents=documents, seeds=200)
+    write_world(world, seed, documents=documents, seeds=seeds)
     small = folder / "small.yaml"
     small.write_text(
         f"extends: {REPOSITORY}/configs/demo.yaml\n"

@@ -188,4 +188,5 @@ def test_names_and_settings_stay_inside_their_place_on_the_card(tmp_path):
     card = (run.path / "final" / "README.md").read_text(encoding="utf-8")
     before, _, inside = card.partition("`````yaml\n")
     assert "<script>" not in before and "\n# b" not in before and "Base model `m'| x`" in before
-    assert inside.endswith("`````\n") and inside.count("`````") == 1
+    block, fence, after = inside.partition("`````\n")
+    assert "<script>" in block and fence and "<script>" not in after and "`````" not in after

@@ -234,6 +234,18 @@ def test_a_damaged_shard_is_named_and_made_again_when_it_is_read(tmp_path, capfd
         assert "it is made again" in capfd.readouterr().err
 
 
+def test_a_damaged_shard_that_was_read_by_its_plain_name_is_made_again(tmp_path):
+    small = Small(tmp_path, {"wudao": ["四个字符", "两字"]})
+    small.go()
+    expected = everything(small)
+    plain = small.run.link(small.stages()[1].steps[0])
+    shards.part(plain, 0).unlink()
+    with pytest.raises(shards.DamagedError, match="run `kun run stage2` again"):
+        shards.read(plain, 0, Filtered)
+    assert len(mending(lambda: shards.read(plain, 0, Filtered), small.stages(), small.run)) == 2
+    assert everything(small) == expected
+
+
 def test_a_marker_that_went_away_is_made_again_though_all_is_finished(tmp_path):
     texts = {"wudao": ["一" * n for n in (2, 4, 6, 8, 10)]}
     small = Small(tmp_path, texts)

@@ -130,7 +130,8 @@ def _chunks(source: Path) -> Iterator[tuple[int, tuple[str, int, list[int]]]]:
         rows = 0
         for index in shards.finished(source):
             marker = shards.marker(source, index)
-            assert marker is not None
+            if marker is None:
+                raise shards.DamagedError(shards.part(source, index), "without its marker")
             indexes.append(index)
             contents.append(marker.digests["kept"])
             rows += marker.kept

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from kun.errors import KunError
 
 SUFFIX = ".tmp"
 
@@ -33,6 +36,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def naming_a_full_disk(folder: Path) -> Iterator[None]:
+    """Where libraries write to `folder`: what each says of a full disk in its own words is an OSError with the name."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, KunError) or (isinstance(error, OSError) and error.filename):
+            raise
+        if "No space left" in str(error) or shutil.disk_usage(folder).free < 2**20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise
 
 
 def write(path: Path, data: bytes) -> None:

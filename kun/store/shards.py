@@ -28,7 +28,8 @@ class DamagedError(InputError):
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(path, why)
-        self.path, self.why, self.folder = path, why, path.parent
+        self.path, self.why = path, why
+        self.folder = path.parent.resolve()  # it may have been read by its plain name
         self.marker = path.with_name(path.name.partition(".")[0] + ".done.json")
 
     def __str__(self) -> str:

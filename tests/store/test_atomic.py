@@ -1,7 +1,9 @@
 import errno
+from types import SimpleNamespace
 
 import pytest
 
+from kun.errors import InputError
 from kun.store import atomic
 
 
@@ -24,6 +26,29 @@ def test_a_full_disk_is_named_by_the_file(tmp_path, monkeypatch):
         atomic.write(tmp_path / "part.jsonl", b"rows")
     assert caught.value.filename == str(tmp_path / "part.jsonl")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("I/O error: No space left on device (os error 28)"),  # safetensors
+        OSError("100 requested and 3 written"),  # numpy
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_what_a_library_says_of_a_full_disk_is_named_by_the_folder(tmp_path, monkeypatch, error):
+    if "No space" not in str(error):
+        monkeypatch.setattr("kun.store.atomic.shutil.disk_usage", lambda folder: SimpleNamespace(free=0))
+    with pytest.raises(OSError) as caught, atomic.naming_a_full_disk(tmp_path):
+        raise error
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path))
+
+
+@pytest.mark.parametrize("error", [InputError("seeds.jsonl:3: no JSON"), ValueError("a bug"), KeyboardInterrupt()])
+def test_other_errors_stay_what_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as caught, atomic.naming_a_full_disk(tmp_path):
+        raise error
+    assert caught.value is error
 
 
 def test_a_link_moves_in_one_step_and_stays_relative(tmp_path):

@@ -167,6 +167,19 @@ def test_half_a_checkpoint_never_counts(tmp_path: Path) -> None:
     assert checkpoints.latest(tmp_path) is None and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("damage", [b"w3ights", b"weig", None])
+def test_a_damaged_checkpoint_does_not_count(tmp_path: Path, damage: bytes | None) -> None:
+    from kun.training import checkpoints
+
+    weights = tmp_path / "checkpoint-2" / "adapter_model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    checkpoints.seal(weights.parent)
+    assert checkpoints.latest(tmp_path) == weights.parent
+    weights.unlink() if damage is None else weights.write_bytes(damage)
+    assert checkpoints.latest(tmp_path) is None and not list(tmp_path.iterdir())
+
+
 def test_checkpoints_of_other_settings_are_not_used(tmp_path: Path) -> None:
     from stages.stage1_train import train_model
 

@@ -1,0 +1,136 @@
+"""What must hold of a run folder at any moment, by its files alone: `account(run)`, `differences(run, expected)`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+CHAIN = ("stage2_ingest", "stage2_quality", "stage2_filter", "stage3_label", "stage4_verdicts", "stage4_score")
+CHAIN += ("stage5_polish",)
+OF_THE_DAY = {"lock", "digests.json"}  # who held it last; times of files
+TIMES = re.compile(rb'"(seconds|check)":("[^"]*"|[^,}]*),?')  # a check is a digest of the seconds, too
+
+
+@dataclass
+class Account:
+    """Rows of `lost` are in no output of the step that took them; `doubled` ones come twice. The rest is in words."""
+
+    lost: int = 0
+    doubled: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return not (self.lost or self.doubled or self.wrong)
+
+
+def account(run: Path) -> Account:
+    """Every finished shard is whole, has each row once, and exactly those that the shard above it kept."""
+    found = Account()
+    for folder in sorted((run / "store").glob("stage*")):
+        _shards(folder, found)
+    for subset in {link.name for link in (run / CHAIN[0]).glob("*")}:
+        folders = [run / stage / subset for stage in CHAIN if (run / stage / subset).is_dir()]
+        for above, below in pairwise(folders):
+            _between(above, below, found)
+    final = run / "final"
+    if final.is_symlink():
+        names = {path.name for path in final.glob("*")}
+        rows = {f"{link.name}.jsonl" for link in (run / CHAIN[-1]).glob("*")}
+        if not rows | {"README.md", "lineage.parquet"} <= names:
+            found.wrong.append(f"final has only {sorted(names)}")
+        found.wrong += [f"{path}: half a file" for path in final.glob("*.jsonl") if not _whole(path.read_bytes())]
+    return found
+
+
+def _shards(folder: Path, found: Account) -> None:
+    markers = _markers(folder)
+    ids: list[str] = []
+    for index, marker in markers.items():
+        if marker["rows"] != marker["kept"] + sum(marker["rejected"].values()) + marker["failed"]:
+            found.wrong.append(f"{folder.name} shard {index}: {marker}")
+        for kind, rows in (("", marker["kept"]), (".rejects", sum(marker["rejected"].values()))):
+            path = folder / f"part-{index}{kind}.jsonl"
+            data = path.read_bytes() if path.exists() else b""
+            if hashlib.blake2b(data, digest_size=16).hexdigest() != marker["digests"][kind[1:] or "kept"]:
+                found.wrong.append(f"{path}: not what the marker says")
+            elif data.count(b"\n") != rows:
+                found.wrong.append(f"{path}: not {rows} rows")
+        ids += [row_id for ids_of_kind in _ids(folder, index) for row_id in ids_of_kind]
+    found.doubled += len(ids) - len(set(ids))
+    for path in folder.glob("part-*.jsonl"):
+        if path.name[5:10] not in markers and not _whole(path.read_bytes()):
+            found.wrong.append(f"{path}: half a file")
+    done = _json(folder / "done.json")
+    if done is not None and done["shards"]:
+        for name in ("rows", "kept", "failed"):
+            if done[name] != sum(marker[name] for marker in markers.values()):
+                found.wrong.append(f"{folder.name}: done.json says {done[name]} {name}")
+
+
+def _between(above: Path, below: Path, found: Account) -> None:
+    source, markers = _markers(above), _markers(below)
+    for index in source.keys() & markers.keys():
+        kept = set(_ids(above, index)[0])
+        taken = {row_id for ids in _ids(below, index) for row_id in ids}
+        found.lost += len(kept - taken)
+        found.doubled += len(taken - kept)
+    if _json(below / "done.json") is not None and source.keys() != markers.keys():
+        found.wrong.append(f"{below}: shards {sorted(markers)} of {sorted(source)}")
+
+
+def _ids(folder: Path, index: str) -> tuple[list[str], list[str]]:
+    """The ids of the kept rows of a shard, and of the others."""
+    kept, others = [], []
+    for kind in ("", ".rejects", ".failed"):
+        path = folder / f"part-{index}{kind}.jsonl"
+        for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # reported by its digest
+            (others if kind else kept).append(row.get("record", row)["id"])
+    return kept, others
+
+
+def _markers(folder: Path) -> dict[str, dict]:
+    found = {path.name[5:10]: _json(path) for path in sorted(folder.glob("part-*.done.json"))}
+    return {index: marker for index, marker in found.items() if marker is not None}
+
+
+def _json(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _whole(data: bytes) -> bool:
+    try:
+        [json.loads(line) for line in data.split(b"\n")[:-1]]
+    except ValueError:
+        return False
+    return data.endswith(b"\n") or not data
+
+
+def content(run: Path) -> dict[str, bytes]:
+    """All that a run folder holds, by path, without what is of the day."""
+    found = {}
+    for path in run.rglob("*"):
+        name = str(path.relative_to(run))
+        if path.is_symlink():
+            found[name] = str(path.readlink()).encode()
+        elif path.is_file() and path.name not in OF_THE_DAY:
+            data = path.read_bytes()
+            found[name] = TIMES.sub(b"", data) if path.name.endswith("done.json") else data
+    return found
+
+
+def differences(run: Path, expected: dict[str, bytes]) -> list[str]:
+    """Files that are missing, too many (as temporary ones) or other than expected."""
+    found = content(run)
+    return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
