@@ -1,17 +1,19 @@
-"""Settings of the process that must be made before torch is imported; what tests/test_errors.py has to know."""
+"""Settings of the process that must be made before torch is imported; what tests/test_errors.py looks back at."""
 
 import os
+import tempfile
+from collections.abc import Sequence
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from collections.abc import Sequence
-
-import pytest
-
 from tests import errors_met
 
+met = tempfile.TemporaryDirectory(prefix="kun-errors-met-")
+os.environ.setdefault(errors_met.FOLDER, met.name)
 errors_met.watch()
 
 
@@ -22,10 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    errors_met.deselected.extend(item.nodeid for item in items)
+    items[0].config.stash[LEFT_OUT] = True
 
 
-def pytest_sessionfinish():
-    import json
-    if folder := os.environ.get("KUN_ERRORS_MET"):
-        json.dump([list(errors_met.places), list(errors_met.messages)], open(f"{folder}/{os.getpid()}", "w"))
+LEFT_OUT = pytest.StashKey[bool]()

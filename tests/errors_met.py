@@ -1,27 +1,49 @@
-"""Remembers which errors of Kun were made, and where, while the tests run: `watch()`, once, in tests/conftest.py."""
+"""Remembers which errors of Kun were made, and where, while the tests run: `watch()` in every process of theirs.
+
+What a process saw is in a file of the folder that the environment names, so that processes which tests start, or kill,
+tell it too. Processes that Kun itself starts are not seen: what can go wrong there has a direct test.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
-from itertools import islice
 from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 from types import FrameType
 
 from kun.errors import KunError
 
-places: set[tuple[str, int]] = set()  # file and line of the calls that made an error
-messages: set[str] = set()
-deselected: list[str] = []  # tests that this session leaves out
+FOLDER = "KUN_ERRORS_MET"
 
 
 def watch() -> None:
+    """From now on every KunError that is made is remembered, with its message and the calls that made it."""
+    if FOLDER not in os.environ:
+        return
+    file = Path(os.environ[FOLDER], str(os.getpid()))
+    known: set[tuple[tuple[str, int], ...]] = set()
+
     def remember(self: KunError, *args: object) -> None:
         Exception.__init__(self, *args)
-        messages.add(str(args[0]))
         # The call itself, and those around it: some errors are made by a function, or by a class of their own.
-        places.update((frame.f_code.co_filename, frame.f_lineno) for frame in islice(_frames(sys._getframe(1)), 3))
+        frames = islice(_frames(sys._getframe(1)), 3)
+        places = tuple((frame.f_code.co_filename, frame.f_lineno) for frame in frames)
+        if places not in known:
+            known.add(places)
+            with file.open("a") as out:
+                out.write(json.dumps([places, str(args[0])]) + "\n")
 
     KunError.__init__ = remember  # type: ignore[method-assign]
+
+
+def read() -> tuple[set[tuple[str, int]], set[str]]:
+    """File and line of the calls that made an error, and the messages."""
+    lines = [line for path in Path(os.environ[FOLDER]).iterdir() for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in lines]
+    return {(file, line) for places, _ in rows for file, line in places}, {message for _, message in rows}
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
