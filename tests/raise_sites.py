@@ -46,7 +46,11 @@ def _sites(path: Path) -> Iterator[Site]:
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.Name) and node.returns.id in USERS
     }
-    kinds = {name: name for name in USERS | FAILURES} | makers | ({"ValueError": "ValueError"} if file == VALIDATORS else {})
+    kinds = (
+        {name: name for name in USERS | FAILURES}
+        | makers
+        | ({"ValueError": "ValueError"} if file == VALIDATORS else {})
+    )
     module = importlib.import_module(file.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds:
