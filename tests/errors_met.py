@@ -24,17 +24,17 @@ def watch() -> None:
     if FOLDER not in os.environ:
         return
     file = Path(os.environ[FOLDER], str(os.getpid()))
-    known: set[tuple[tuple[str, int], ...]] = set()
+    known: set[str] = set()
 
     def remember(self: KunError, *args: object) -> None:
         Exception.__init__(self, *args)
         # The call itself, and those around it: some errors are made by a function, or by a class of their own.
         frames = islice(_frames(sys._getframe(1)), 3)
         places = tuple((frame.f_code.co_filename, frame.f_lineno) for frame in frames)
-        if places not in known:
-            known.add(places)
+        if (line := json.dumps([places, str(args[0])])) not in known:
+            known.add(line)
             with file.open("a") as out:
-                out.write(json.dumps([places, str(args[0])]) + "\n")
+                out.write(line + "\n")
 
     KunError.__init__ = remember  # type: ignore[method-assign]
 
