@@ -11,8 +11,9 @@ naive    score: against the usual recipe on the same vLLM: file by file (256 row
 
 Texts are pages of the demo world, as many as --rows. Each measurement has a process and a vLLM of its own, warmed up on
 other rows; rounds alternate them, and the median of the rounds' ratios counts. With the random model a rubric of about
-450 tokens is used, its replies run to their limit, and stages 3 and 5 reject them: that changes nothing but what is
-published. `--only label` leaves the other stages out.
+450 tokens is used, and greedy replies, which run to their limit and are rejected: that changes nothing but what is
+published. Drawn replies would hide Kun's own cost: on a CPU vLLM spends most of its time in top_p and seeds then.
+`--only label` leaves the other stages out.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from kun.config_files import load
 from kun.demo.documents import new_item, page
 from kun.engines.base import Choose, Generate
 from kun.engines.open import Engines, window
-from kun.engines.vllm_engine import ENVIRONMENT
+from kun.engines.vllm_engine import environment
 from kun.engines.vllm_start import vllm_start
 from kun.prompts import SHIPPED, load_prompts
 from kun.records import Origin, Scored
@@ -95,8 +96,8 @@ def random_model(work: Path) -> tuple[Config, dict[str, Path]]:
     config = Config(
         base_model=str(base),
         prompts=str(prompts),
-        label=Label(sampling=Sampling(max_tokens=48)),
-        polish=Polish(sampling=Sampling(max_tokens=128)),
+        label=Label(sampling=Sampling(max_tokens=48, temperature=0)),
+        polish=Polish(sampling=Sampling(max_tokens=128, temperature=0)),
     )
     return config, {"label": base, "chat": base}
 
@@ -203,7 +204,7 @@ def naive(bench: Bench) -> float:
 def _generate(bench: Bench, together: int, prefix_caching: bool) -> float:
     """Seconds that `LLM.generate` takes for the stage's requests, `together` at a time, with Kun's settings of vLLM."""
     start, _ = vllm_start(bench.config, bench.model, window(bench.config))
-    os.environ |= ENVIRONMENT
+    os.environ |= environment(start)
     from vllm import LLM, SamplingParams, TokensPrompt
 
     llm = LLM(**{**start.options, "enable_prefix_caching": prefix_caching})
@@ -219,7 +220,6 @@ def _generate(bench: Bench, together: int, prefix_caching: bool) -> float:
                     temperature=request.sampling.temperature,
                     top_p=request.sampling.top_p,
                     repetition_penalty=request.sampling.repetition_penalty,
-                    seed=request.seed if request.sampling.temperature > 0 else None,
                     stop_token_ids=start.end_ids,
                     ignore_eos=True,
                     detokenize=False,

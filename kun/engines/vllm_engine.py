@@ -29,9 +29,9 @@ AHEAD = 2  # requests that wait for each that vLLM works on: it must not run dry
 TRIES = 2  # a request that was at work in this many deaths of the engine is given up
 DEATHS = 3  # in a row, without an answer in between: the engine is given up
 PATIENCE = 20.0  # seconds that vLLM has to end by itself
-CORES = ",".join(map(str, sorted(os.sched_getaffinity(0))))
 ERROR = re.compile(r"^(?:.*\] )?(\w+(?:Error|Exception): .+)", re.MULTILINE)  # in the log, behind its prefix
-ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_CPU_OMP_THREADS_BIND": CORES}
+PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @dataclass
@@ -193,7 +193,7 @@ class VllmEngine:
                 stdout=log,
                 stderr=log,
                 pass_fds=[theirs.fileno()],
-                env={**ENVIRONMENT, **os.environ},
+                env={**environment(self.start), **os.environ},
                 start_new_session=True,  # Ctrl-C is this process's affair; and its whole group can be ended
             )
         theirs.close()
@@ -222,6 +222,14 @@ class VllmEngine:
         log = self._log.read_text(encoding="utf-8", errors="replace")
         causes = [error for error in ERROR.findall(log) if "ngine core init" not in error and "EngineDead" not in error]
         return (f": {preview(causes[-1], 300)}" if causes else "") + f"; see {self._log}"
+
+
+def environment(start: wire.Start) -> dict[str, str]:
+    """Variables for vLLM's process; those that are set already go before."""
+    if any(start.options.get(name, 1) > 1 for name in PARALLEL):
+        return ENVIRONMENT
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    return ENVIRONMENT | {"VLLM_CPU_OMP_THREADS_BIND": cores}  # by itself it takes one core
 
 
 def _message(key: int, question: Question, beginning: Beginning, window: int) -> wire.Write | wire.Weigh:

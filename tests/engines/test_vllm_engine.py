@@ -82,14 +82,15 @@ def test_vllm_and_transformers_agree(
     judging: list[Request] = [Choose(prompt, CHOICES) for prompt in prompts(10, opening=100)]
     drawn = Sampling(max_tokens=12, temperature=1.0, top_p=0.9, repetition_penalty=1.2)
     drawing: list[Request] = [Generate(prompt, drawn, seed=n) for n, prompt in enumerate(prompts(8))]
+    long: list[Request] = [Generate(prompt[:480], drawn, seed=9) for prompt in prompts(12, opening=450)]
     window = list(range(10, 522))
     odd: list[Request] = [Generate(window, GREEDY, 0), writing[0], Choose([10_000], CHOICES), judging[0]]
 
     counted: list[int] = []
-    written, judged, mixed, one, other, none = engine.run(
-        [writing, judging, odd, drawing, drawing[::-1], []], counted.append
+    written, judged, mixed, one, other, none, many = engine.run(
+        [writing, judging, odd, drawing, drawing[::-1], [], long], counted.append
     )
-    assert sum(counted) == 41 + 10 + 4 + 16
+    assert sum(counted) == 41 + 10 + 4 + 16 + 12
     assert written == transformers_answers(config, adapters["label"], writing)
     for answer, expected in zip(judged, transformers_answers(config, adapters["label"], judging), strict=True):
         assert isinstance(answer, Chosen)
@@ -101,6 +102,7 @@ def test_vllm_and_transformers_agree(
     assert one == other[::-1]  # by their seeds
     assert one != transformers_answers(config, adapters["label"], writing)[:8]
     assert none == []
+    assert all(isinstance(answer, Generated) for answer in many)  # more tokens than one step takes
 
 
 def test_two_live_adapters_in_one_batch_are_each_merged_alone(
