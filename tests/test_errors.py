@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kun import cli, config_files
+from kun.filters.lmplz import find_program
 from kun.store.shards import DamagedError
 from tests import errors_met
 from tests.conftest import LEFT_OUT
@@ -54,8 +55,8 @@ def test_every_error_is_met_by_a_test(request):
         pytest.skip("not all tests are run")
     if hasattr(request.config, "workerinput") or request.session.testsfailed:
         pytest.skip("the tests are spread over processes, or one has failed")
-    if importlib.util.find_spec("vllm") is None:
-        pytest.skip("without vLLM its errors are not met")
+    if importlib.util.find_spec("vllm") is None or find_program("lmplz") is None:
+        pytest.skip("without vLLM and lmplz their errors are not met")
     places, messages = errors_met.read()
     missed = [site for site in sites() if site.kind not in FAILURES and not _is_met(site, places, messages)]
     assert list(map(str, missed)) == []
