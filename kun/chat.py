@@ -149,7 +149,10 @@ def load_chat(folder: str | Path, trust_remote_code: bool = False) -> Chat:
         end, _ = _end(files)
     eos = files.special("eos_token")
     if end is None and eos is None:
-        raise InputError(f"base_model: the tokenizer in {folder} has neither an end token in its template nor an EOS")
+        raise InputError(
+            f"base_model: the tokenizer in {folder} has neither an end token in its template nor an EOS; "
+            "name its eos_token in tokenizer_config.json"
+        )
     end_id = files.id(eos or "") if end is None else end
     if new:
         files = files.with_config(eos_token=files.raw.id_to_token(end_id))

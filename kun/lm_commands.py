@@ -173,7 +173,7 @@ def _score(arguments: argparse.Namespace, _: list[str]) -> int:
                 if row.reject is not None:
                     print(f"{arguments.file}: {printable(_reason(row))}", file=sys.stderr)
     if not ppls:
-        raise InputError(f"{arguments.file}: there is no text in it that could be scored")
+        raise InputError(f"{arguments.file}: there is no text in it that could be scored; see --field")
     ordered = sorted(ppls)
     percentiles = {f"p{percent:g}": percentile(ordered, percent) for percent in PERCENTILES}
     if arguments.json:

@@ -98,8 +98,10 @@ def local_folder(name: str | Path, setting: str = "base_model") -> Path:
         try:
             return Path(snapshot_download(str(name), local_files_only=True))
         except LocalEntryNotFoundError:
-            raise InputError(f"{setting}: {name} is neither a folder nor in the local hub cache") from None
-    raise InputError(f"{setting}: no folder {name}")
+            raise InputError(
+                f"{setting}: {name} is neither a folder nor in the local hub cache; `hf download {name}`"
+            ) from None
+    raise InputError(f"{setting}: no folder {name}; give one that is there, or owner/name of a model in the hub cache")
 
 
 def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> TokenizerFiles:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
+MAIN = "from tests.errors_met import watch; watch(); from kun.cli import main; main()"
 
 
 def environment() -> dict[str, str]:
@@ -15,7 +16,7 @@ def environment() -> dict[str, str]:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-c", "from kun.cli import main; main()", *map(str, arguments)]
+    return [sys.executable, "-c", MAIN, *map(str, arguments)]
 
 
 def kun(folder: Path, *arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:

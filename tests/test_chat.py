@@ -156,6 +156,23 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
         assert "base_model" in str(caught.value) and str(folder) in str(caught.value)
 
 
+def test_a_tokenizer_without_any_end_is_named(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordLevel({"[UNK]": 0, "好": 1}, unk_token="[UNK]")).save(str(tmp_path / "tokenizer.json"))
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    with pytest.raises(InputError, match=rf"base_model: .*{tmp_path} has neither an end .* name its eos_token in"):
+        load_chat(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json"])  # as it is, or converted by transformers
+def test_a_damaged_tokenizer_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{")
+    with pytest.raises(InputError, match=f"base_model: the tokenizer in {tmp_path} cannot be read: .+"):
+        load_chat(tmp_path)
+
+
 def test_loading_a_chat_imports_no_torch(folders: dict[str, Path]) -> None:
     code = f"import sys; from kun.chat import load_chat; load_chat({str(folders['qwen'])!r}).count('x')"
     code += "; assert not {'torch', 'transformers'} & set(sys.modules)"

@@ -96,6 +96,15 @@ WEB = "corpora: {web: {paths: [a], format: text, filter: %s}}"
         (WEB % "{quality: {digits: 7}}", "corpora.web.filter.quality.digits: .*less than or equal to 1, not 7"),
         (WEB % "{lm: {model: a}}", "corpora.web.filter: lm: is one for all corpora; set filter.lm"),
         (WEB % "{ppl_min: x7}", "corpora.web.filter: ppl_min x7 is above ppl_max x6"),
+        (
+            "filter: {lm: {model: a, tokens: sentencepiece}}",
+            "filter.lm: tokens is of an estimated model; of a given one set sentencepiece",
+        ),
+        ("filter: {lm: {sentencepiece: a}}", "filter.lm: sentencepiece belongs to a given model; set model as well"),
+        (
+            "score: {select: best_f1, method: pair, calibration: a}",
+            "score: select: best_f1 judges instructions alone; it does not go with method: pair",
+        ),
         ("- a list", "must be a mapping"),
         ("a: [", "not valid YAML"),
         ("run: a\nrun: b", "not valid YAML: .*duplicate key"),

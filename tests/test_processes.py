@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
+from kun.errors import KunError
 from kun.processes import each
 from tests.runs import REPOSITORY, environment
 
@@ -75,3 +76,12 @@ def test_off_the_main_thread():
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(lambda: sorted(each(squared, [(1,), (2,), (3,)], workers=2))).result()
     assert found == [1, 4, 9]
+
+
+def kill_oneself(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_a_remedy():
+    with pytest.raises(KunError, match=r"a worker process was killed, .* run the same command again, with a smaller"):
+        list(each(kill_oneself, [(0,), (1,)], workers=2))

@@ -12,7 +12,7 @@ import pytest
 
 from kun.errors import InputError
 from kun.records import Document, Filtered, Labelled, Reject, extend
-from kun.runner import mending, run_stage
+from kun.runner import _ingest_unit, mending, run_stage
 from kun.steps import Build, Map, Stage, Step
 from kun.store import atomic, shards
 from tests.runs import REPOSITORY, environment
@@ -373,3 +373,8 @@ def test_a_model_that_was_made_again_makes_its_answers_again(tmp_path):
     run_stage(train, run, force=True)
     assert run_stage(label, run)
     assert small.engine.asked == [4, 4]
+
+
+def test_a_corpus_that_shrinks_while_it_is_read_is_named(tmp_path):
+    with pytest.raises(InputError, match="wudao: a file of the corpus changed while it was read; run the same command"):
+        _ingest_unit(lambda unit: iter(()), 16, tmp_path / "wudao", unit=None, expected=1, first=0, source="")

@@ -66,7 +66,9 @@ def test_the_guard_sees_what_goes_out(tmp_path):
 
 def test_a_base_model_that_is_not_here_is_an_error_at_once(tmp_path):
     done = guarded(tmp_path, "run", "stage1", "--config", small_world(tmp_path), "--base-model", "nobody/nothing")
-    said = "kun: base_model: nobody/nothing is neither a folder nor in the local hub cache\n"
+    said = (
+        "kun: base_model: nobody/nothing is neither a folder nor in the local hub cache; `hf download nobody/nothing`\n"
+    )
     assert (done.returncode, done.stderr, calls(tmp_path)) == (2, said, "")
 
 

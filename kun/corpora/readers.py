@@ -195,6 +195,8 @@ def read_parquet(found: Found, field: str) -> Iterator[Row]:
                     yield _cell(Origin(found.name, row), value.as_py(), field)
                     row += 1
     except (pa.ArrowException, OSError, ValueError) as error:
+        if getattr(error, "errno", None):  # the system's, such as a disk that fails: it says nothing of the file
+            raise
         yield Row(Origin(found.name, row), "", Reject("damaged", preview(f"no whole Parquet file: {error}")))
 
 

@@ -203,10 +203,13 @@ class ServerEngine:
         having = [server for server, cards in named.items() if self._model in cards]
         if len(having) < len(named):
             others = [f"{server.url} ({', '.join(cards)})" for server, cards in named.items() if server not in having]
-            text = f"{self._model} is not served by {'; '.join(others)}"
+            lacking = "; ".join(others)
             if not having:
-                raise ConfigError(f"engine.server.urls: {text}; serve it by that name, or set engine.server.{name}")
-            print(f"{text}; the others are asked", file=sys.stderr, flush=True)
+                raise ConfigError(
+                    f"engine.server.urls: {self._model} is not served by {lacking}; serve it by that name, or set "
+                    f"engine.server.{name}"
+                )
+            print(f"{self._model} is not served by {lacking}; the others are asked", file=sys.stderr, flush=True)
         canary: dict[str, Any] = {}
         for server in having:
             check_model(server, named[server], self._model, self.window, folder)

@@ -39,7 +39,7 @@ async def models(server: Server) -> dict[str, Card]:
     try:
         cards = msgspec.json.decode(await _asked(lambda: server.get("models"), server), type=Cards).data
     except msgspec.DecodeError as error:
-        raise ConfigError(_wrong(server, f"its list of models cannot be read ({error}); {NEEDED}")) from None
+        raise _wrong(server, f"its list of models cannot be read ({error}); {NEEDED}") from None
     return {card.id: card for card in cards}
 
 
@@ -49,11 +49,14 @@ def check_model(server: Server, by_name: dict[str, Card], model: str, window: in
     card = by_name[model]
     root = Path(card.root or "").name
     if root.startswith("stage1_train-") and root != folder:
-        raise ConfigError(_wrong(server, f"serves {root} as {model}, the run now has {folder}; serve that one"))
+        raise _wrong(server, f"serves {root} as {model}, the run now has {folder}; serve that one")
     length = card.max_model_len or (by_name[card.parent].max_model_len if card.parent in by_name else None)
     if length is not None and length < window:
-        remedy = f"give --max-model-len {window} to `vllm serve`, or set engine.window to {length}"
-        raise ConfigError(_wrong(server, f"takes {length} tokens, Kun's window has {window}; {remedy}"))
+        raise _wrong(
+            server,
+            f"takes {length} tokens, Kun's window has {window}; give --max-model-len {window} to `vllm serve`, or set "
+            f"engine.window to {length}",
+        )
 
 
 async def check_replies(server: Server, model: str, chat: Chat) -> dict[str, Any]:
@@ -65,7 +68,7 @@ async def check_replies(server: Server, model: str, chat: Chat) -> dict[str, Any
     body |= {"model": model, "logit_bias": {str(end): 100.0}}
     reply = await _asked(lambda: server.complete(body, lambda completion: generated(completion, chat.end_ids)), server)
     if reply.tokens or not reply.finished:
-        raise ConfigError(_wrong(server, f"does not heed logit_bias and stop_token_ids; {NEEDED}"))
+        raise _wrong(server, f"does not heed logit_bias and stop_token_ids; {NEEDED}")
     return body
 
 
@@ -93,11 +96,11 @@ async def _asked(ask: Callable[[], Awaitable[T]], server: Server) -> T:
             return await ask()
         except NoAnswerError as error:
             if tried == TRIES:
-                said = f"{_bare(server, error)}; is it up, or to be taken out of the list? {NEEDED}"
-                raise ConfigError(_wrong(server, said)) from None
+                said = _bare(server, error)
+                raise _wrong(server, f"{said}; is it up, or to be taken out of the list? {NEEDED}") from None
             await asyncio.sleep(min(error.after or 1.0, 10.0))
         except RefusedError as error:
-            raise ConfigError(_wrong(server, f"{_bare(server, error)}; {NEEDED}")) from None
+            raise _wrong(server, f"{_bare(server, error)}; {NEEDED}") from None
     raise AssertionError
 
 
@@ -105,5 +108,5 @@ def _bare(server: Server, error: Exception) -> str:
     return str(error).removeprefix(server.url).lstrip(": ")
 
 
-def _wrong(server: Server, what: str) -> str:
-    return f"engine.server.urls: {server.url}: {what}"
+def _wrong(server: Server, what: str) -> ConfigError:
+    return ConfigError(f"engine.server.urls: {server.url}: {what}")

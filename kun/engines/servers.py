@@ -199,7 +199,7 @@ def pause(tries: int) -> float:
 def _key() -> str:
     key = (os.environ.get("KUN_API_KEY") or os.environ.get("OPENAI_API_KEY") or "").strip()
     if not (key.isascii() and key.isprintable()):
-        raise ConfigError("KUN_API_KEY (or OPENAI_API_KEY): the key has characters that no key can have")
+        raise ConfigError("KUN_API_KEY (or OPENAI_API_KEY): the key has characters that no key can have; set it anew")
     return key
 
 

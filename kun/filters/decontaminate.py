@@ -126,7 +126,9 @@ def open_index(folder: Path) -> Index:
         info = msgspec.json.decode((folder / INDEX).read_bytes(), type=IndexInfo)
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("hashes", "owners", "rows", "bits")]
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise InputError(f"decontaminate: {folder} is no index of evaluation files: {error}") from None
+        raise InputError(
+            f"decontaminate: {folder} is no index of evaluation files: {error}; delete it and run stage2 again"
+        ) from None
     return Index(info, *map(np.asarray, arrays))
 
 

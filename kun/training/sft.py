@@ -133,7 +133,9 @@ def _trainer(
     model = load_base(str(config.base_model), chat, choose_dtype(), config.trust_remote_code)
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if window and (longest := max(len(_row(example)["input_ids"]) for example in (*training, *held_out))) > window:
-        raise ConfigError(f"train.max_length: an example has {longest} tokens, and the base model reads {window}")
+        raise ConfigError(
+            f"train.max_length: an example has {longest} tokens, and the base model reads {window}: set that"
+        )
     lora = lora_config(config, embedding_names(model), chat.new_ids)
     set_seed(config.seed)
     try:

@@ -1,11 +1,15 @@
 """What a path of a corpus may lead to besides files."""
 
+import contextlib
 import os
+from pathlib import Path
 
 import pytest
 
 from kun.config import Corpus
-from kun.corpora import find, read
+from kun.corpora import evaluation, find, read
+from kun.corpora.files import Found, open_file
+from kun.corpora.readers import read_part
 from kun.errors import InputError
 
 LINE = b'{"text": "a"}\n'
@@ -62,3 +66,24 @@ def test_names_with_any_bytes(tmp_path):
 def test_a_glob_that_is_none_is_named(tmp_path):
     with pytest.raises(InputError, match=r"corpora\.web\.paths: .*\*\*"):
         names(tmp_path / "**.jsonl")
+
+
+def test_a_folder_that_cannot_be_read_is_named_whoever_reads(tmp_path):
+    """With a path that is too long, which not even root can read."""
+    (tmp_path / "a.jsonl").write_bytes(LINE)
+    with contextlib.chdir(tmp_path):
+        for _ in range(17):  # 255 bytes each, of 4,096
+            Path("x" * 255).mkdir()
+            os.chdir("x" * 255)
+    with pytest.raises(InputError, match=r"corpora\.web\.paths: .*xxx: File name too long"):
+        names(tmp_path)
+
+
+def test_a_file_that_went_away_is_named(tmp_path):
+    with pytest.raises(InputError, match=rf"{tmp_path}/a\.jsonl: No such file or directory"):
+        open_file(Found(tmp_path / "a.jsonl", "a.jsonl"))
+    gone = Found(tmp_path / "a.parquet", "a.parquet")
+    with pytest.raises(InputError, match=rf"corpora\.web\.paths: {tmp_path}/a\.parquet: .*No such file"):
+        list(read_part("web", Corpus(paths=("a.parquet",), format="parquet"), gone))
+    with pytest.raises(InputError, match=rf"decontaminate\.files: {tmp_path}/a\.parquet: .*No such file"):
+        list(evaluation.read(gone))

@@ -12,6 +12,7 @@ import zstandard
 from kun.config import Corpus
 from kun.corpora import read, sampling
 from kun.corpora.sampling import sample_rows
+from kun.errors import InputError
 
 
 def write(path, count, compress=False):
@@ -112,3 +113,12 @@ def test_rows_of_a_small_corpus_are_counted(tmp_path):
     assert taken.counted and sum(taken.weights) == pytest.approx(100)
     empty = sample_rows("web", write(tmp_path / "a.jsonl", 0), 30, seed=0)
     assert empty.rows == () == empty.weights and empty.counted
+
+
+def test_a_file_that_goes_away_while_it_is_sampled_is_named(tmp_path, monkeypatch):
+    corpus = write(tmp_path / "a.jsonl", 3)
+    found = sampling.find("web", corpus)
+    (tmp_path / "a.jsonl").unlink()
+    monkeypatch.setattr(sampling, "find", lambda name, corpus: found)
+    with pytest.raises(InputError, match=rf"corpora\.web\.paths: {tmp_path}/a\.jsonl: No such file"):
+        sample_rows("web", corpus, 10, seed=0)

@@ -7,6 +7,7 @@ from kun.config import Config, EngineConfig, LanguageModel
 from kun.errors import InputError
 from kun.filters import lm
 from kun.filters.base_lm import open_base
+from kun.training.models import load_weights
 from tests import tiny_models
 
 TEXTS = [tiny_models.TEXTS[0], "", "好", tiny_models.TEXTS[2], "1 + 1 = 2\n\n第二段。" * 9]
@@ -88,3 +89,18 @@ def test_the_filter_of_a_run_goes_by_the_base_model(tmp_path):
     assert "nothing to do" in kun(tmp_path, "run", "stage2", "--config", "my.yaml").stdout
     tiny_models.qwen(tmp_path / "base", tied=True)
     assert "filter.lm.base changed" in kun(tmp_path, "status", "run").stdout
+
+
+def test_a_tokenizer_without_a_token_to_begin_with(tmp_path):
+    tiny_models.qwen(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": config["chat_template"]}))
+    with pytest.raises(InputError, match=r"base_model: .* neither BOS nor EOS, .*; name its eos_token in"):
+        open_base(tmp_path, CPU)
+
+
+def test_a_folder_without_a_model(tmp_path):
+    tiny_models.qwen(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(InputError, match=f"base_model: {tmp_path} is not a model folder: it has no config.json"):
+        load_weights(tmp_path, "auto")

@@ -272,3 +272,16 @@ def test_the_description_travels(tmp_path):
     info = lmplz.make(LanguageModel(model=str(write_arpa(tmp_path))), tmp_path / "lm")
     assert lm.read_info(tmp_path / "lm") == info
     assert pickle.loads(pickle.dumps(info)) == info
+
+
+def test_no_language_model_at_all(tmp_path):
+    with pytest.raises(InputError, match=r"filter\.lm: neither model nor estimate_from is set"):
+        lmplz.make(LanguageModel(), tmp_path / "lm")
+
+
+def test_build_binary_that_fails_says_why(tmp_path, monkeypatch):
+    (tmp_path / "build_binary").write_text("#!/bin/sh\necho the disk is full >&2; exit 1\n", encoding="utf-8")
+    (tmp_path / "build_binary").chmod(0o755)
+    monkeypatch.setenv("KUN_LMPLZ", str(tmp_path))
+    with pytest.raises(InputError, match=r"filter\.lm\.model: build_binary failed on .*\.arpa: the disk is full"):
+        lmplz.make(LanguageModel(model=str(write_arpa(tmp_path))), tmp_path / "lm")

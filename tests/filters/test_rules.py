@@ -6,13 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kun.config import Filter
+from kun.config import Config, Filter, LanguageModel
 from kun.demo.tokens import build_tokenizer
-from kun.errors import InputError
-from kun.filters import length
+from kun.errors import ConfigError, InputError
+from kun.filters import length, lmplz
 from kun.filters.percentiles import Limits, percentile, sample, thresholds
+from kun.filters.rules import measure
 from kun.records import Document, Origin
 from kun.store.digests import of_bytes
+from tests.filters.tiny_lm import write_arpa
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,13 @@ def test_thresholds():
     assert thresholds(Filter(ppl_min="p1", ppl_max="x99"), []) == Limits(None, None)
     assert thresholds(Filter(ppl_min="p0", ppl_max="p100"), [7.0]) == Limits(7.0, 7.0)
     assert pickle.loads(pickle.dumps(Limits(1.0, None))) == Limits(1.0, None)
+
+
+def test_limits_that_cross_on_a_corpus_are_named(tmp_path):
+    lmplz.make(LanguageModel(model=str(write_arpa(tmp_path))), tmp_path / "lm")
+    config = Config(filter=Filter(ppl_min="x3", ppl_max=1.5))
+    with pytest.raises(ConfigError, match=r"on this corpus ppl_min x3 is \d+\.\d, above ppl_max 1\.5, which is 1\.5"):
+        measure(config, documents(20), tmp_path / "lm")
 
 
 def test_a_multiple_of_the_median_hardly_moves_with_the_share_of_noise():
