@@ -58,7 +58,7 @@ from stages import stage3_label, stage4_score, stage5_polish
 WARM = 32  # rows before the clock starts
 SMALL = 256  # rows of a small shard, and of a file of the naive recipe
 NAIVE = Sampling(max_tokens=16, temperature=0.5, top_p=0.95, repetition_penalty=1.2)
-RUBRIC = 450  # tokens
+RUBRIC = 460  # tokens
 TARGETS = {
     "label: Kun / raw": 0.95,
     "polish: Kun / raw": 0.95,
@@ -84,13 +84,13 @@ def yi_shaped(folder: Path) -> Path:
     return folder
 
 
-def random_model(work: Path) -> tuple[Config, dict[str, Path]]:
+def random_model(work: Path, rubric: int) -> tuple[Config, dict[str, Path]]:
     """Settings for the random model, which is both models, with a rubric cut to the length that users have."""
     base = yi_shaped(work / "base")
     prompts = work / "prompts"
     shutil.copytree(SHIPPED["zh"], prompts)
     score = YAML(typ="safe").load(prompts / "score.yaml")
-    while _rubric(base, prompts) > RUBRIC and len(score["examples"]) > 1:
+    while _rubric(base, prompts) > rubric and len(score["examples"]) > 1:
         score["examples"].pop()
         (prompts / "score.yaml").write_text(json.dumps(score, ensure_ascii=False), encoding="utf-8")
     config = Config(
@@ -259,6 +259,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1024, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--only", choices=("label", "polish", "score"))
+    parser.add_argument("--rubric", type=int, default=RUBRIC, help="its tokens, at most (default: %(default)s)")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -270,7 +271,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        config, models = models_of(arguments.run) if arguments.run else random_model(work)
+        config, models = models_of(arguments.run) if arguments.run else random_model(work, arguments.rubric)
         engine = config.engine.model_copy(update={"kind": "vllm", "window": config.engine.window or 2048})
         config = config.model_copy(update={"engine": engine})
         ratios: dict[str, list[float]] = {}
