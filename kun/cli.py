@@ -27,7 +27,7 @@ from kun.config import Config
 from kun.config_files import dump, load, load_of_run
 from kun.demo import commands as demo_commands
 from kun.engines.open import Engines
-from kun.errors import InputError, KunError
+from kun.errors import ConfigError, InputError, KunError
 from kun.final import assemble, is_current
 from kun.report import draw
 from kun.runner import mending, run_stage
@@ -165,7 +165,9 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         engines = Engines(config)
         stages = pipeline(config, digests, engines)
         mend = partial(mending, stages=stages, run=run, workers=config.workers)
-        atomic.write(run.path / "config.yaml", dump(config).encode())
+        settings = run.path / "config.yaml"
+        before = settings.read_bytes() if settings.exists() else None
+        atomic.write(settings, dump(config).encode())
         try:
             for stage in stages:
                 if arguments.stage in ("all", stage.command):
@@ -176,6 +178,10 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
                 mend(partial(_finish, run, stages, config, digests))
             states = status.survey(stages, run)
             final = _is_final(states, stages, run, digests)
+        except ConfigError:  # settings that are refused are not those of the run
+            if before is not None:
+                atomic.write(settings, before)
+            raise
         finally:
             engines.close()
             digests.save()
@@ -263,7 +269,7 @@ def _assemble_and_draw(run: RunFolder, stages: list[Stage], config: Config, dige
 
 
 def _status(arguments: argparse.Namespace, _: list[str]) -> int:
-    _config, run, stages = _open(arguments.run, arguments.config)
+    config, run, stages = _open(arguments.run, arguments.config)
     states = status.survey(stages, run)
     final = _is_final(states, stages, run, Digests(run.store / "digests.json"))
     if arguments.json:
@@ -271,8 +277,10 @@ def _status(arguments: argparse.Namespace, _: list[str]) -> int:
     else:
         print(status.render(states, run))
         following = status.next_command(states, final)
-        source = shlex.quote(arguments.config or str(run.path / "config.yaml"))
-        print(f"next: kun run {following} --config {source}" if following else "complete")
+        command = ["kun", "run", str(following), "--config", arguments.config or str(run.path / "config.yaml")]
+        if Path(config.run).resolve() != run.path.resolve():  # the run was moved, or came from elsewhere
+            command += ["--run", str(run.path)]
+        print(f"next: {shlex.join(command)}" if following else "complete")
     return 1 if any(state.condition == "failures" for state in states) else 0
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from kun.errors import InputError
 from kun.plan import Figure
 from kun.records import Raw
 from kun.runs import Fingerprint, RunFolder, Whole, read_whole, summarise
@@ -45,7 +46,10 @@ class Evidence:
 
     def records(self, stage: str, subset: str, kind: type[R]) -> list[R]:
         """Some of the kept records of a step, from all of it."""
-        found = list(shards.read_some(self._folder(stage, subset), kind, READ_SHARDS))
+        try:
+            found = list(shards.read_some(self._folder(stage, subset), kind, READ_SHARDS))
+        except InputError:  # a damaged run is no reason not to plan
+            return []
         return found[:: -(-len(found) // RECORDS) or 1]
 
     def share(self, stage: str, subset: str) -> Figure | None:

@@ -106,6 +106,20 @@ def test_one_subset_alone_gets_the_language_model_that_serves_all(folder):
     assert "stage2_lm/kenlm: nothing to do" in done.stdout and "stage2_filter/web: 2 in" in done.stdout
 
 
+def test_settings_that_are_refused_do_not_become_those_of_the_run(folder):
+    assert kun(folder, "run", "stage2", "--config", "my.yaml").returncode == 0
+    before = (folder / "runs/my/config.yaml").read_bytes()
+    refused = kun(folder, "run", "stage1", "--config", "my.yaml", "--seed", "9")
+    assert refused.returncode == 2 and "seeds.pairs: training needs it" in refused.stderr
+    assert (folder / "runs/my/config.yaml").read_bytes() == before
+
+
+def test_status_of_a_run_that_was_moved_names_its_folder(folder):
+    kun(folder, "run", "stage2", "--config", "my.yaml")
+    (folder / "runs/my").rename(folder / "moved")
+    assert "next: kun run stage1 --config moved/config.yaml --run moved" in kun(folder, "status", "moved").stdout
+
+
 def test_a_reader_that_stops_reading_is_no_error(folder):
     kun(folder, "run", "stage2", "--config", "my.yaml")
     line = shlex.join(command("status", "runs/my", "--json")) + " | true"

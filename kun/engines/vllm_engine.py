@@ -22,7 +22,7 @@ from kun.engines import vllm_process as wire
 from kun.engines.base import Answer, Choose, Failure, Generate, Generated, Request
 from kun.engines.batches import problem
 from kun.engines.choices import Beginning, beginnings, chosen
-from kun.errors import KunError
+from kun.errors import ConfigError, KunError
 from kun.text import preview
 
 AHEAD = 2  # requests that wait for each that vLLM works on: it must not run dry while a shard is prepared
@@ -204,7 +204,7 @@ class VllmEngine:
         if not isinstance(message, wire.Ready):
             self._kill()
             why = f": {message.why}" if isinstance(message, wire.Refused) else ""
-            raise KunError(f"engine.vllm: vLLM did not start{why}{self._last_words()}")
+            raise ConfigError(f"engine.vllm: vLLM did not start{why}{self._last_words()}")
         self._enough = AHEAD * message.sequences
 
     def _hang_up(self) -> None:

@@ -85,12 +85,16 @@ def is_cpu_build() -> bool:
 def is_live(config: Config, model_folder: Path, cpu: bool) -> bool:
     """Whether the model is put on the base as an adapter. ConfigError where that is asked for and cannot be."""
     wanted = config.engine.adapters
-    if wanted == "merged" or (wanted == "auto" and cpu):
+    if wanted == "merged" or (wanted == "auto" and cpu) or model_folder.resolve() == _base(config):
         return False
     why = _not_live(model_folder)
     if why and wanted == "live":
         raise ConfigError(f"engine.adapters: live: {model_folder} {why}; set engine.adapters: merged")
     return why is None
+
+
+def _base(config: Config) -> Path:
+    return local_folder(config.base_model or "").resolve()
 
 
 def _not_live(model_folder: Path) -> str | None:

@@ -11,7 +11,9 @@ import msgspec
 
 from kun.config_files import load_of_run
 from kun.errors import InputError, KunError
+from kun.runs import Whole
 from kun.verify.final import is_final, verify_final
+from kun.verify.part import Problem
 from kun.verify.run import Finding, Works, verify
 from kun.verify.steps import find, inside, leftovers, size
 
@@ -54,6 +56,10 @@ def _verify(arguments: argparse.Namespace, works: Works) -> int:
         good = {key: folder for key, folder in known.items() if folder in sound}
         if (final := inside(path, path / "final")).is_dir():
             findings.append(verify_final(final, good, [(step.name, step.digest) for step in steps]))
+        elif any(step.stage == "stage5_polish" and step.whole is not None for step in steps):
+            findings.append(
+                Finding("final", "bad", final, Whole(), [Problem(".", "is not here, though stage 5 is through")])
+            )
         used = {step.folder for step in steps} | {final.resolve()}
         left = [{"path": str(one), "what": why, "bytes": size(one)} for one, why in leftovers(path, used)]
     if arguments.json:

@@ -52,7 +52,9 @@ def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
         for folder, count in counts.items()
         for first in range(0, count, BATCH)
     ]
-    found = {step.name: _build(step, wholes) for step in steps if step.folder not in records}
+    found = {
+        step.name: _build(step, wholes, _makes_records(step, works)) for step in steps if step.folder not in records
+    }
     waiting: dict[Path, list[Seen]] = {folder: [] for folder in records}
 
     def close(folder: Path) -> None:
@@ -69,7 +71,16 @@ def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
             progress(done := done + len(seen), total)
             if len(waiting[folder]) == counts[folder]:
                 close(folder)
-    return [found[step.name] for step in steps]
+    read = {name: step.name for step in steps for name in step.needs}
+    gone = [_gone(run / name, name, reader, works) for name, reader in sorted(read.items()) if name not in found]
+    return [*gone, *(found[step.name] for step in steps)]
+
+
+def _gone(folder: Path, name: str, reader: str, works: Works) -> Finding:
+    """The finding of a step that another one reads, and that has no plain name any more. Models may be left out."""
+    if isinstance(works.get(name.partition("/")[0]), Ingest | Map | Ask):
+        return Finding(name, "bad", folder, Whole(), [Problem(".", f"is not here, and {reader} was made from it")])
+    return Finding(name, "absent", folder, Whole(), notes=["not here: left out, or removed"])
 
 
 def _makes_records(step: Found, works: Works) -> bool:
@@ -180,10 +191,13 @@ def _twice(folder: Path, seen: list[Seen]) -> list[Problem]:
     return problems
 
 
-def _build(step: Found, wholes: Mapping[Key, Whole | None]) -> Finding:
+def _build(step: Found, wholes: Mapping[Key, Whole | None], makes_records: bool = False) -> Finding:
     """The finding of a model or an index."""
     files = [path.name for path in step.folder.rglob("*") if path.is_file() and path.name not in MARKERS]
     whole = step.whole or Whole()
+    if not step.folder.is_dir() and makes_records:
+        problem = Problem(".", "is not here: its plain name leads nowhere")
+        return Finding(step.name, "bad", step.folder, whole, [problem])
     if not files or (step.stage == "stage1_train" and not any(name.endswith(".safetensors") for name in files)):
         return Finding(step.name, "absent", step.folder, whole, notes=["not here: left out, or removed"])
     problems, discard = list(step.problems), []

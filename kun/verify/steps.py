@@ -89,7 +89,7 @@ def leftovers(run: Path, used: set[Path]) -> list[tuple[Path, str]]:
     """What nothing points at any more: files of a killed process, folders of older settings."""
     found = [(path, "left by a killed process") for path in sorted((run / "store").rglob(f".*{atomic.SUFFIX}"))]
     for folder in sorted(path for path in (run / "store").glob("*-*") if path.is_dir() and path.name[0] != "."):
-        if folder.resolve() not in used:
+        if folder.resolve() not in used and not any(path.name in folder.name for path in used):  # merged-<adapter>
             found.append((folder, "of older settings"))
     return found
 

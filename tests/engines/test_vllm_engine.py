@@ -66,7 +66,7 @@ def transformers_answers(config: Config, adapter: Path, group: list[Request]) ->
 
 
 def prompts(count: int, opening: int = 0) -> list[list[int]]:
-    shared = list(range(50, 50 + opening))
+    shared = [50 + place % 200 for place in range(opening)]
     return [[*shared, *((7 * n + 3 * n * k) % 240 + 10 for k in range(3 + n % 30))] for n in range(count)]
 
 

@@ -240,8 +240,10 @@ def test_a_copy_without_links_and_without_store(small, tmp_path):
 def test_a_step_whose_source_was_left_out(small):
     shutil.rmtree((small.path / KEPT).resolve())
     found = findings(small)
-    assert found[KEPT].state == "absent" and found[LABEL].state == "ok"
+    assert found[KEPT].state == "bad" and found[LABEL].state == "ok"
     assert found[LABEL].notes == [f"not checked against {KEPT}: not here, or not finished"]
+    (small.path / KEPT).unlink()
+    assert bad(small) == {KEPT: [f".: is not here, and {LABEL} was made from it"]}
 
 
 def test_what_is_left_over_is_listed(small):
