@@ -1,6 +1,6 @@
 """Static against continuous batching in the transformers engine, side by side, on the models of a run.
 
-    python benchmarks/batching.py --run runs/demo
+    python -m benchmarks.batching --run runs/demo
 
 Static: batches of similar length by `model.generate`, as kun/engines/transformers_engine.py has them. Continuous:
 `model.generate_batch` of transformers, which fills a place as soon as a reply ends. Both greedy, on the same prompts of
