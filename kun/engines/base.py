@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -49,6 +49,12 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 Answer = Generated | Chosen | Failure
+
+
+def until_end(tokens: list[int], end_ids: Collection[int]) -> Generated:
+    """The reply up to the first token that ends it; not finished where there is none."""
+    end = next((place for place, token in enumerate(tokens) if token in end_ids), None)
+    return Generated(tokens, finished=False) if end is None else Generated(tokens[:end], finished=True)
 
 
 class Engine(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kun.engines.base import Generate, Generated
+from kun.engines.base import Generate, Generated, until_end
 
 LOWEST = -9999.0  # what vLLM writes for minus infinity
 
@@ -97,13 +97,10 @@ def read(data: bytes, prompt: Sequence[int]) -> Completion:
 
 def generated(completion: Completion, end_ids: Collection[int]) -> Generated:
     """The reply up to its end token. NoAnswerError where neither that nor the length ended it."""
-    tokens = completion.token_ids or []
-    end = next((place for place, token in enumerate(tokens) if token in end_ids), None)
-    if end is not None:
-        return Generated(tokens[:end], finished=True)
-    if completion.finish_reason != "length":
+    reply = until_end(completion.token_ids or [], end_ids)
+    if not reply.finished and completion.finish_reason != "length":
         raise NoAnswerError(f"the reply broke off without an end token ({completion.finish_reason})")
-    return Generated(tokens, finished=False)
+    return reply
 
 
 def logprobs(completion: Completion, tokens: Sequence[int]) -> dict[int, float]:

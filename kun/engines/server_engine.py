@@ -9,11 +9,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -23,7 +20,6 @@ from kun.config import ModelName
 from kun.config import Server as Settings
 from kun.engines.answer_cache import AnswerCache
 from kun.engines.base import Answer, Choose, Chosen, Failure, Generate, Generated, Request
-from kun.engines.batches import problem
 from kun.engines.choices import beginnings, chosen
 from kun.engines.completions import (
     Completion,
@@ -34,25 +30,13 @@ from kun.engines.completions import (
     logprobs,
     next_token,
 )
+from kun.engines.in_flight import Group, in_order
 from kun.engines.server_probe import check_model, check_replies, check_verdicts, models
 from kun.engines.servers import Servers
 from kun.errors import ConfigError, KunError
 from kun.store import digests
 
 T = TypeVar("T")
-AHEAD = 2  # requests handed over, for each that may be in flight: the servers never wait for a shard to be read
-HELD = 32  # the same for those whose answers wait until an earlier shard is whole: memory stays bounded
-
-
-@dataclass
-class Group:
-    """The answers to a shard, as they come in. `keys` in the cache, of the requests that were asked."""
-
-    answers: list[Answer | None]
-    missing: int
-    keys: list[str] = field(default_factory=list)
-
-
 Result = tuple[Group, int, Answer] | KunError
 
 
@@ -93,30 +77,12 @@ class ServerEngine:
         A group counts as published when the next one is asked for: its answers leave the cache. KunError where no
         server answers any more.
         """
-        source, results = iter(groups), SimpleQueue[Result]()
-        opened: deque[Group] = deque()
-        more = True
+        results = SimpleQueue[Result]()
+        ask, wait = partial(self._hand_over, results), partial(self._wait, results)
         try:
-            while True:
-                while more and self._has_room(opened):
-                    requests = next(source, None)
-                    more = requests is not None
-                    if requests is not None:
-                        opened.append(self._hand_over(requests, results, on_answer))
-                if not opened:
-                    return
-                if not opened[0].missing:
-                    group = opened.popleft()
-                    yield [answer for answer in group.answers if answer is not None]
-                    self._loop.call_soon_threadsafe(self._cache.forget, group.keys)
-                    continue
-                result = results.get()
-                if isinstance(result, KunError):
-                    raise result
-                group, number, answer = result
-                group.answers[number] = answer
-                group.missing -= 1
-                on_answer(1)
+            for group in in_order(groups, self._slots, ask, wait, on_answer):
+                yield group.answers
+                self._loop.call_soon_threadsafe(self._cache.forget, group.keys)
         finally:
             if not self._loop.is_closed():
                 self._call(self._cancel())
@@ -132,31 +98,29 @@ class ServerEngine:
         self._loop.close()
         self._cache.close()
 
-    def _has_room(self, opened: deque[Group]) -> bool:
-        waiting = sum(group.missing for group in opened)
-        held = sum(len(group.answers) for group in islice(opened, 1, None))
-        return waiting < AHEAD * self._slots and held < HELD * self._slots
-
-    def _hand_over(
-        self, requests: Sequence[Request], results: SimpleQueue[Result], on_answer: Callable[[int], None]
-    ) -> Group:
+    def _hand_over(self, results: SimpleQueue[Result], requests: Sequence[Request]) -> Group:
         if not self._gives_verdicts and any(isinstance(request, Choose) for request in requests):
             self._call(self._check_verdicts())
             self._gives_verdicts = True
-        problems = [problem(request, self.window, self._vocabulary) for request in requests]
-        group = Group([Failure(text) if text else None for text in problems], problems.count(None))
-        on_answer(len(requests) - group.missing)
-        asked = [(number, request) for number, request in enumerate(requests) if problems[number] is None]
-        self._loop.call_soon_threadsafe(self._start, group, asked, results)
+        group = Group.of(requests, self.window, self._vocabulary)
+        self._loop.call_soon_threadsafe(self._start, results, group)
         return group
 
-    def _start(self, group: Group, asked: list[tuple[int, Request]], results: SimpleQueue[Result]) -> None:
-        for number, request in asked:
-            task = self._loop.create_task(self._settle(group, number, request, results))
+    def _wait(self, results: SimpleQueue[Result]) -> int:
+        result = results.get()
+        if isinstance(result, KunError):
+            raise result
+        group, number, answer = result
+        group.settle(number, answer)
+        return 1
+
+    def _start(self, results: SimpleQueue[Result], group: Group) -> None:
+        for number, request in group.asked:
+            task = self._loop.create_task(self._settle(results, group, number, request))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _settle(self, group: Group, number: int, request: Request, results: SimpleQueue[Result]) -> None:
+    async def _settle(self, results: SimpleQueue[Result], group: Group, number: int, request: Request) -> None:
         try:
             results.put((group, number, await self._answer(group, request)))
         except (NoAnswerError, RefusedError) as error:
@@ -169,11 +133,12 @@ class ServerEngine:
     async def _answer(self, group: Group, request: Request) -> Answer:
         """From the cache, or from a server."""
         kind: type[Generated] | type[Chosen] = Generated if isinstance(request, Generate) else Chosen
-        key = self._cache.key(self._bodies(request))
+        bodies = self._bodies(request)
+        key = self._cache.key(bodies)
         group.keys.append(key)
         if known := self._cache.find(key, kind):
             return known
-        answer = await self._ask(request)
+        answer = await self._ask(request, bodies)
         if not isinstance(answer, Failure):
             self._cache.keep(key, answer)
         return answer
@@ -184,13 +149,13 @@ class ServerEngine:
             return [generation(request, self.window, self._chat.end_ids, self._chat.pad_id)]
         return [next_token([*request.prompt, *start], tokens) for start, tokens in beginnings(request).items()]
 
-    async def _ask(self, request: Request) -> Answer:
+    async def _ask(self, request: Request, bodies: list[dict[str, Any]]) -> Answer:
         if isinstance(request, Generate):
-            [body] = self._bodies(request)
+            [body] = bodies
             return await self._complete(body, lambda completion: generated(completion, self._chat.end_ids))
         follow = {
             start: await self._complete(body, partial(logprobs, tokens=body["logprob_token_ids"]))
-            for start, body in zip(beginnings(request), self._bodies(request), strict=True)
+            for start, body in zip(beginnings(request), bodies, strict=True)
         }
         return chosen(request, follow)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from kun.engines.base import Answer, Choose, Chosen, Failure, Generate, Generated, Request
+from kun.engines.base import Answer, Choose, Chosen, Failure, Generate, Request, until_end
 from kun.engines.batches import batches, problem, shared_prefix
 from kun.engines.sampling import Draw, Limits
 
@@ -100,13 +100,9 @@ class TransformersEngine:
         )
         replies, broken = output[:, length:].tolist(), draw.broken.tolist()
         return [
-            Failure("the model returned NaN") if bad else self._until_end(reply[:limit])
+            Failure("the model returned NaN") if bad else until_end(reply[:limit], self.end_ids)
             for reply, limit, bad in zip(replies, limits, broken, strict=True)
         ]
-
-    def _until_end(self, reply: list[int]) -> Generated:
-        end = next((place for place, token in enumerate(reply) if token in self.end_ids), None)
-        return Generated(reply, finished=False) if end is None else Generated(reply[:end], finished=True)
 
     def _choose(self, requests: list[Choose], prefix: Prefix) -> list[Answer]:
         """Teacher-forced: a row per request and distinct beginning of its choices (of one-token choices: one row)."""

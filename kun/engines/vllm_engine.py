@@ -13,19 +13,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kun.engines import vllm_process as wire
-from kun.engines.base import Answer, Choose, Failure, Generate, Generated, Request
-from kun.engines.batches import problem
+from kun.engines.base import Answer, Choose, Failure, Request, until_end
 from kun.engines.choices import Beginning, beginnings, chosen
+from kun.engines.in_flight import Group, in_order
 from kun.errors import ConfigError, KunError
 from kun.text import preview
 
-AHEAD = 2  # requests that wait for each that vLLM works on: it must not run dry while a shard is prepared
 TRIES = 2  # a request that was at work in this many deaths of the engine is given up
 DEATHS = 3  # in a row, without an answer in between: the engine is given up
 PATIENCE = 20.0  # seconds that vLLM has to end by itself
@@ -35,21 +33,15 @@ ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @dataclass
-class Group:
-    """A group of requests on its way. `missing` counts those without an answer."""
-
-    answers: list[Answer]
-    missing: int = 0
-
-
-@dataclass
 class Question:
-    """A request, in as many parts as vLLM is asked: one, or one per distinct beginning of its choices."""
+    """A request, in as many parts as vLLM is asked: one, or one per distinct beginning of its choices (`follow`: the
+    tokens that are weighed after each)."""
 
     request: Request
     adapter: str | None
     group: Group
     number: int
+    follow: dict[Beginning, list[int]]
     parts: dict[int, Beginning] = field(default_factory=dict)  # by their keys; those without an answer
     told: dict[Beginning, dict[int, float]] = field(default_factory=dict)
     deaths: int = 0
@@ -80,20 +72,8 @@ class VllmEngine:
     ) -> Iterator[list[Answer]]:
         """The answers of each group, in the order of its requests; later groups are at work before it is complete."""
         self._questions.clear()  # of a run that was given up
-        source, exhausted = iter(groups), False
-        waiting: deque[Group] = deque()
-        while True:
-            while not exhausted and len(self._questions) < self._enough:
-                requests = next(source, None)
-                exhausted = requests is None
-                if requests is not None:
-                    waiting.append(self._ask(requests, on_answer))
-            if not waiting:
-                return
-            if waiting[0].missing == 0:
-                yield waiting.popleft().answers
-            elif answered := self._receive():
-                on_answer(answered)
+        for group in in_order(groups, self._slots, self._ask, self._receive, on_answer):
+            yield group.answers
 
     def close(self) -> None:
         """End vLLM and give its memory back."""
@@ -102,67 +82,68 @@ class VllmEngine:
             self._process.wait(PATIENCE)
         self._kill()
 
-    def _ask(self, requests: Sequence[Request], on_answer: Callable[[int], None]) -> Group:
-        group = Group([Failure("not asked")] * len(requests))
-        refused = 0
-        for number, request in enumerate(requests):
-            if why := problem(request, self.window, self._vocabulary):
-                group.answers[number] = Failure(why)
-                refused += 1
-                continue
-            group.missing += 1
-            self._send(Question(request, self.adapter, group, number))
-        on_answer(refused)
-        return group
-
-    def _send(self, question: Question) -> None:
-        """Put a question, or what of it has no answer yet, to vLLM."""
-        if not question.parts:
-            for beginning in beginnings(question.request) if isinstance(question.request, Choose) else [()]:
+    def _ask(self, requests: Sequence[Request]) -> Group:
+        group, asked = Group.of(requests, self.window, self._vocabulary), []
+        for number, request in group.asked:
+            follow = beginnings(request) if isinstance(request, Choose) else {(): []}
+            asked.append(question := Question(request, self.adapter, group, number, follow))
+            for beginning in follow:
                 self._keys += 1
                 question.parts[self._keys] = beginning
                 self._questions[self._keys] = question
+        self._send(asked)
+        return group
+
+    def _send(self, questions: Iterable[Question]) -> None:
+        """Put questions, or what of them has no answer yet, to vLLM."""
+        messages = [
+            _message(key, question, beginning, self.window)
+            for question in questions
+            for key, beginning in question.parts.items()
+        ]
         with contextlib.suppress(OSError):  # vLLM died: that shows when its answers are read, and this is asked again
-            for key, beginning in question.parts.items():
-                self._socket.sendall(wire.framed(_message(key, question, beginning, self.window)))
+            self._socket.sendall(wire.framed(messages))
 
     def _receive(self) -> int:
-        """Take in one answer of vLLM, or its death; how many requests are answered by that."""
-        message = self._read()
-        if message is None:
-            return self._restart()
-        assert isinstance(message, wire.Told | wire.Broken)
+        """Take in what vLLM has answered, or its death; how many requests are answered by that."""
+        messages = self._read()
+        return self._restart() if messages is None else sum(map(self._take, messages))
+
+    def _take(self, message: wire.Answer) -> int:
+        """Take in one answer; 1 where its request is answered by that."""
+        assert isinstance(message, wire.Written | wire.Weighed | wire.Broken)
         question = self._questions.pop(message.key, None)
-        if question is None:  # of a run that was given up
+        if question is None:  # of a run that was given up, or of a request that broke
             return 0
         self._deaths = 0
         beginning = question.parts.pop(message.key)
-        request = question.request
-        if isinstance(message, wire.Broken):
-            return self._settle(question, Failure(message.why))
-        if isinstance(request, Generate):
-            return self._settle(question, Generated(message.tokens, message.finished))
-        tokens = beginnings(request)[beginning]
-        question.told[beginning] = dict(zip(tokens, message.logprobs, strict=True))
-        return 0 if question.parts else self._settle(question, chosen(request, question.told))
+        match message:
+            case wire.Broken():
+                return self._settle(question, Failure(message.why))
+            case wire.Written():
+                return self._settle(question, until_end(message.tokens, self.start.end_ids))
+        question.told[beginning] = dict(zip(question.follow[beginning], message.logprobs, strict=True))
+        if question.parts:
+            return 0
+        assert isinstance(question.request, Choose)
+        return self._settle(question, chosen(question.request, question.told))
 
     def _settle(self, question: Question, answer: Answer) -> int:
         for key in question.parts:
             del self._questions[key]
-        question.group.answers[question.number] = answer
-        question.group.missing -= 1
+        question.group.settle(question.number, answer)
         return 1
 
-    def _read(self) -> wire.Answer | None:
-        """The next message of vLLM; None where it died."""
+    def _read(self) -> list[wire.Answer] | None:
+        """The next answers of vLLM; None where it died."""
         try:
             header = self._stream.read(wire.HEADER.size)
             if len(header) == wire.HEADER.size:
                 size = wire.HEADER.unpack(header)[0]
                 data = self._stream.read(size)
                 if len(data) == size:
-                    message: wire.Answer = wire.decode_answer(data)
-                    return message
+                    answers: list[wire.Answer] = wire.decode_answers(data)
+                    return answers
         except OSError:
             pass
         return None
@@ -175,14 +156,12 @@ class VllmEngine:
             raise KunError(f"vLLM died {DEATHS} times without an answer in between{self._last_words()}")
         print(f"vLLM died ({self._log}); it is started again", file=sys.stderr, flush=True)
         self._start()
-        answered = 0
-        for question in {id(question): question for question in self._questions.values()}.values():
+        at_work = list({id(question): question for question in self._questions.values()}.values())
+        for question in at_work:
             question.deaths += 1
-            if question.deaths == TRIES:
-                answered += self._settle(question, Failure(f"vLLM died {TRIES} times while it worked on this"))
-            else:
-                self._send(question)
-        return answered
+        self._send(question for question in at_work if question.deaths < TRIES)
+        failure = Failure(f"vLLM died {TRIES} times while it worked on this")
+        return sum(self._settle(question, failure) for question in at_work if question.deaths == TRIES)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -199,13 +178,13 @@ class VllmEngine:
         theirs.close()
         self._socket, self._stream = ours, ours.makefile("rb")
         with contextlib.suppress(OSError):
-            ours.sendall(wire.framed(self.start))
-        message = self._read()
+            ours.sendall(wire.framed([self.start]))
+        message = next(iter(self._read() or ()), None)
         if not isinstance(message, wire.Ready):
             self._kill()
             why = f": {message.why}" if isinstance(message, wire.Refused) else ""
             raise ConfigError(f"engine.vllm: vLLM did not start{why}{self._last_words()}")
-        self._enough = AHEAD * message.sequences
+        self._slots = message.sequences
 
     def _hang_up(self) -> None:
         self._stream.close()
@@ -235,7 +214,7 @@ def environment(start: wire.Start) -> dict[str, str]:
 def _message(key: int, question: Question, beginning: Beginning, window: int) -> wire.Write | wire.Weigh:
     request = question.request
     if isinstance(request, Choose):
-        return wire.Weigh(key, [*request.prompt, *beginning], beginnings(request)[beginning], question.adapter)
+        return wire.Weigh(key, [*request.prompt, *beginning], question.follow[beginning], question.adapter)
     settings = request.sampling
     return wire.Write(
         key,

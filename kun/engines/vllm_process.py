@@ -1,8 +1,8 @@
 """vLLM in a process of its own: `python -m kun.engines.vllm_process FD`, started by kun.engines.vllm_engine.
 
-Messages go both ways over the socket FD: `Start`, which `Ready` or `Refused` answers, then one `Told` or `Broken` for
-each `Write` and `Weigh`, in the order in which they are done. The end of the socket ends the process, with all that
-vLLM started: an engine whose run is gone would hold the GPU for nobody.
+Lists of messages go both ways over the socket FD: `Start`, which `Ready` or `Refused` answers, then a `Written` for
+each `Write`, a `Weighed` for each `Weigh`, or a `Broken`, in the order in which they are done. The end of the socket
+ends the process, with all that vLLM started: an engine whose run is gone would hold the GPU for nobody.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 import threading
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -69,13 +70,18 @@ class Weigh(msgspec.Struct, frozen=True, tag=True):
     adapter: str | None
 
 
-class Told(msgspec.Struct, frozen=True, tag=True):
-    """The answer to a `Write` (`tokens`, `finished`) or to a `Weigh` (`logprobs`)."""
+class Written(msgspec.Struct, frozen=True, tag=True):
+    """The reply to a `Write`; its last token is an end token where the length limit did not cut it."""
 
     key: int
-    tokens: list[int] = []
-    finished: bool = False
-    logprobs: list[float] = []
+    tokens: list[int]
+
+
+class Weighed(msgspec.Struct, frozen=True, tag=True):
+    """The log-probabilities that a `Weigh` asks for."""
+
+    key: int
+    logprobs: list[float]
 
 
 class Broken(msgspec.Struct, frozen=True, tag=True):
@@ -86,43 +92,45 @@ class Broken(msgspec.Struct, frozen=True, tag=True):
 
 
 Question = Start | Write | Weigh
-Answer = Ready | Refused | Told | Broken
+Answer = Ready | Refused | Written | Weighed | Broken
 encode = msgspec.msgpack.Encoder().encode
-decode_question = msgspec.msgpack.Decoder(Question).decode
-decode_answer = msgspec.msgpack.Decoder(Answer).decode
+decode_questions = msgspec.msgpack.Decoder(list[Question]).decode
+decode_answers = msgspec.msgpack.Decoder(list[Answer]).decode
 
 
-def framed(message: msgspec.Struct) -> bytes:
-    """A message as it goes over the socket."""
-    data = encode(message)
+def framed(messages: Sequence[Question] | Sequence[Answer]) -> bytes:
+    """Messages as they go over the socket."""
+    data = encode(messages)
     return HEADER.pack(len(data)) + data
 
 
 async def serve(connection: socket.socket) -> None:
     """Answer what comes over the connection, until it ends."""
     reader, writer = await asyncio.open_connection(sock=connection, limit=2**24)
-    start = await _next(reader)
+    [start] = await _next(reader) or [None]
     assert isinstance(start, Start)
     try:
         engine, sequences = _open(start)
     except Exception as error:
-        writer.write(framed(Refused(f"{type(error).__name__}: {error}")))
+        writer.write(framed([Refused(f"{type(error).__name__}: {error}")]))
         await writer.drain()
         return
-    writer.write(framed(Ready(sequences)))
+    writer.write(framed([Ready(sequences)]))
     work = Work(engine, start, writer)
     tasks: set[asyncio.Task[None]] = set()
-    while (question := await _next(reader)) is not None:
-        task = asyncio.create_task(work.answer(question))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+    while (questions := await _next(reader)) is not None:
+        for question in questions:
+            task = asyncio.create_task(work.answer(question))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
     _end(engine)
 
 
 async def _next(reader: asyncio.StreamReader) -> Any:
+    """The next questions; None at the end of the socket."""
     try:
         header = await reader.readexactly(HEADER.size)
-        return decode_question(await reader.readexactly(*HEADER.unpack(header)))
+        return decode_questions(await reader.readexactly(*HEADER.unpack(header)))
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
 
@@ -151,6 +159,7 @@ class Work:
     def __init__(self, engine: Any, start: Start, writer: asyncio.StreamWriter) -> None:
         self.engine, self.start, self.writer = engine, start, writer
         self.adapters: dict[str, Any] = {}  # vllm.LoRARequest by folder
+        self.told: list[Answer] = []
 
     async def answer(self, question: Write | Weigh) -> None:
         from vllm.inputs import tokens_input
@@ -162,13 +171,22 @@ class Work:
             prompt = tokens_input(question.prompt)
             output = self.engine.generate(prompt, parameters, str(question.key), lora_request=adapter)
             [result] = [one async for one in output]
-            message: Told | Broken = self._told(question, result.outputs[0])
+            self._tell(self._read(question, result.outputs[0]))
         except EngineDeadError:
             _end(self.engine)
         except Exception as error:
             cause = error.__cause__ or error
-            message = Broken(question.key, f"{type(cause).__name__}: {cause}".split("\n")[0])
-        self.writer.write(framed(message))
+            self._tell(Broken(question.key, f"{type(cause).__name__}: {cause}".split("\n")[0]))
+
+    def _tell(self, answer: Answer) -> None:
+        """What is done in one turn of the loop, as the replies of one step of vLLM, goes in one frame."""
+        if not self.told:
+            asyncio.get_running_loop().call_soon(self._send)
+        self.told.append(answer)
+
+    def _send(self) -> None:
+        self.writer.write(framed(self.told))
+        self.told.clear()
 
     def _adapter(self, folder: str) -> Any:
         from vllm.lora.request import LoRARequest
@@ -207,15 +225,13 @@ class Work:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    def _told(self, question: Write | Weigh, output: Any) -> Told:
+    def _read(self, question: Write | Weigh, output: Any) -> Answer:
         if isinstance(question, Weigh):
             [found] = output.logprobs
-            return Told(question.key, logprobs=[found[token].logprob for token in question.tokens])
-        tokens = list(output.token_ids)
-        finished = output.finish_reason == "stop"
-        if finished and tokens[-1] in self.start.end_ids:
-            del tokens[-1]
-        return Told(question.key, tokens, finished)
+            return Weighed(question.key, [found[token].logprob for token in question.tokens])
+        if output.finish_reason not in ("stop", "length"):
+            raise RuntimeError(f"vLLM gave the reply up ({output.finish_reason})")
+        return Written(question.key, list(output.token_ids))
 
 
 def _end(engine: Any) -> NoReturn:

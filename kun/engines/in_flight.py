@@ -1,0 +1,71 @@
+"""Several groups of requests in flight at once, yielded in order: `in_order(groups, slots, ask, wait, on_answer)`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from kun.engines.base import Answer, Failure, Request
+from kun.engines.batches import problem
+
+AHEAD = 2  # requests handed over for each that is worked on: an engine must not run dry while a shard is prepared
+HELD = 32  # the same for those whose answers wait until an earlier group is whole: memory stays bounded
+
+
+@dataclass
+class Group:
+    """A group on its way. `asked`: the requests that reach the model, by number; `missing`: those of them without an
+    answer; `keys` of the others in the engine's cache, if it has one."""
+
+    answers: list[Answer]
+    asked: list[tuple[int, Request]]
+    missing: int
+    keys: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def of(requests: Sequence[Request], window: int, vocabulary: int) -> Group:
+        """A group of which nothing is answered but what must not reach the model."""
+        problems = [problem(request, window, vocabulary) for request in requests]
+        asked = [(number, request) for number, request in enumerate(requests) if problems[number] is None]
+        return Group([Failure(text or "not asked") for text in problems], asked, len(asked))
+
+    def settle(self, number: int, answer: Answer) -> None:
+        self.answers[number] = answer
+        self.missing -= 1
+
+
+def in_order(
+    groups: Iterable[Sequence[Request]],
+    slots: int,
+    ask: Callable[[Sequence[Request]], Group],
+    wait: Callable[[], int],
+    on_answer: Callable[[int], None],
+) -> Iterator[Group]:
+    """Each group when it is whole, in their order, while later ones are at work.
+
+    `slots`: how many requests the engine works on at once; `ask` hands a group over to it, `wait` blocks until more is
+    answered and gives how many requests that were.
+    """
+    source, exhausted = iter(groups), False
+    opened: deque[Group] = deque()
+    while True:
+        while not exhausted and _has_room(opened, slots):
+            requests = next(source, None)
+            exhausted = requests is None
+            if requests is not None:
+                opened.append(ask(requests))
+                on_answer(len(requests) - opened[-1].missing)
+        if not opened:
+            return
+        if opened[0].missing == 0:
+            yield opened.popleft()
+        elif answered := wait():
+            on_answer(answered)
+
+
+def _has_room(opened: deque[Group], slots: int) -> bool:
+    waiting = sum(group.missing for group in opened)
+    held = sum(len(group.answers) for group in islice(opened, 1, None))
+    return waiting < AHEAD * slots and held < HELD * slots
