@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.inference import Bench, models_of
 from kun.config import EngineConfig, Sampling
-from kun.engines.base import Generate
+from kun.engines.base import Generate, Generated
 from kun.engines.open import Engines
 from kun.engines.transformers_engine import TransformersEngine
 
@@ -29,7 +29,7 @@ from kun.engines.transformers_engine import TransformersEngine
 def static(engine: TransformersEngine, requests: list[Generate]) -> int:
     """Tokens of all replies."""
     [answers] = engine.run([requests])
-    return sum(len(answer.tokens) + answer.finished for answer in answers)  # type: ignore[union-attr]
+    return sum(len(answer.tokens) + answer.finished for answer in answers if isinstance(answer, Generated))
 
 
 def continuous(engine: TransformersEngine, requests: list[Generate]) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kun.config import Corpus, Decontaminate
 from kun.corpora import read
-from kun.filters.decontaminate import Index, build, open_index
+from kun.filters.decontaminate import Index, Overlap, build, open_index
 from kun.text import normalise
 
 EVALUATIONS = (
@@ -65,7 +65,7 @@ def index_of(data: Path, folder: Path, ngram: int) -> Index:
     return open_index(folder)
 
 
-def find(index: Index, texts: list[str]) -> list[object]:
+def find(index: Index, texts: list[str]) -> list[Overlap | None]:
     return [hit for start in range(0, len(texts), SHARD) for hit in index.find(texts[start : start + SHARD])]
 
 

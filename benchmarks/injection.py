@@ -20,6 +20,7 @@ import msgspec
 from kun.answers import folded
 from kun.config_files import load
 from kun.engines.base import Failure, Generated, Request
+from kun.engines.open import Engines
 from kun.records import Filtered, Labelled, Polished, Reject, Scored
 from kun.runs import RunFolder
 from kun.steps import Ask, Stage
@@ -51,7 +52,8 @@ def main() -> None:
     arguments = parser.parse_args()
     run = RunFolder(arguments.run)
     config = load(run.path / "config.yaml")
-    stages = {stage.name: stage for stage in pipeline(config, Digests(run.store / "digests.json"))}
+    digests, engines = Digests(run.store / "digests.json"), Engines(config)
+    stages = {stage.name: stage for stage in pipeline(config, digests, engines)}
     records = _records(run, stages["stage4_score"], arguments.rows)
     judged = [json.loads(line) for line in Path(config.seeds.judge or "").read_text(encoding="utf-8").splitlines()]
     bad = [row["instruction"] for row in judged if row["verdict"] == "bad"][: arguments.rows]
@@ -59,6 +61,7 @@ def main() -> None:
     scoring(Model(run, stages["stage4_verdicts"]), records, spoiled, config.score.threshold)
     answering("label", Model(run, stages["stage3_label"]), records)
     answering("polish", Model(run, stages["stage5_polish"]), records)
+    engines.close()
 
 
 def _records(run: RunFolder, stage: Stage, rows: int) -> list[Scored]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kun.chat import load_chat
 from kun.config import Config
@@ -19,7 +20,7 @@ from kun.engines.base import Choose
 from kun.engines.open import window
 from kun.plan import rows_of
 from kun.prompts import load_prompts
-from kun.records import Filtered, Labelled, Polished, Reject, Scored
+from kun.records import Filtered, Labelled, Polished, Raw, Reject, Scored
 from kun.runs import read_whole
 from kun.store.shards import read_all
 from stages.plan import Options, plan
@@ -37,7 +38,7 @@ def real(config: Config, name: str) -> Iterator[tuple[str, float, float, float, 
     Replies that were cut count as long as the limit, other rejected ones as the kept ones do on average.
     """
     chat, prompts, size = load_chat(config.base_model or ""), load_prompts(config.prompts), window(config)
-    stages = [
+    stages: list[tuple[str, str, type[Raw], type[Raw], Any]] = [
         ("stage3_label", "stage2_filter", Filtered, Labelled, Labelling(prompts.label, config.label, chat, size, 0)),
         ("stage4_score", "stage3_label", Labelled, Scored, Scoring(prompts.score, config.score, chat, size, 0)),
         ("stage5_polish", "stage4_score", Scored, Polished, Polishing(prompts.polish, config.polish, chat, size, 0)),
@@ -50,7 +51,7 @@ def real(config: Config, name: str) -> Iterator[tuple[str, float, float, float, 
         prefill = sum(
             len(one.prompt) + (max(map(len, one.choices)) - 1 if isinstance(one, Choose) else 0) for one in asked
         )
-        texts = [record.instruction if writes is Labelled else getattr(record, "output", "") for record in kept]
+        texts = [getattr(record, "instruction" if writes is Labelled else "output", "") for record in kept]
         mean = sum(chat.count(text) + 1 for text in texts) / max(len(texts), 1) if writes is not Scored else 0
         whole = read_whole(run / stage / name)
         cut = whole.rejected.get("unfinished", 0) if whole else 0

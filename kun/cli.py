@@ -24,7 +24,7 @@ import msgspec
 
 from kun import lm_commands, plan_command, status, trace
 from kun.config import Config
-from kun.config_files import dump, load, load_of_run
+from kun.config_files import command_of_run, dump, load, load_of_run
 from kun.demo import commands as demo_commands
 from kun.engines.open import Engines
 from kun.errors import ConfigError, InputError, KunError
@@ -277,10 +277,8 @@ def _status(arguments: argparse.Namespace, _: list[str]) -> int:
     else:
         print(status.render(states, run))
         following = status.next_command(states, final)
-        command = ["kun", "run", str(following), "--config", arguments.config or str(run.path / "config.yaml")]
-        if Path(config.run).resolve() != run.path.resolve():  # the run was moved, or came from elsewhere
-            command += ["--run", str(run.path)]
-        print(f"next: {shlex.join(command)}" if following else "complete")
+        path = arguments.config or run.path / "config.yaml"
+        print(f"next: {command_of_run(following, run.path, config, path)}" if following else "complete")
     return 1 if any(state.condition == "failures" for state in states) else 0
 
 

@@ -12,6 +12,7 @@ import difflib
 import io
 import json
 import math
+import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,6 +56,13 @@ def load_of_run(folder: Path) -> Config:
     if not (folder / "config.yaml").exists():
         raise InputError(f"{folder}: is not a run (it has no config.yaml); runs are made by `kun run`")
     return load(folder / "config.yaml")
+
+
+def command_of_run(stage: str, folder: Path, config: Config, path: str | Path) -> str:
+    """What one types to make a stage of the run in `folder` with the settings that `path` holds; the run may have been
+    moved since, or have come from elsewhere."""
+    moved = ["--run", str(folder)] if Path(config.run).resolve() != folder.resolve() else []
+    return shlex.join(["kun", "run", stage, "--config", str(path), *moved])
 
 
 def dump(config: Config) -> str:

@@ -9,7 +9,6 @@ Nothing is written into the run.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from kun.config import Config, ModelName
 from kun.engines.batches import shared_prefix
 from kun.engines.open import Engines, window, window_with_room
 from kun.engines.probe import Speed, probe
+from kun.engines.vllm_start import devices
 from kun.filters import lmplz
 from kun.filters.clean import clean
 from kun.plan import Figure, Plan, Rates, Space, Subset, Training, Work, flow
@@ -202,8 +202,7 @@ def _probed(config: Config, run: RunFolder, prompts: Sequence[list[int]], second
         prefill, decode = probe(engine, prompts, repeated, seconds)
     finally:
         engines.close()
-    parallel = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-    gpus = math.prod(int(config.engine.vllm.get(name, 1)) for name in parallel) if config.engine.kind == "vllm" else 1
+    gpus = devices(config.engine.vllm) if config.engine.kind == "vllm" else 1
     how = (
         f"{config.engine.kind} with {'the label model' if is_trained else 'the base model'}: prefill {_said(prefill)}; "
     )

@@ -21,6 +21,7 @@ from kun.engines import vllm_process as wire
 from kun.engines.base import Answer, Choose, Failure, Request, until_end
 from kun.engines.choices import Beginning, beginnings, chosen
 from kun.engines.in_flight import Group, in_order
+from kun.engines.vllm_start import devices
 from kun.errors import ConfigError, KunError
 from kun.text import preview
 
@@ -28,7 +29,6 @@ TRIES = 2  # a request that was at work in this many deaths of the engine is giv
 DEATHS = 3  # in a row, without an answer in between: the engine is given up
 PATIENCE = 20.0  # seconds that vLLM has to end by itself
 ERROR = re.compile(r"^(?:.*\] )?(\w+(?:Error|Exception): .+)", re.MULTILINE)  # in the log, behind its prefix
-PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -205,7 +205,7 @@ class VllmEngine:
 
 def environment(start: wire.Start) -> dict[str, str]:
     """Variables for vLLM's process; those that are set already go before."""
-    if any(start.options.get(name, 1) > 1 for name in PARALLEL):
+    if devices(start.options) > 1:
         return ENVIRONMENT
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     return ENVIRONMENT | {"VLLM_CPU_OMP_THREADS_BIND": cores}  # by itself it takes one core

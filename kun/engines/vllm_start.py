@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ def vllm_start(config: Config, model_folder: Path, window: int) -> tuple[Start, 
     dtype = config.engine.dtype if config.engine.dtype != "auto" else ("float32" if cpu else "bfloat16")
     live = is_live(config, model_folder, cpu)
     if live:
-        folder = local_folder(config.base_model or "")
+        folder = _base(config)
     elif (model_folder / "config.json").is_file():
         folder = model_folder
     else:
@@ -67,6 +69,12 @@ def vllm_start(config: Config, model_folder: Path, window: int) -> tuple[Start, 
     suppressed = [token for token in (chat.pad_id,) if token in known and token not in ends]
     start = Start({**options, **given}, sorted(given), ends, suppressed)
     return start, str(model_folder.resolve()) if live else None
+
+
+def devices(options: Mapping[str, Any]) -> int:
+    """How many devices vLLM uses together with these options."""
+    parallel = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+    return math.prod(int(options.get(name, 1)) for name in parallel)
 
 
 def is_cpu_build() -> bool:

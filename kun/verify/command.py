@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from kun.config_files import load_of_run
+from kun.config_files import command_of_run, load_of_run
 from kun.errors import InputError, KunError
 from kun.runs import Whole
 from kun.verify.final import is_final, verify_final
@@ -76,14 +76,10 @@ def remedy(run: Path, finding: Finding) -> str | None:
     if not (run / "store").is_dir():
         return "this is a copy without its store: get the file again from where the rest came from"
     stage = "stage5" if finding.step == "final" else finding.step.split("_")[0]
-    source = run / "config.yaml"
-    command = ["kun", "run", stage, "--config", str(source)]
     try:
-        if Path(load_of_run(run).run).resolve() != run.resolve():  # the run was moved, or came from elsewhere
-            command += ["--run", str(run)]
+        again = command_of_run(stage, run, load_of_run(run), run / "config.yaml")
     except KunError as error:
         return f"{error}; without settings nothing can be made again"
-    again = shlex.join(command)
     if not finding.discard:
         return again
     if finding.discard == ["."]:

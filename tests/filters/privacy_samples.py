@@ -3,7 +3,7 @@
 All numbers are made up; checksums are right where a real one would have it right. No text of a corpus is in here.
 """
 
-PERSONAL = {
+SAMPLES = {
     "phone": """
 请致电«13812345678»联系王先生。
 手机：«138-1234-5678»
@@ -142,7 +142,7 @@ QQ號碼：«88888888»
 客服QQ:«800123456»
 """,
 }
-PERSONAL = {kind: samples.strip("\n").split("\n") for kind, samples in PERSONAL.items()}
+PERSONAL = {kind: samples.strip("\n").split("\n") for kind, samples in SAMPLES.items()}
 
 ORDINARY = """
 ISBN 978-7-111-21382-6
