@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from functools import lru_cache
 
 # Tokens that steer a chat template: as text in a data set they would steer the models trained on it.
 CONTROL = re.compile(
@@ -86,8 +87,13 @@ def unusable(text: str) -> tuple[str, str] | None:
 def echo(reply: str, prompt: str) -> str | None:
     """A sentence of the prompt's own words (10 letters or more, without a field) that the reply repeats."""
     bare = folded(reply)
+    return next((own for own in _own_sentences(prompt) if own in bare), None)
+
+
+@lru_cache(maxsize=16)  # a prompt serves millions of replies
+def _own_sentences(prompt: str) -> tuple[str, ...]:
     sentences = (NUMBERING.sub("", part) for part in SENTENCE_END.split(prompt) if "{" not in part)
-    return next((own for own in map(folded, sentences) if len(own) >= 10 and own in bare), None)
+    return tuple(own for own in map(folded, sentences) if len(own) >= 10)
 
 
 def opening_repeats(text: str, limit: int) -> str | None:
