@@ -142,3 +142,15 @@ def test_a_change_while_it_is_indexed_leaves_no_index(ingest: Ingest, monkeypatc
     assert ingest.run() == TEXTS[:10]
     ingest.write(ingest.b, TEXTS[4:])
     assert ingest.run() == TEXTS
+
+
+def test_a_line_of_100_mb_in_many_parts_of_a_file_is_one_reject(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    ingest = Ingest(tmp_path, "jsonl")
+    with ingest.b.open("wb") as file:
+        file.write(lines(TEXTS[:1]) + b'{"text": "')
+        file.writelines([b"x" * 2**20] * 100)
+        file.write(b'"}\n' + lines(TEXTS[1:]))
+    assert ingest.run() == TEXTS
+    index = next((tmp_path / "run/store").glob("stage2_index-*"))
+    assert len(list(index.glob("part-*.digests"))) > 1
