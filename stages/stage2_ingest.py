@@ -6,6 +6,7 @@ each part into shards by itself (kun.corpora).
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from kun.corpora import index
 from kun.corpora.files import find
 from kun.corpora.ingest import documents, items, splitter
 from kun.corpora.readers import read_part
+from kun.errors import InputError
 from kun.filters import length
 from kun.filters.rules import base_folder
 from kun.progress import Progress
@@ -36,6 +38,7 @@ def read_unit(config: Config, indexed: tuple[Path, index.Unit]) -> Iterator[tupl
     folder, unit = indexed
     rows = read_part(unit.subset, config.corpora[unit.subset], unit.found)
     pieces = items(rows, piece_splitter(config.of_subset(unit.subset)))
+    pieces = index.unchanged(folder, unit, pieces)
     return documents(unit.subset, pieces, index.occurrences(folder, unit), config.ingest.duplicates)
 
 
@@ -56,9 +59,13 @@ def tokenizer_decides(config: Config, digests: Digests) -> dict[str, str]:
 def _index(config: Config, digests: Digests) -> Stage:
     def build(step: Step, folder: Path, folders: Folders, progress: Progress) -> Mapping[str, Any]:
         corpus = config.corpora[step.part]
-        return index.build(
-            folder, step.part, corpus, partial(piece_splitter, config.of_subset(step.part)), config.workers, progress
-        )
+        make_split = partial(piece_splitter, config.of_subset(step.part))
+        report = index.build(folder, step.part, corpus, make_split, config.workers, progress)
+        for path in (found.path for found in find(step.part, corpus)):
+            if digests.changed(path):  # since the start: the folder has the fingerprint of what was there
+                shutil.rmtree(folder)
+                raise InputError(f"{path}: the file changed while it was read; run the same command again")
+        return report
 
     def decides(name: str, corpus: Corpus) -> dict[str, Any]:
         found = find(name, corpus)

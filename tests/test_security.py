@@ -142,7 +142,7 @@ def test_an_array_that_is_a_pickle_is_refused(tmp_path):
 
     np.save(tmp_path / REPEATS, np.array([Bomb(tmp_path / "made")], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="object"):
-        list(occurrences(tmp_path, Unit("wudao", Found(tmp_path, "a"), 0, 1)))
+        list(occurrences(tmp_path, Unit("wudao", 0, Found(tmp_path, "a"), 0, 1)))
     assert not (tmp_path / "made").exists()
 
 

@@ -166,6 +166,17 @@ def louder(folder: Path, factor: float = 4) -> Path:
     return folder
 
 
+def blind_to(folder: Path, token: int) -> None:
+    """A model's folder, so changed that one token makes NaN of all that follows."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] = torch.nan
+    model.save_pretrained(folder)
+
+
 def adapter(base: Path, folder: Path, seed: int) -> Path:
     """A random LoRA adapter on a base model, in a folder as stage 1 leaves it."""
     import torch

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from kun.corpora import arrays
 from kun.corpora.files import BOM, COMPRESSIONS, ROW_LIMIT, Found, damaged, expand, lines, open_file
-from kun.corpora.readers import read_text
+from kun.corpora.readers import read_text, rows_of_groups
 from kun.corpora.rows import Piece
 from kun.errors import InputError
 from kun.records import Reject
@@ -128,11 +128,14 @@ def _parquet(file: Found) -> Iterator[tuple[int, Any]]:
     row = 0
     try:
         with pq.ParquetFile(file.path) as table:
+            end = sum(rows_of_groups(table, file.path.stat().st_size))
             for batch in table.iter_batches(batch_size=1024):
                 for value in batch.to_pylist():
                     yield row, value
                     row += 1
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+        if row != end:
+            raise ValueError(f"it declares {end:,} rows, and has {row:,}")
+    except (pa.ArrowException, ValueError) as error:
         raise _broken(file, row, f"no whole Parquet file: {preview(str(error))}") from None
 
 

@@ -22,9 +22,10 @@ import numpy as np
 
 from kun.config import Corpus
 from kun.corpora.files import Found, find
-from kun.corpora.ingest import DIGEST_BYTES, Split, items
+from kun.corpora.ingest import DIGEST_BYTES, Item, Split, items
 from kun.corpora.readers import read_part
 from kun.corpora.units import count_lines, cut
+from kun.errors import InputError
 from kun.processes import each
 from kun.progress import Progress
 from kun.store import atomic
@@ -41,6 +42,7 @@ class Unit:
     """A part of a corpus that one process reads. `first_item` is the number of its first item in the corpus."""
 
     subset: str
+    number: int
     found: Found
     first_item: int
     items: int
@@ -161,14 +163,32 @@ def _repeats(digests: Array, numbers: Array) -> Array:
 
 
 def units(folder: Path, subset: str, corpus: Corpus) -> list[Unit]:
-    """The units that `build` found."""
+    """The units that `build` found. InputError where there are more or fewer files now."""
     files = find(subset, corpus)
     rows = msgspec.json.decode((folder / UNITS).read_bytes(), type=list[UnitRow])
+    if rows and len(files) != (indexed := rows[-1].file + 1):
+        raise InputError(
+            f"corpora.{subset}.paths: there were {indexed} files when they were indexed, and are {len(files)} now; "
+            "run the same command again"
+        )
     return [
-        Unit(subset, replace(files[row.file], start=row.start, end=row.end, first_row=row.first_row), row.first_item,
-             row.items)
-        for row in rows
+        Unit(subset, number, replace(files[row.file], start=row.start, end=row.end, first_row=row.first_row),
+             row.first_item, row.items)
+        for number, row in enumerate(rows)
     ]  # fmt: skip
+
+
+def unchanged(folder: Path, unit: Unit, again: Iterable[Item]) -> Iterator[Item]:
+    """The items of a unit, which are read again. InputError where they are not those that `build` read."""
+    changed = f"{unit.found.path}: the file changed while it was read; run the same command again"
+    with _table(folder, unit.number).open("rb") as digests:
+        digests.seek(DIGEST_BYTES)
+        for item in again:
+            if digests.read(DIGEST_BYTES) != (item.digest or NO_DIGEST):
+                raise InputError(changed)
+            yield item
+        if digests.read(1):
+            raise InputError(changed)
 
 
 def occurrences(folder: Path, unit: Unit) -> Iterator[int]:

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from kun.corpora.rows import Row
-from kun.errors import InputError
 from kun.records import Document, Origin, Raw, Reject
 from kun.text import normalise, preview, split_paragraphs, split_sentences
 
@@ -55,13 +54,10 @@ def documents(
 ) -> Iterator[tuple[Raw, Document | Reject]]:
     """Each item's raw record with the document or the Reject that it became.
 
-    `occurrences` tells how often an item's text came before it in the subset (`kun.corpora.index` counts). With
-    duplicates="drop" the reject `duplicate` has the id of the first as its detail. InputError where there are fewer.
+    `occurrences` tells how often each item's text came before it in the subset (`kun.corpora.index` counts). With
+    duplicates="drop" the reject `duplicate` has the id of the first as its detail.
     """
-    counted = iter(occurrences)
-    for item in items:
-        if (occurrence := next(counted, None)) is None:
-            raise InputError(f"{item.origin.file}: the file changed while it was read; run the same command again")
+    for item, occurrence in zip(items, occurrences, strict=True):
         if item.reject is not None:
             yield _rejected(subset, item, item.reject)
         elif occurrence and duplicates == "drop":

@@ -187,13 +187,17 @@ def read_parquet(found: Found, field: str) -> Iterator[Row]:
                 yield Row(Origin(found.name, 0), "", Reject("not_text", f"the column {field!r} holds {kind}"))
                 return
             groups = range(found.start, file.num_row_groups if found.end is None else found.end)
+            declared = rows_of_groups(file, found.path.stat().st_size)
+            end = row + sum(declared[number] for number in groups)
             for batch in file.iter_batches(batch_size=_BATCH, row_groups=groups, columns=[field]):
                 column = batch.column(0)
                 column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
                 # As bytes: one text that is not UTF-8 would end the batch.
-                for value in column.cast(pa.large_binary()):
+                for value in column.cast(pa.large_binary()).slice(0, max(end - row, 0)):
                     yield _cell(Origin(found.name, row), value.as_py(), field)
                     row += 1
+            if row != end:
+                raise ValueError(f"it declares {end:,} rows, and has {row:,}")
     except (pa.ArrowException, OSError, ValueError) as error:
         if getattr(error, "errno", None):  # the system's, such as a disk that fails: it says nothing of the file
             raise
@@ -201,6 +205,22 @@ def read_parquet(found: Found, field: str) -> Iterator[Row]:
 
 
 _BATCH = 16  # rows: a dictionary may hold one long text for all of them
+# A column of nulls, or of one text, has billions of rows in a few bytes: beyond both of these it is no corpus.
+_ROWS, _ROWS_PER_BYTE = 2**24, 100
+
+
+def rows_of_groups(file: Any, size: int) -> list[int]:
+    """The rows of each row group, by the footer of a `pyarrow.parquet.ParquetFile` of `size` bytes.
+
+    ValueError where it contradicts itself, or declares more than any corpus has; pyarrow reads what there is, and does
+    not look at it.
+    """
+    rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    if min(rows, default=0) < 0 or sum(rows) != file.metadata.num_rows:
+        raise ValueError(f"it declares {file.metadata.num_rows:,} rows, and its row groups {sum(rows):,}")
+    if sum(rows) > max(_ROWS, _ROWS_PER_BYTE * size):
+        raise ValueError(f"it declares {sum(rows):,} rows in {size:,} bytes; none is read")
+    return rows
 
 
 def _cell(origin: Origin, value: bytes | None, field: str) -> Row:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from kun.corpora.files import COMPRESSIONS, ROW_LIMIT, Found, open_file
+from kun.corpora.readers import rows_of_groups
 
 LINES = ("wanjuan", "skypile", "jsonl")
 ARCHIVES = (".tar", ".tgz")
@@ -52,8 +53,8 @@ def _row_groups(found: Found, size: int) -> Iterator[tuple[Found, int]]:
 
     try:
         with pq.ParquetFile(found.path) as file:
-            rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-    except (pa.ArrowException, OSError):
+            rows = rows_of_groups(file, size)
+    except (pa.ArrowException, OSError, ValueError):
         rows = []
     if len(rows) < 2:
         yield found, size  # the reader says what is wrong

@@ -29,7 +29,7 @@ TRIES = 2  # a request that was at work in this many deaths of the engine is giv
 DEATHS = 3  # in a row, without an answer in between: the engine is given up
 PATIENCE = 20.0  # seconds that vLLM has to end by itself
 ERROR = re.compile(r"^(?:.*\] )?(\w+(?:Error|Exception): .+)", re.MULTILINE)  # in the log, behind its prefix
-ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_COMPUTE_NANS_IN_LOGITS": "1"}
 
 
 @dataclass

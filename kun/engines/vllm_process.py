@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import dataclasses
 import difflib
 import os
@@ -24,6 +25,7 @@ from typing import Any, NoReturn
 import msgspec
 
 PATIENCE = 10.0  # seconds that vLLM has to end by itself
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when the thread that started it ends
 HEADER = struct.Struct(">I")  # bytes of the message that follows
 
 
@@ -159,6 +161,7 @@ class Work:
     def __init__(self, engine: Any, start: Start, writer: asyncio.StreamWriter) -> None:
         self.engine, self.start, self.writer = engine, start, writer
         self.adapters: dict[str, Any] = {}  # vllm.LoRARequest by folder
+        self.of_nan = _of_nan(engine)
         self.told: list[Answer] = []
 
     async def answer(self, question: Write | Weigh) -> None:
@@ -171,7 +174,10 @@ class Work:
             prompt = tokens_input(question.prompt)
             output = self.engine.generate(prompt, parameters, str(question.key), lora_request=adapter)
             [result] = [one async for one in output]
-            self._tell(self._read(question, result.outputs[0]))
+            if str(question.key) in self.of_nan:
+                self._tell(Broken(question.key, "the model returned NaN"))
+            else:
+                self._tell(self._read(question, result.outputs[0]))
         except EngineDeadError:
             _end(self.engine)
         except Exception as error:
@@ -234,6 +240,25 @@ class Work:
         return Written(question.key, list(output.token_ids))
 
 
+def _of_nan(engine: Any) -> set[str]:
+    """The requests of which the model has returned NaN, a set that grows.
+
+    vLLM draws a token all the same. It counts them (VLLM_COMPUTE_NANS_IN_LOGITS) for its metrics; results do not tell.
+    """
+    found: set[str] = set()
+    processor = engine.output_processor
+    process, states = processor.process_outputs, processor.request_states
+
+    def look_and_process(outputs: Sequence[Any], *more: Any, **options: Any) -> Any:
+        for output in outputs:
+            if getattr(output, "num_nans_in_logits", 0) and (request := states.get(output.request_id)):
+                found.add(request.external_req_id)
+        return process(outputs, *more, **options)
+
+    processor.process_outputs = look_and_process
+    return found
+
+
 def _end(engine: Any) -> NoReturn:
     """End vLLM, then this process and all that is left of what it started; they are one group of processes."""
     kill = partial(os.killpg, os.getpgrp(), signal.SIGKILL)
@@ -246,5 +271,14 @@ def _end(engine: Any) -> NoReturn:
     raise SystemExit
 
 
+def _die_with_parent() -> None:
+    """Of a process that vLLM starts: without this its core outlives a `kill -9` of this process, and holds the GPU."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__mp_main__":  # this module in a process that multiprocessing has spawned
+    _die_with_parent()
 if __name__ == "__main__":
+    os.register_at_fork(after_in_child=_die_with_parent)
     asyncio.run(serve(socket.socket(fileno=int(sys.argv[1]))))

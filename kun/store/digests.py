@@ -103,6 +103,10 @@ class Digests:
             self._changed = True
         return [self._known[keys[path]].digest for path in paths]
 
+    def changed(self, path: Path) -> bool:
+        """Whether a file is another than the one that was digested, by its size and times."""
+        return not self._is_known(_utf8(path.resolve()), path.stat())
+
     def _is_known(self, key: str, found: os.stat_result) -> bool:
         known = self._known.get(key)
         stamp = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)

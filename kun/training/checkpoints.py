@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ MARKER = "complete"
 
 
 def latest(work: Path) -> Path | None:
-    """The last whole checkpoint; all others are removed."""
+    """The last whole checkpoint; all others are removed, and one that was whole once is told of."""
     whole = sorted(filter(_is_whole, work.glob("checkpoint-*")), key=_step)
     for path in work.glob("checkpoint-*"):
+        if (path / MARKER).exists() and path not in whole:
+            start = whole[-1].name if whole else "the beginning"
+            print(f"{path}: the checkpoint is damaged; the training goes on from {start}", file=sys.stderr)
         if path not in whole[-1:]:
             remove(path)
     return whole[-1] if whole else None

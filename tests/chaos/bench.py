@@ -132,7 +132,7 @@ class Victim:
         todo = [*stages]
         while todo:
             result = self.end(self.start(todo[0], spec), (0, 2), says="kun: ")
-            if "it is made again" in result.said:
+            if "it is made again" in result.said or "the checkpoint is damaged" in result.said:
                 ended = "mended"
             if result.code == 2:
                 if ended == "remedy":

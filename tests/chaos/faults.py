@@ -334,8 +334,13 @@ def to_a_checkpoint(victim: Victim, fault: Fault, rng: random.Random) -> str:
     victim.end(victim.start("stage1", killed), (KILLED,))
     checkpoints = sorted(victim.run.glob("store/*/work/checkpoint-*"))
     files = sorted(path for folder in checkpoints for path in folder.rglob("*") if path.is_file())
-    HARMS[fault.kind.split(": ")[1]](rng.choice([path for path in files if path.stat().st_size]), rng)
-    return resumed(victim, "stage1")
+    harmed = rng.choice([path for path in files if path.stat().st_size])
+    HARMS[fault.kind.split(": ")[1]](harmed, rng)
+    counted = any((folder / "complete").exists() and harmed.is_relative_to(folder) for folder in checkpoints)
+    ended = resumed(victim, "stage1")
+    if counted and ended != "mended":
+        raise UnexpectedError(f"{harmed} was damaged, and nothing was said of that")
+    return ended
 
 
 DECK = [

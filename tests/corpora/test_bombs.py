@@ -1,4 +1,5 @@
-"""Small files that unpack to large ones: each in a process of its own, the growth of whose memory is measured."""
+"""Files that are, or unpack to, far more than a row should be: each is read in a process of its own, the growth of
+whose memory is measured."""
 
 import gzip
 import json
@@ -12,6 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+
+from kun.config import Corpus
+from kun.corpora import read
 
 SCRIPT = """
 import json, resource, sys
@@ -38,6 +42,9 @@ def packed(path, pieces):
     if path.suffix == ".gz":
         with gzip.open(path, "wb", compresslevel=1) as file:
             file.writelines(pieces)
+    elif path.suffix != ".zst":
+        with path.open("wb") as plain:
+            plain.writelines(pieces)
     else:
         with path.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw) as file:
             for piece in pieces:
@@ -45,18 +52,37 @@ def packed(path, pieces):
     return path
 
 
-@pytest.mark.parametrize("packing", [".gz", ".zst"])
-@pytest.mark.parametrize("kind", ["skypile", "wudao", "text"])
-def test_one_row_of_120_mb_is_too_big_and_costs_only_itself(tmp_path, kind, packing):
+def of_one_row(folder, kind, packing, inside):
+    """A file with a row of some MB of `inside`, and a row `b` after it."""
     opening, closing, name = {
         "skypile": (b'{"text": "', b'"}\n{"text": "b"}\n', "a.jsonl"),
+        "wanjuan": (b'{"content": "', b'"}\n{"content": "b"}\n', "a.jsonl"),
         "wudao": (b'[{"content": "', b'"}, {"content": "b"}]', "a.json"),
         "text": (b"", b"\n\nb\n", "a.txt"),
     }[kind]
-    path = packed(tmp_path / (name + packing), [opening, *[b"x" * 2**20] * 120, closing])
-    assert path.stat().st_size < 2_000_000
+    return packed(folder / (name + packing), [opening, *inside, closing])
+
+
+@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("kind", ["skypile", "wanjuan", "wudao", "text"])
+def test_one_row_of_120_mb_is_too_big_and_costs_only_itself(tmp_path, kind, packing):
+    path = of_one_row(tmp_path, kind, packing, [b"x" * 2**20] * 120)
+    assert not packing or path.stat().st_size < 2_000_000
     rows, grown = growth(path, kind)
     assert rows == {"too_big": 1, "kept": 1} and grown < 200
+
+
+@pytest.mark.parametrize("inside", [b"x", b'\\"', b"\\u957f", "长".encode()])
+@pytest.mark.parametrize("kind", ["skypile", "wudao"])
+def test_time_is_linear_in_the_size_of_a_row(tmp_path, kind, inside):
+    """Four times the row, about four times the time: quadratic would be 16 times."""
+    seconds = []
+    for megabytes in (20, 80):
+        path = of_one_row(tmp_path, kind, ".gz", [inside * (2**20 // len(inside))] * megabytes)
+        start = time.process_time()
+        assert [row.text for row in read("web", Corpus(paths=(str(path),), format=kind))] == ["", "b"]
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 8 * seconds[0] + 0.3
 
 
 def test_lines_without_end_are_one_document_in_flat_memory(tmp_path):

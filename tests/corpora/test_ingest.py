@@ -4,7 +4,6 @@ from hypothesis import strategies as st
 
 from kun.corpora import Row
 from kun.corpora.ingest import counted, documents, items, splitter
-from kun.errors import InputError
 from kun.records import Document, Origin, Reject
 
 
@@ -80,11 +79,6 @@ def test_a_split_loses_nothing_and_keeps_to_the_limit(text, limit):
     pieces = splitter(len, limit)(text)
     assert [c for piece in pieces for c in piece if not c.isspace()] == [c for c in text if not c.isspace()]
     assert all(len(p) <= limit or "。" not in p.strip("。") for p in pieces)
-
-
-def test_a_file_that_grew_since_it_was_counted_is_an_error():
-    with pytest.raises(InputError, match=r"a\.jsonl: the file changed"):
-        list(documents("web", items(rows("甲", "乙")), [0]))
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n"])

@@ -177,7 +177,12 @@ def test_a_model_that_kills_vllm_each_time_ends_the_run(tmp_path: Path, engines:
         list(groups)
 
 
-def test_vllm_ends_with_the_run_that_is_killed(base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("both", "start"), [(False, "fork"), (True, "fork"), (True, "spawn")])
+def test_vllm_ends_with_the_run_that_is_killed(
+    base: Path, tmp_path: Path, both: bool, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `both`, the process of Kun that vLLM's core belongs to is killed as well, as by the kernel out of memory."""
+    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", start)
     code = (
         "import sys, time; from pathlib import Path;"
         "from kun.config import Config; from kun.engines.open import Engines;"
@@ -189,7 +194,10 @@ def test_vllm_ends_with_the_run_that_is_killed(base: Path, tmp_path: Path) -> No
     run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
     group = int(run.stdout.readline())
+    assert len(group_members(group)) > 1  # the core
     run.kill()
+    if both:
+        os.kill(group, signal.SIGKILL)
     run.wait()
     deadline = time.monotonic() + 60
     while group_members(group):
@@ -206,6 +214,20 @@ def group_members(group: int) -> list[int]:
         except (ProcessLookupError, psutil.NoSuchProcess):
             pass
     return found
+
+
+def test_a_model_that_returns_nan_is_a_failure_of_the_requests_that_met_it(
+    tmp_path: Path, engines: list[Engines]
+) -> None:
+    base = tiny_models.qwen(tmp_path / "base")
+    tiny_models.blind_to(base, 33)
+    engines.append(Engines(settings(base, tmp_path, kind="vllm", vllm=SMALL)))
+    drawn = Sampling(max_tokens=12, temperature=1.0, top_p=0.9)
+    asked = [request for prompt in ([20, 21], [20, 33]) for request in (
+        Generate(prompt, GREEDY, seed=0), Generate(prompt, drawn, seed=0), Choose(prompt, ((11,), (12,))))]  # fmt: skip
+    [answers] = engines[0].open("label", base).run([asked])
+    assert not any(isinstance(answer, Failure) for answer in answers[:3])
+    assert answers[3:] == [Failure("the model returned NaN")] * 3
 
 
 def test_a_setting_that_vllm_does_not_know_is_named(base: Path, tmp_path: Path) -> None:
