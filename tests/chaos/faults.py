@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -114,7 +115,9 @@ def at_a_moment(victim: Victim, fault: Fault, rng: random.Random) -> str:
     if number == signal.SIGKILL:
         victim.end(run, (KILLED,))
     elif begun:
-        victim.end(run, (INTERRUPTED, 0), STOPPED)  # 0: it had just ended
+        ended = victim.end(run, (INTERRUPTED, 0, -number), STOPPED)  # 0: it had just ended
+        if ended.code == -number and not re.search(r"^(next: |complete)", ended.said, re.MULTILINE):
+            raise UnexpectedError(f"the signal ended it without a word: {ended.said}")  # else Python was ending
     else:
         run.end()  # Python was starting: no word of Kun's yet
     victim.check()
