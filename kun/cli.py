@@ -24,7 +24,7 @@ import msgspec
 
 from kun import lm_commands, plan_command, status, trace
 from kun.config import Config
-from kun.config_files import command_of_run, dump, load, load_of_run
+from kun.config_files import command_of_run, dump, load, load_of_run, print_settings
 from kun.demo import commands as demo_commands
 from kun.engines.open import Engines
 from kun.errors import ConfigError, InputError, KunError
@@ -150,11 +150,12 @@ class _SettingsHelp(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
         parser.print_help()
         config = namespace.config if Path(namespace.config).exists() else CONFIGS / "base.yaml"
-        load(config, ["--help"])
+        print_settings(config)
+        parser.exit()
 
 
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    config = load(arguments.config, overrides, prog=f"kun run {arguments.stage}")
+    config = load(arguments.config, overrides)
     _check_corpora(config, arguments, needed=arguments.stage != "stage1")
     run = RunFolder(Path(config.run))
     run.store.mkdir(parents=True, exist_ok=True)
@@ -290,7 +291,7 @@ def _open(folder: str | None, config_path: str | None) -> tuple[Config, RunFolde
 
 
 def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    config = load(arguments.config, overrides, prog="kun plan")
+    config = load(arguments.config, overrides)
     _check_corpora(config, arguments, needed=True)
     return plan_command.run(arguments, overrides, config)
 
@@ -300,7 +301,7 @@ def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from kun.filters.preview_page import page
     from stages.stage2_preview import look_at_all
 
-    config = load(arguments.config, overrides, prog="kun filter-preview")
+    config = load(arguments.config, overrides)
     _check_corpora(config, arguments, needed=True)
     if arguments.sample < 1:
         raise InputError(f"--sample {arguments.sample}: at least one row is needed")
