@@ -30,7 +30,7 @@ from kun.engines.open import Engines
 from kun.errors import ConfigError, InputError, KunError
 from kun.final import assemble, is_current
 from kun.report import draw
-from kun.runner import mending, run_stage
+from kun.runner import is_up_to_date, mending, run_stage
 from kun.runs import RunFolder
 from kun.status import State
 from kun.steps import Stage, Step
@@ -165,18 +165,10 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         digests = Digests(run.store / "digests.json")
         engines = Engines(config)
         stages = pipeline(config, digests, engines)
-        mend = partial(mending, stages=stages, run=run, workers=config.workers)
         settings = run.path / "config.yaml"
         before = settings.read_bytes() if settings.exists() else None
-        atomic.write(settings, dump(config).encode())
         try:
-            for stage in stages:
-                if arguments.stage in ("all", stage.command):
-                    own, shared = _narrow(stage, stages, config, arguments.subset)
-                    mend(partial(_run_stage, shared, run, config, force=False))
-                    mend(partial(_run_stage, own, run, config, arguments.force))
-            if arguments.stage in ("all", "stage5"):
-                mend(partial(_finish, run, stages, config, digests))
+            _make(arguments, run, stages, config, digests)
             states = status.survey(stages, run)
             final = _is_final(states, stages, run, digests)
         except ConfigError:  # settings that are refused are not those of the run
@@ -197,6 +189,29 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         command = shlex.join(["kun", "run", following, "--config", arguments.config, *overrides])
         print(f"next: {command}; see also `kun status {run.path}`")
     return 1 if any(state.condition == "failures" for state in asked) else 0
+
+
+def _make(arguments: argparse.Namespace, run: RunFolder, stages: list[Stage], config: Config, digests: Digests) -> None:
+    """Bring what was asked for up to date. The settings become those of the run once there is something to do, before
+    it is begun: a run that finds all as it should be leaves those that made it."""
+    mend = partial(mending, stages=stages, run=run, workers=config.workers)
+    settings, kept = run.path / "config.yaml", False
+
+    def keep_settings(needed: bool) -> None:
+        nonlocal kept
+        if not kept and (needed or not settings.exists()):
+            atomic.write(settings, dump(config).encode())
+            kept = True
+
+    for stage in stages:
+        if arguments.stage in ("all", stage.command):
+            own, shared = _narrow(stage, stages, config, arguments.subset)
+            for part, force in ((shared, False), (own, arguments.force)):
+                keep_settings(force or not is_up_to_date(part, run))
+                mend(partial(_run_stage, part, run, config, force))
+    if arguments.stage in ("all", "stage5"):
+        keep_settings(not is_current(run, stages[-1].steps, digests))
+        mend(partial(_finish, run, stages, config, digests))
 
 
 def _is_final(states: list[State], stages: list[Stage], run: RunFolder, digests: Digests) -> bool:
