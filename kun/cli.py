@@ -28,11 +28,10 @@ from kun.config_files import command_of_run, dump, load, load_of_run, print_sett
 from kun.demo import commands as demo_commands
 from kun.engines.open import Engines
 from kun.errors import ConfigError, InputError, KunError
-from kun.final import assemble, is_current
+from kun.final import assemble, is_current, look
 from kun.report import draw
 from kun.runner import is_up_to_date, mending, run_stage
 from kun.runs import RunFolder
-from kun.status import State
 from kun.steps import Stage, Step
 from kun.store import atomic, shards
 from kun.store.digests import Digests
@@ -170,7 +169,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         try:
             _make(arguments, run, stages, config, digests)
             states = status.survey(stages, run)
-            final = _is_final(states, stages, run, digests)
+            final = look(run, stages[-1].steps, digests, states)
         except ConfigError:  # settings that are refused are not those of the run
             if before is not None:
                 atomic.write(settings, before)
@@ -212,11 +211,6 @@ def _make(arguments: argparse.Namespace, run: RunFolder, stages: list[Stage], co
     if arguments.stage in ("all", "stage5"):
         keep_settings(not is_current(run, stages[-1].steps, digests))
         mend(partial(_finish, run, stages, config, digests))
-
-
-def _is_final(states: list[State], stages: list[Stage], run: RunFolder, digests: Digests) -> bool:
-    """Whether the final files are up to date, as far as that can be told: a blocked step has no fingerprint."""
-    return any(state.condition == "blocked" for state in states) or is_current(run, stages[-1].steps, digests)
 
 
 def _check_corpora(config: Config, arguments: argparse.Namespace, needed: bool) -> None:
@@ -287,11 +281,11 @@ def _assemble_and_draw(run: RunFolder, stages: list[Stage], config: Config, dige
 def _status(arguments: argparse.Namespace, _: list[str]) -> int:
     config, run, stages = _open(arguments.run, arguments.config)
     states = status.survey(stages, run)
-    final = _is_final(states, stages, run, Digests(run.store / "digests.json"))
+    final = look(run, stages[-1].steps, Digests(run.store / "digests.json"), states)
     if arguments.json:
         print(msgspec.json.encode(status.as_json(states, run, final)).decode())
     else:
-        print(status.render(states, run))
+        print(status.render(states, run, final))
         following = status.next_command(states, final)
         path = arguments.config or run.path / "config.yaml"
         print(f"next: {command_of_run(following, run.path, config, path)}" if following else "complete")
