@@ -9,6 +9,8 @@ Nothing is written into the run.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 import tempfile
@@ -23,7 +25,8 @@ from kun.config import Config, ModelName
 from kun.engines.batches import shared_prefix
 from kun.engines.open import Engines, window, window_with_room
 from kun.engines.probe import Speed, probe
-from kun.engines.vllm_start import devices
+from kun.engines.vllm_start import devices, is_cpu_build
+from kun.errors import ConfigError
 from kun.filters import lmplz
 from kun.filters.clean import clean
 from kun.plan import Figure, Plan, Rates, Space, Subset, Training, Work, flow
@@ -42,6 +45,7 @@ from stages.stage4_score import Scoring
 from stages.stage5_polish import Polishing
 
 ADAPTER = 0.15  # of the base's bytes, its checkpoints with it: LoRA of rank 64 on all layers of Yi-6B, and Adam's state
+ESTIMATED = {"trie": 2.5, "probing": 15.0}  # bytes of a model for each of its text: 5-grams of 3 MB of Chinese prose
 FEW_REQUESTS = 64  # decoded together: an engine writes to many at once nearly as fast as to one
 
 
@@ -64,6 +68,7 @@ def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
     training = _training(config, given.chat)
     with _ready(config, run) as (model, evaluations, said):
         measured = [measure(given, name, model, evaluations, options.sample) for name in names]
+        language_model = tuple(_language_model(config, model))
     notes = [*said, *(note for one in measured for note in one.notes)]
     near = config.filter.near_duplicates is not None
     if {one.subset.filtered.basis for one in measured} & ({"sample", "counted"} if near else {"sample"}):
@@ -73,6 +78,8 @@ def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
     rates = options.rates
     if options.probe is not None:
         rates = _probed(config, run, [prompt for one in measured for prompt in one.prompts], options.probe)
+    if rates is None and (options.gpus > 1 or options.price is not None):
+        notes.append("--gpus and --price say nothing without rates: --prefill-rate and --decode-rate, or --probe")
     subsets = tuple(one.subset for one in measured)
     work = tuple(one for subset in subsets for one in flow(subset))
     place = run.path.resolve()
@@ -84,7 +91,7 @@ def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
         subsets=subsets,
         training=training,
         work=work,
-        disk=(*_models(config, run), *_shards(subsets, work)),
+        disk=(*_models(config), *language_model, *_shards(subsets, work)),
         free=shutil.disk_usage(place).free,
         held=sum(_size(path) for path in run.store.rglob("*")),
         cores=config.workers or os.cpu_count() or 1,
@@ -224,9 +231,10 @@ def _on_gpu(config: Config) -> bool:
     return config.engine.kind == "server" or (torch.cuda.is_available() and config.engine.device != "cpu")
 
 
-def _models(config: Config, run: RunFolder) -> Iterator[Space]:
+def _models(config: Config) -> Iterator[Space]:
     """The two models of stage 1, and what the engine may make of them."""
-    base = sum(path.stat().st_size for path in local_folder(config.base_model or "").glob("*.safetensors"))
+    weights = list(local_folder(config.base_model or "").glob("*.safetensors"))
+    base = sum(path.stat().st_size for path in weights)
     if not base:
         yield Space("models", 0, f"not counted: {config.base_model} has no weights yet")
         return
@@ -237,9 +245,37 @@ def _models(config: Config, run: RunFolder) -> Iterator[Space]:
         "stage1 models", 2 * ADAPTER * base, f"ASSUMED ({ADAPTER:.0%} of the base for each adapter with checkpoints)"
     )
     if config.engine.kind == "vllm" and config.engine.adapters != "live":
-        yield Space(
-            "merged models", 2 * base, "ASSUMED (a copy of the base for each, where vLLM merges: engine.adapters)"
-        )
+        dtype = config.engine.dtype
+        if dtype == "auto":
+            dtype = "float32" if _on_cpu() else "bfloat16"
+        copy = sum(map(_numbers, weights)) * (4 if dtype == "float32" else 2)
+        how = f"ASSUMED (the base in {dtype} for each, where vLLM merges: engine.adapters)"
+        yield Space("merged models", 2 * copy, how)
+
+
+def _on_cpu() -> bool:
+    """Whether vLLM would run on the CPU here; not where it is not installed: then the run is for another machine."""
+    try:
+        return is_cpu_build()
+    except ConfigError:
+        return False
+
+
+def _numbers(weights: Path) -> int:
+    """How many numbers a file of safetensors holds, by its header."""
+    with weights.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _language_model(config: Config, made: Path | None) -> Iterator[Space]:
+    """The model of perplexity in the run: a given one is only named there, unless it is an ARPA file."""
+    if made is not None:
+        yield Space("stage2 lm", sum(map(_size, made.rglob("*"))), "counted (as it is made)")
+    elif config.filter.lm.estimate_from is not None:
+        times = ESTIMATED[config.filter.lm.structure]
+        how = f"ASSUMED ({times:g} times the clean text, as of Chinese prose: filter.lm.structure, prune)"
+        yield Space("stage2 lm", times * _size(Path(config.filter.lm.estimate_from)), how)
 
 
 def _shards(subsets: Sequence[Subset], work: Sequence[Work]) -> Iterator[Space]:
