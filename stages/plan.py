@@ -9,8 +9,6 @@ Nothing is written into the run.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import shutil
 import tempfile
@@ -25,11 +23,10 @@ from kun.config import Config, ModelName
 from kun.engines.batches import shared_prefix
 from kun.engines.open import Engines, window, window_with_room
 from kun.engines.probe import Speed, probe
-from kun.engines.vllm_start import devices, is_cpu_build
-from kun.errors import ConfigError
+from kun.engines.vllm_start import devices
 from kun.filters import lmplz
 from kun.filters.clean import clean
-from kun.plan import Figure, Plan, Rates, Space, Subset, Training, Work, flow
+from kun.plan import Figure, Plan, Rates, Training, flow
 from kun.prompts import load_prompts
 from kun.records import Polished
 from kun.runs import RunFolder
@@ -38,14 +35,13 @@ from kun.store.digests import Digests
 from kun.tokenizer import local_folder
 from kun.training import seeds
 from stages import pipeline, stage1_train, stage2_evaluations, stage2_filter
+from stages.plan_disk import language_models, models, shards, size
 from stages.plan_evidence import Evidence
 from stages.plan_subset import INSTRUCTION, REMEMBERING, Given, measure
 from stages.stage3_label import Labelling
 from stages.stage4_score import Scoring
 from stages.stage5_polish import Polishing
 
-ADAPTER = 0.15  # of the base's bytes, its checkpoints with it: LoRA of rank 64 on all layers of Yi-6B, and Adam's state
-ESTIMATED = {"trie": 2.5, "probing": 15.0}  # bytes of a model for each of its text: 5-grams of 3 MB of Chinese prose
 FEW_REQUESTS = 64  # decoded together: an engine writes to many at once nearly as fast as to one
 
 
@@ -68,7 +64,7 @@ def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
     training = _training(config, given.chat)
     with _ready(config, run) as (model, evaluations, said):
         measured = [measure(given, name, model, evaluations, options.sample) for name in names]
-        language_model = tuple(_language_model(config, model))
+        perplexity = tuple(language_models(config, model))
     notes = [*said, *(note for one in measured for note in one.notes)]
     near = config.filter.near_duplicates is not None
     if {one.subset.filtered.basis for one in measured} & ({"sample", "counted"} if near else {"sample"}):
@@ -91,23 +87,15 @@ def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
         subsets=subsets,
         training=training,
         work=work,
-        disk=(*_models(config), *language_model, *_shards(subsets, work)),
+        disk=(*models(config), *perplexity, *shards(subsets, work)),
         free=shutil.disk_usage(place).free,
-        held=sum(_size(path) for path in run.store.rglob("*")),
+        held=sum(size(path) for path in run.store.rglob("*")),
         cores=config.workers or os.cpu_count() or 1,
         gpus=options.gpus,
         rates=rates,
         price=options.price,
         notes=tuple(notes),
     )
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file; 0 of what is none, or is gone by now, since the run may be under way."""
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except FileNotFoundError:
-        return 0
 
 
 def _given(config: Config, run: RunFolder, options: Options) -> Given:
@@ -229,64 +217,3 @@ def _on_gpu(config: Config) -> bool:
     import torch
 
     return config.engine.kind == "server" or (torch.cuda.is_available() and config.engine.device != "cpu")
-
-
-def _models(config: Config) -> Iterator[Space]:
-    """The two models of stage 1, and what the engine may make of them."""
-    weights = list(local_folder(config.base_model or "").glob("*.safetensors"))
-    base = sum(path.stat().st_size for path in weights)
-    if not base:
-        yield Space("models", 0, f"not counted: {config.base_model} has no weights yet")
-        return
-    if config.train.save == "merged":
-        yield Space("stage1 models", 2 * base, "set (train.save: merged: two copies of the base)")
-        return
-    yield Space(
-        "stage1 models", 2 * ADAPTER * base, f"ASSUMED ({ADAPTER:.0%} of the base for each adapter with checkpoints)"
-    )
-    if config.engine.kind == "vllm" and config.engine.adapters != "live":
-        dtype = config.engine.dtype
-        if dtype == "auto":
-            dtype = "float32" if _on_cpu() else "bfloat16"
-        copy = sum(map(_numbers, weights)) * (4 if dtype == "float32" else 2)
-        how = f"ASSUMED (the base in {dtype} for each, where vLLM merges: engine.adapters)"
-        yield Space("merged models", 2 * copy, how)
-
-
-def _on_cpu() -> bool:
-    """Whether vLLM would run on the CPU here; not where it is not installed: then the run is for another machine."""
-    try:
-        return is_cpu_build()
-    except ConfigError:
-        return False
-
-
-def _numbers(weights: Path) -> int:
-    """How many numbers a file of safetensors holds, by its header."""
-    with weights.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-
-
-def _language_model(config: Config, made: Path | None) -> Iterator[Space]:
-    """The model of perplexity in the run: a given one is only named there, unless it is an ARPA file."""
-    if made is not None:
-        yield Space("stage2 lm", sum(map(_size, made.rglob("*"))), "counted (as it is made)")
-    elif config.filter.lm.estimate_from is not None:
-        times = ESTIMATED[config.filter.lm.structure]
-        how = f"ASSUMED ({times:g} times the clean text, as of Chinese prose: filter.lm.structure, prune)"
-        yield Space("stage2 lm", times * _size(Path(config.filter.lm.estimate_from)), how)
-
-
-def _shards(subsets: Sequence[Subset], work: Sequence[Work]) -> Iterator[Space]:
-    read = sum(subset.rows.value * subset.filter_bytes for subset in subsets)
-    yield Space("stage2 documents", read, "measured on the sample (records as stage 2 writes them)")
-    for stage in dict.fromkeys(one.stage for one in work):
-        yield Space(
-            stage.replace("_", " "),
-            sum(one.bytes for one in work if one.stage == stage),
-            "measured on the sample (records, by the shares kept)",
-        )
-    ends = {one.subset: one.kept for one in work}
-    final = sum(ends[subset.name] * subset.final_bytes for subset in subsets)
-    yield Space("final", final, "measured on the sample (rows, lineage.parquet compressed)")

@@ -27,7 +27,8 @@ from kun.runs import RunFolder
 from kun.store import shards
 from kun.store.digests import Digests
 from stages import pipeline
-from stages.plan import ESTIMATED, Options, plan
+from stages.plan import Options, plan
+from stages.plan_disk import ESTIMATED
 from tests.runs import REPOSITORY, environment, kun, small_world
 
 PROSE = "周末我和几个老朋友去了城外的山里，走了大约三个小时才到山顶。天气比预报的好得多，第{}处湖面在阳光下闪着光。"
@@ -187,6 +188,14 @@ def test_merged_copies_have_the_bytes_of_their_type(tmp_path):
     )
     assert whole.bytes == 2 * half.bytes and "float32" in whole.how
     assert half.bytes == pytest.approx(2 * base, rel=0.01)  # the embedded base is bfloat16
+
+
+def test_damaged_weights_are_named(tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(BASE, base)
+    (base / "model.safetensors").write_bytes(b"\xff" * 9000)
+    with pytest.raises(InputError, match=r"base_model: .*model\.safetensors cannot be read"):
+        look(configuration(tmp_path, base_model=str(base), engine={"kind": "vllm"}))
 
 
 def test_gpus_and_a_price_without_rates_say_what_they_need(tmp_path):
