@@ -115,9 +115,9 @@ def render(run: Path, findings: list[Finding], left: list[dict[str, Any]]) -> st
             lines.append(f"    again: {again}")
     lines += [f"left over: {one['path']} ({one['bytes'] / 1e6:,.1f} MB), {one['what']}" for one in left]
     bad = [finding.step for finding in findings if finding.state == "bad"]
-    older = [finding.step for finding in findings if finding.state == "older"]
+    older = sum(finding.state == "older" for finding in findings)
     if older:
-        lines.append(f"older: {', '.join(older)}: {OLDER}")
+        lines.append(f"older: {older:,} steps, {OLDER}")
     if bad or not older:
         lines.append(f"BAD: {', '.join(bad)}" if bad else "all is well")
     return "\n".join(lines)

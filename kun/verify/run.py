@@ -26,7 +26,7 @@ BATCH = 16  # shards of one task
 WORTH_PROCESSES = 100  # tasks
 ALL = "part-*.done.json"
 OLDER = (
-    "made by an older Kun: its markers have no check, so damage to them could not be told. Nothing of it is verified, "
+    "made by an older Kun: the markers have no check, so damage to them could not be told. Nothing there is verified, "
     "and `kun run` would make it again. Verify it, and go on with it, with the Kun that made it, or let this one make "
     "it again"
 )
