@@ -24,15 +24,14 @@ import msgspec
 
 from kun import lm_commands, plan_command, status, trace
 from kun.config import Config
-from kun.config_files import command_of_run, dump, load, load_of_run
+from kun.config_files import command_of_run, dump, load, load_of_run, print_settings
 from kun.demo import commands as demo_commands
 from kun.engines.open import Engines
 from kun.errors import ConfigError, InputError, KunError
-from kun.final import assemble, is_current
+from kun.final import assemble, is_current, look
 from kun.report import draw
-from kun.runner import mending, run_stage
+from kun.runner import is_up_to_date, mending, run_stage
 from kun.runs import RunFolder
-from kun.status import State
 from kun.steps import Stage, Step
 from kun.store import atomic, shards
 from kun.store.digests import Digests
@@ -150,11 +149,12 @@ class _SettingsHelp(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
         parser.print_help()
         config = namespace.config if Path(namespace.config).exists() else CONFIGS / "base.yaml"
-        load(config, ["--help"])
+        print_settings(config)
+        parser.exit()
 
 
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    config = load(arguments.config, overrides, prog=f"kun run {arguments.stage}")
+    config = load(arguments.config, overrides)
     _check_corpora(config, arguments, needed=arguments.stage != "stage1")
     run = RunFolder(Path(config.run))
     run.store.mkdir(parents=True, exist_ok=True)
@@ -164,20 +164,12 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         digests = Digests(run.store / "digests.json")
         engines = Engines(config)
         stages = pipeline(config, digests, engines)
-        mend = partial(mending, stages=stages, run=run, workers=config.workers)
         settings = run.path / "config.yaml"
         before = settings.read_bytes() if settings.exists() else None
-        atomic.write(settings, dump(config).encode())
         try:
-            for stage in stages:
-                if arguments.stage in ("all", stage.command):
-                    own, shared = _narrow(stage, stages, config, arguments.subset)
-                    mend(partial(_run_stage, shared, run, config, force=False))
-                    mend(partial(_run_stage, own, run, config, arguments.force))
-            if arguments.stage in ("all", "stage5"):
-                mend(partial(_finish, run, stages, config, digests))
+            _make(arguments, run, stages, config, digests)
             states = status.survey(stages, run)
-            final = _is_final(states, stages, run, digests)
+            final = look(run, stages[-1].steps, digests, states)
         except ConfigError:  # settings that are refused are not those of the run
             if before is not None:
                 atomic.write(settings, before)
@@ -198,9 +190,27 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     return 1 if any(state.condition == "failures" for state in asked) else 0
 
 
-def _is_final(states: list[State], stages: list[Stage], run: RunFolder, digests: Digests) -> bool:
-    """Whether the final files are up to date, as far as that can be told: a blocked step has no fingerprint."""
-    return any(state.condition == "blocked" for state in states) or is_current(run, stages[-1].steps, digests)
+def _make(arguments: argparse.Namespace, run: RunFolder, stages: list[Stage], config: Config, digests: Digests) -> None:
+    """Bring what was asked for up to date. The settings become those of the run once there is something to do, before
+    it is begun: a run that finds all as it should be leaves those that made it."""
+    mend = partial(mending, stages=stages, run=run, workers=config.workers)
+    settings, kept = run.path / "config.yaml", False
+
+    def keep_settings(needed: bool) -> None:
+        nonlocal kept
+        if not kept and (needed or not settings.exists()):
+            atomic.write(settings, dump(config).encode())
+            kept = True
+
+    for stage in stages:
+        if arguments.stage in ("all", stage.command):
+            own, shared = _narrow(stage, stages, config, arguments.subset)
+            for part, force in ((shared, False), (own, arguments.force)):
+                keep_settings(force or not is_up_to_date(part, run))
+                mend(partial(_run_stage, part, run, config, force))
+    if arguments.stage in ("all", "stage5"):
+        keep_settings(not is_current(run, stages[-1].steps, digests))
+        mend(partial(_finish, run, stages, config, digests))
 
 
 def _check_corpora(config: Config, arguments: argparse.Namespace, needed: bool) -> None:
@@ -271,11 +281,11 @@ def _assemble_and_draw(run: RunFolder, stages: list[Stage], config: Config, dige
 def _status(arguments: argparse.Namespace, _: list[str]) -> int:
     config, run, stages = _open(arguments.run, arguments.config)
     states = status.survey(stages, run)
-    final = _is_final(states, stages, run, Digests(run.store / "digests.json"))
+    final = look(run, stages[-1].steps, Digests(run.store / "digests.json"), states)
     if arguments.json:
         print(msgspec.json.encode(status.as_json(states, run, final)).decode())
     else:
-        print(status.render(states, run))
+        print(status.render(states, run, final))
         following = status.next_command(states, final)
         path = arguments.config or run.path / "config.yaml"
         print(f"next: {command_of_run(following, run.path, config, path)}" if following else "complete")
@@ -290,7 +300,7 @@ def _open(folder: str | None, config_path: str | None) -> tuple[Config, RunFolde
 
 
 def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    config = load(arguments.config, overrides, prog="kun plan")
+    config = load(arguments.config, overrides)
     _check_corpora(config, arguments, needed=True)
     return plan_command.run(arguments, overrides, config)
 
@@ -300,7 +310,7 @@ def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from kun.filters.preview_page import page
     from stages.stage2_preview import look_at_all
 
-    config = load(arguments.config, overrides, prog="kun filter-preview")
+    config = load(arguments.config, overrides)
     _check_corpora(config, arguments, needed=True)
     if arguments.sample < 1:
         raise InputError(f"--sample {arguments.sample}: at least one row is needed")

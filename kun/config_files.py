@@ -8,6 +8,7 @@ Paths are relative to the directory in which `kun` is started.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import io
 import json
@@ -23,32 +24,47 @@ from ruamel.yaml import YAML
 
 from kun.config import Config, Section
 from kun.errors import ConfigError, InputError, KunError
+from kun.overrides import layer as overriding
 from kun.text import preview
 
 FILE_LIMIT = 2**20  # bytes of a file of settings or prompts
+COMMAND_LINE = Path("the command line")  # where a setting may come from besides a file
+OWN_OPTIONS = ("config", "subset", "force")  # of `kun run`, which are no settings
 VALUE_LIMIT = 100_000  # values in it: a few aliases of aliases could stand for billions
 
 
-def load(path: str | Path, overrides: Sequence[str] = (), prog: str = "kun run STAGE") -> Config:
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration in `path`, with command-line overrides such as `["--score.threshold", "0.7"]`.
 
-    Raises ConfigError for what the files say; what the command line says is checked by tyro, which exits with 2.
+    ConfigError names the file, or the option, and the key; InputError, what is no option.
     """
     layers = _layers(Path(path), ())
     merged: dict[str, Any] = {}
     for _, layer in layers:
         merged = _merge(merged, layer)
+    config = _validated(merged, layers)
+    if not overrides:
+        return config
+    below = config.model_dump()  # with the defaults: an option changes one key of a mapping that goes to a library
+    layer = overriding(overrides, below)
+    return _validated(_merge(below, layer), [*layers, (COMMAND_LINE, layer)])
+
+
+def _validated(merged: dict[str, Any], layers: list[tuple[Path, dict[str, Any]]]) -> Config:
     if isinstance(corpora := merged.get("corpora"), dict):
         merged["corpora"] = {name: corpus for name, corpus in corpora.items() if corpus is not None}
     try:
-        config = Config.model_validate(merged)
+        return Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(item, layers) for item in error.errors())) from None
-    if not overrides:
-        return config
+
+
+def print_settings(path: str | Path) -> None:
+    """Print every setting as an option of the command line, with its value in `path`."""
     import tyro
 
-    return tyro.cli(Config, default=config, args=list(overrides), prog=prog, description=f"Settings of {path}.")
+    with contextlib.suppress(SystemExit):
+        tyro.cli(Config, default=load(path), args=["--help"], prog="kun run STAGE", description=f"Settings of {path}.")
 
 
 def load_of_run(folder: Path) -> Config:
@@ -134,15 +150,38 @@ def _explain(error: Any, layers: list[tuple[Path, dict[str, Any]]]) -> str:
     where = list(error["loc"])
     source = next((path for path, layer in reversed(layers) if _sets(layer, where)), layers[-1][0])
     key = preview(".".join(str(part) for part in where if not _is_union_tag(part)))
+    name = f"{source}: {key or 'the whole file'}"
+    if source == COMMAND_LINE:
+        name = _option(where, layers[-1][1]) or f"{source}: {key or 'all of it'}"
     if error["type"] == "extra_forbidden":
-        return f"{source}: {key}: unknown setting{_nearest(where)}"
+        close = _nearest(where, OWN_OPTIONS if source == COMMAND_LINE and len(where) == 1 else ())
+        if close and source == COMMAND_LINE:
+            close = _option(where, layers[-1][1], instead=close) or close
+        return f"{name}: unknown setting" + (f"; did you mean {close}?" if close else "")
     message = _PLAINLY.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     given = "" if isinstance(error["input"], dict | BaseModel) else f", not {preview(repr(error['input']))}"
-    return f"{source}: {key or 'the whole file'}: {message}{given}"
+    return f"{name}: {message}{given}"
 
 
 _PLAINLY = {"tuple_type": "must be a list, such as [a, b]"}  # what pydantic says of its own types, in those of YAML
 _PLAINLY |= dict.fromkeys(("model_type", "dict_type"), "must be a mapping of settings")
+
+
+def _option(where: list[Any], layer: Any, instead: str | None = None) -> str | None:
+    """The option that set what is wrong, None where several may have; `instead`: with this for the last of `where`."""
+    keys: list[str] = []
+    for part in where:
+        if isinstance(layer, dict):
+            if part not in layer:
+                return None
+            keys.append(str(part))
+            layer = layer[part]
+    if keys and instead:
+        keys[-1] = instead
+    while isinstance(layer, dict) and len(layer) == 1:
+        ((part, layer),) = layer.items()
+        keys.append(str(part))
+    return None if isinstance(layer, dict) else preview("--" + ".".join(keys).replace("_", "-"))
 
 
 def _sets(layer: Any, where: list[Any]) -> bool:
@@ -161,17 +200,18 @@ def _is_union_tag(part: Any) -> bool:
     return isinstance(part, str) and (part in {"float", "str", "int", "[key]"} or part.startswith("constrained"))
 
 
-def _nearest(where: list[Any]) -> str:
+def _nearest(where: list[Any], also: Sequence[str] = ()) -> str | None:
+    """A known key, or one of `also`, that is like the last."""
     section: Any = Config
     if where[0] == "corpora" and where[2:3] == ["filter"]:
         where = where[2:]
     for part in where[:-1]:
         field = section.model_fields.get(part) if hasattr(section, "model_fields") else None
         if field is None:
-            return ""
+            return None
         section = field.annotation
-    close = difflib.get_close_matches(str(where[-1]), list(getattr(section, "model_fields", {})), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    close = difflib.get_close_matches(str(where[-1]), [*getattr(section, "model_fields", {}), *also], n=1)
+    return close[0] if close else None
 
 
 def reference() -> str:

@@ -21,7 +21,7 @@ from kun.config_files import dump
 from kun.filters.privacy import MEANINGS, PLACEHOLDERS
 from kun.records import Polished
 from kun.runs import RunFolder, Whole
-from kun.status import State
+from kun.status import Final, State
 from kun.steps import Step
 from kun.store import atomic, digests, shards
 from kun.store.digests import Digests
@@ -38,6 +38,25 @@ def is_current(run: RunFolder, polished: Sequence[Step], known: Digests) -> bool
     paths = [folder / name for name in (*(f"{step.part}.jsonl" for step in done), LINEAGE)]
     told = card.read_text(encoding="utf-8", errors="replace")
     return all(path.is_file() for path in paths) and all(name in told for name in known.files(paths, "run"))
+
+
+def look(run: RunFolder, polished: Sequence[Step], known: Digests, funnel: Sequence[State]) -> Final:
+    """What there is of `final/`, without a change to it."""
+    if not (run.path / "final").is_dir():
+        return Final("missing")
+    rows = _rows_in(run.path / "final" / LINEAGE)
+    if any(state.condition == "blocked" for state in funnel):
+        return Final("blocked", rows)
+    return Final("current" if is_current(run, polished, known) else "stale", rows)
+
+
+def _rows_in(lineage: Path) -> int:
+    import pyarrow.parquet as parquet
+
+    try:
+        return int(parquet.read_metadata(lineage).num_rows)
+    except (OSError, ValueError):  # gone or damaged: then it is stale, too
+        return 0
 
 
 def _done(run: RunFolder, polished: Sequence[Step]) -> dict[Step, Whole]:

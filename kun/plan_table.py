@@ -30,7 +30,7 @@ FORMULA = (
 
 def render(plan: Plan, source: str, overrides: Sequence[str] = ()) -> str:
     """The plan as text for a terminal; `source` is the file of the configuration, `overrides` its options."""
-    lines = [f"plan of {source} for {plan.run}: {plan.sample:,} rows of each corpus looked at", ""]
+    lines = [f"plan of {source} for {plan.run}: up to {plan.sample:,} rows of each corpus looked at", ""]
     lines += [*_rows(plan), "", *_tokens(plan), "", *_hours(plan), "", *_disk(plan), "", "what this rests on"]
     lines += [line for text in _basis(plan) for line in _wrapped(text)]
     lines += [line for note in plan.notes for line in _wrapped(f"note: {note}")]

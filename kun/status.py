@@ -27,14 +27,24 @@ class State:
     records: bool
 
 
+@dataclass(frozen=True)
+class Final:
+    """The data set of a run, with the rows that are in it. `stale`: not what stage 5 holds now, or damaged; `blocked`:
+    that cannot be told, since a step is."""
+
+    condition: Literal["current", "stale", "missing", "blocked"]
+    rows: int = 0
+
+
 def survey(stages: list[Stage], run: RunFolder) -> list[State]:
     """The state of every step, in the order of the pipeline."""
     return [_state(stage, step, run) for stage in stages for step in stage.steps]
 
 
-def next_command(states: list[State], final: bool) -> str | None:
-    """The stage to run next, None where all is complete; `final` tells whether the final files are those of the run."""
-    last = None if final or not states else states[-1].command  # another setting was the last one, or a kill
+def next_command(states: list[State], final: Final) -> str | None:
+    """The stage to run next, None where all is complete."""
+    done = final.condition in ("current", "blocked")  # if not: another setting was the last one, or a kill
+    last = None if done or not states else states[-1].command
     return next((state.command for state in states if state.condition != "complete"), last)
 
 
@@ -65,7 +75,7 @@ def _condition(step: Step, run: RunFolder) -> tuple[Condition, tuple[str, ...]]:
     return ("partial" if run.folder(step).exists() else "waiting"), ()
 
 
-def as_json(states: list[State], run: RunFolder, final: bool) -> dict[str, Any]:
+def as_json(states: list[State], run: RunFolder, final: Final) -> dict[str, Any]:
     """What `kun status --json` prints."""
     return {
         "run": str(run.path),
@@ -85,11 +95,12 @@ def as_json(states: list[State], run: RunFolder, final: bool) -> dict[str, Any]:
             }
             for state in states
         ],
+        "final": {"state": final.condition, "rows": final.rows},
         "next": next_command(states, final),
     }
 
 
-def render(states: list[State], run: RunFolder) -> str:
+def render(states: list[State], run: RunFolder, final: Final) -> str:
     """The funnel as text for a terminal."""
     lines = [f"{run.path}", f"{'step':<27}{'state':<10}{'in':>11}{'kept':>11}{'rejected':>10}{'failed':>8}"]
     told: set[str] = set()  # one missing file blocks many steps; it is named once
@@ -108,6 +119,8 @@ def render(states: list[State], run: RunFolder) -> str:
                 )
         lines += [f"    why: {reason}" for reason in state.why if reason not in told]
         told |= set(state.why)
+    rows = f"{'':>11}{final.rows:>11,}" if final.rows else ""
+    lines.append(f"{'final':<27}{final.condition:<10}{rows}".rstrip())
     return printable("\n".join(lines))
 
 

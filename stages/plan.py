@@ -26,7 +26,7 @@ from kun.engines.probe import Speed, probe
 from kun.engines.vllm_start import devices
 from kun.filters import lmplz
 from kun.filters.clean import clean
-from kun.plan import Figure, Plan, Rates, Space, Subset, Training, Work, flow
+from kun.plan import Figure, Plan, Rates, Training, flow
 from kun.prompts import load_prompts
 from kun.records import Polished
 from kun.runs import RunFolder
@@ -35,13 +35,13 @@ from kun.store.digests import Digests
 from kun.tokenizer import local_folder
 from kun.training import seeds
 from stages import pipeline, stage1_train, stage2_evaluations, stage2_filter
+from stages.plan_disk import language_models, models, shards, size
 from stages.plan_evidence import Evidence
 from stages.plan_subset import INSTRUCTION, REMEMBERING, Given, measure
 from stages.stage3_label import Labelling
 from stages.stage4_score import Scoring
 from stages.stage5_polish import Polishing
 
-ADAPTER = 0.15  # of the base's bytes, its checkpoints with it: LoRA of rank 64 on all layers of Yi-6B, and Adam's state
 FEW_REQUESTS = 64  # decoded together: an engine writes to many at once nearly as fast as to one
 
 
@@ -64,6 +64,7 @@ def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
     training = _training(config, given.chat)
     with _ready(config, run) as (model, evaluations, said):
         measured = [measure(given, name, model, evaluations, options.sample) for name in names]
+        perplexity = tuple(language_models(config, model))
     notes = [*said, *(note for one in measured for note in one.notes)]
     near = config.filter.near_duplicates is not None
     if {one.subset.filtered.basis for one in measured} & ({"sample", "counted"} if near else {"sample"}):
@@ -73,6 +74,8 @@ def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
     rates = options.rates
     if options.probe is not None:
         rates = _probed(config, run, [prompt for one in measured for prompt in one.prompts], options.probe)
+    if rates is None and (options.gpus > 1 or options.price is not None):
+        notes.append("--gpus and --price say nothing without rates: --prefill-rate and --decode-rate, or --probe")
     subsets = tuple(one.subset for one in measured)
     work = tuple(one for subset in subsets for one in flow(subset))
     place = run.path.resolve()
@@ -84,23 +87,15 @@ def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
         subsets=subsets,
         training=training,
         work=work,
-        disk=(*_models(config, run), *_shards(subsets, work)),
+        disk=(*models(config), *perplexity, *shards(subsets, work)),
         free=shutil.disk_usage(place).free,
-        held=sum(_size(path) for path in run.store.rglob("*")),
+        held=sum(size(path) for path in run.store.rglob("*")),
         cores=config.workers or os.cpu_count() or 1,
         gpus=options.gpus,
         rates=rates,
         price=options.price,
         notes=tuple(notes),
     )
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file; 0 of what is none, or is gone by now, since the run may be under way."""
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except FileNotFoundError:
-        return 0
 
 
 def _given(config: Config, run: RunFolder, options: Options) -> Given:
@@ -222,35 +217,3 @@ def _on_gpu(config: Config) -> bool:
     import torch
 
     return config.engine.kind == "server" or (torch.cuda.is_available() and config.engine.device != "cpu")
-
-
-def _models(config: Config, run: RunFolder) -> Iterator[Space]:
-    """The two models of stage 1, and what the engine may make of them."""
-    base = sum(path.stat().st_size for path in local_folder(config.base_model or "").glob("*.safetensors"))
-    if not base:
-        yield Space("models", 0, f"not counted: {config.base_model} has no weights yet")
-        return
-    if config.train.save == "merged":
-        yield Space("stage1 models", 2 * base, "set (train.save: merged: two copies of the base)")
-        return
-    yield Space(
-        "stage1 models", 2 * ADAPTER * base, f"ASSUMED ({ADAPTER:.0%} of the base for each adapter with checkpoints)"
-    )
-    if config.engine.kind == "vllm" and config.engine.adapters != "live":
-        yield Space(
-            "merged models", 2 * base, "ASSUMED (a copy of the base for each, where vLLM merges: engine.adapters)"
-        )
-
-
-def _shards(subsets: Sequence[Subset], work: Sequence[Work]) -> Iterator[Space]:
-    read = sum(subset.rows.value * subset.filter_bytes for subset in subsets)
-    yield Space("stage2 documents", read, "measured on the sample (records as stage 2 writes them)")
-    for stage in dict.fromkeys(one.stage for one in work):
-        yield Space(
-            stage.replace("_", " "),
-            sum(one.bytes for one in work if one.stage == stage),
-            "measured on the sample (records, by the shares kept)",
-        )
-    ends = {one.subset: one.kept for one in work}
-    final = sum(ends[subset.name] * subset.final_bytes for subset in subsets)
-    yield Space("final", final, "measured on the sample (rows, lineage.parquet compressed)")

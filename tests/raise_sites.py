@@ -68,6 +68,8 @@ def form_of(node: ast.expr, module: ModuleType) -> str:
             return re.sub(f"({HOLE})+", HOLE, "".join(form_of(part, module) for part in parts))
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return form_of(left, module) + form_of(right, module)
+        case ast.BoolOp(op=ast.Or(), values=[ast.Name(), other]):
+            return form_of(other, module)
         case ast.FormattedValue(value=value, conversion=-1, format_spec=None):
             return str(constant) if isinstance(constant := _constant(value, module), str | int) else HOLE
     return HOLE

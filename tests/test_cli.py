@@ -114,6 +114,21 @@ def test_settings_that_are_refused_do_not_become_those_of_the_run(folder):
     assert (folder / "runs/my/config.yaml").read_bytes() == before
 
 
+def test_the_settings_of_a_run_are_those_that_made_what_is_there(folder):
+    options = ["run", "stage2", "--config", "my.yaml"]
+    assert kun(folder, *options).returncode == 0
+    path = folder / "runs/my/config.yaml"
+    before = path.read_bytes()
+    idle = kun(folder, *options, "--engine.kind", "vllm", "--label.max-chars", "7")
+    assert idle.stdout.count("nothing to do") == 3 and path.read_bytes() == before
+    assert kun(folder, *options, "--filter.min-chars", "25").returncode == 0
+    assert "min_chars: 25" in path.read_text(encoding="utf-8")
+    back = kun(folder, *options)  # nothing is made, and yet the plain names lead elsewhere
+    assert back.stdout.count("nothing to do") == 3 and path.read_bytes() == before
+    assert kun(folder, *options, "--label.max-chars", "7", "--force").returncode == 0
+    assert "max_chars: 7" in path.read_text(encoding="utf-8")
+
+
 def test_status_of_a_run_that_was_moved_names_its_folder(folder):
     kun(folder, "run", "stage2", "--config", "my.yaml")
     (folder / "runs/my").rename(folder / "moved")

@@ -150,13 +150,41 @@ def test_settings_of_one_corpus_are_checked_with_those_of_all(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [["--filter.max-tokens", "few"], ["--filter.nothing", "1"], ["--filter.max-tokens", "-1"]]
+    ("options", "message"),
+    [
+        ("--filter.max-tokens few", "--filter.max-tokens: Input should be a valid integer, not 'few'"),
+        ("--filter.max_tokens=-1", "--filter.max-tokens: Input should be greater than 0, not -1"),
+        ("--filter.nothing 1", "--filter.nothing: unknown setting"),
+        ("--lable.max-chars 5", "--lable.max-chars: unknown setting; did you mean --label.max-chars?"),
+        ("--label.max-char 5", "--label.max-char: unknown setting; did you mean --label.max-chars?"),
+        ("--lable.max-chars 5 --lable.a 1", "the command line: lable: unknown setting; did you mean label?"),
+        ("--no-trust-remote-cod", "--no-trust-remote-cod: unknown setting; did you mean --trust-remote-code?"),
+        ("--subst web", "--subst: unknown setting; did you mean --subset?"),
+        ("--label.max-chars", "--label.max-chars: takes one word, and has none"),
+        ("--run my run", "--run: takes one word, and has 2 words: my run"),
+        ("--engine.vllm 1", "--engine.vllm: must be a mapping of settings, not 1"),
+        ("--filter.ppl-min x7", "--filter.ppl-min: ppl_min x7 is above ppl_max x6"),
+        ("--filter.ppl-min x7 --filter.sample 3", "the command line: filter: ppl_min x7 is above ppl_max x6"),
+        ("--corpora.web.paths a", "the command line: corpora.web.format: Field required"),
+        ("--score.top-share .nan", "--score.top-share: Input should be a valid number, not '.nan'"),
+        ("--train.sft.hub-token abc", "--train.sft.hub-token: hub_token: settings are written into the run; secrets"),
+    ],
 )
-def test_a_wrong_override_ends_with_2(tmp_path, options, capsys):
-    with pytest.raises(SystemExit) as ended:
-        load(write(tmp_path, my=""), options)
-    assert ended.value.code == 2
-    assert "filter" in capsys.readouterr().err
+def test_a_wrong_option_is_named_like_a_wrong_key_of_a_file(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        load(write(tmp_path, my=""), options.split())
+
+
+def test_what_a_file_has_wrong_is_not_blamed_on_the_command_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"my\.yaml: filter\.min_chars"):
+        load(write(tmp_path, my="filter: {min_chars: -1}"), ["--filter.max-tokens", "3"])
+
+
+def test_an_option_changes_one_key_of_a_mapping_that_goes_to_a_library(tmp_path):
+    options = ["--train.sft.learning-rate", "1e-4", "--engine.vllm.enforce-eager", "--engine.vllm.max-num-seqs", "8"]
+    config = load(write(tmp_path, my=""), options)
+    assert config.train.sft == {**Config().train.sft, "learning_rate": 1e-4}
+    assert config.engine.vllm == {"enforce_eager": True, "max_num_seqs": 8}
 
 
 LAUGHS = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10) if n else 1}]\n" for n in range(10))

@@ -1,14 +1,15 @@
 import json
+from dataclasses import replace
 
 import msgspec
 import pyarrow.parquet as parquet
 import pytest
 
 from kun.config import Config
-from kun.final import assemble, is_current
+from kun.final import assemble, is_current, look
 from kun.records import Origin, Polished, Reject
 from kun.runs import RunFolder, summarise
-from kun.status import State
+from kun.status import Final, State
 from kun.steps import Step
 from kun.store import shards
 from kun.store.digests import Digests
@@ -57,6 +58,20 @@ def final(tmp_path):
     run, step = finished_run(tmp_path / "runs" / "测试", OUTPUTS)
     assert assemble(run, [step], Config(run=str(run.path)), state_of(run, step), known(run))
     return run, step
+
+
+def test_what_status_says_of_it(tmp_path):
+    run, step = finished_run(tmp_path / "run", OUTPUTS)
+    funnel = state_of(run, step)
+    assert look(run, [step], known(run), funnel) == Final("missing")
+    assemble(run, [step], Config(run=str(run.path)), funnel, known(run))
+    assert look(run, [step], known(run), funnel) == Final("current", 4)
+    blocked = [replace(funnel[0], condition="blocked")]
+    assert look(run, [step], known(run), blocked) == Final("blocked", 4)
+    (run.path / "final" / "wudao.jsonl").write_bytes(b"{}\n")
+    assert look(run, [step], known(run), funnel) == Final("stale", 4)
+    (run.path / "final" / "lineage.parquet").write_bytes(b"PAR1")
+    assert look(run, [step], known(run), funnel) == Final("stale")
 
 
 def test_rows_have_exactly_instruction_and_output(final):

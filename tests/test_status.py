@@ -1,7 +1,9 @@
+import re
+
 import pytest
 
 from kun.errors import InputError
-from kun.status import as_json, next_command, render, survey
+from kun.status import Final, as_json, next_command, render, survey
 from tests.small_pipeline import CountingEngine, Small
 
 TEXTS = {"wudao": ["四个字符", "三字符", "两字"]}
@@ -14,21 +16,24 @@ def states(small):
 def test_before_anything_ran(tmp_path):
     small = Small(tmp_path, TEXTS)
     assert [state.condition for state in states(small)] == ["waiting"] * 3
-    assert next_command(states(small), final=False) == "stage2"
+    assert next_command(states(small), Final("missing")) == "stage2"
 
 
 def test_the_funnel_of_a_finished_run(tmp_path):
     small = Small(tmp_path, TEXTS)
     small.go()
-    assert as_json(states(small), small.run, final=False)["next"] == "stage3"  # the final files are still to be written
-    (tmp_path / "final").mkdir()
-    report = as_json(states(small), small.run, final=True)
-    assert report["next"] is None
+    assert (
+        as_json(states(small), small.run, Final("missing"))["next"] == "stage3"
+    )  # the final files are still to be written
+    report = as_json(states(small), small.run, Final("current", 2))
+    assert report["next"] is None and report["final"] == {"state": "current", "rows": 2}
     label = report["stages"][-1]
     assert (label["stage"], label["subset"], label["state"]) == ("stage3_label", "wudao", "complete")
     assert (label["in"], label["kept"], label["rejected"], label["failed"]) == (2, 2, {}, 0)
     assert report["stages"][1]["rejected"] == {"odd": 1}
-    assert "odd 1" in render(states(small), small.run)
+    shown = render(states(small), small.run, Final("stale", 2))
+    assert "odd 1" in shown and re.search(r"^final +stale +2$", shown, re.MULTILINE)
+    assert render(states(small), small.run, Final("missing")).endswith("missing")
 
 
 def test_stale_says_why_and_what_lies_below_is_stale_with_it(tmp_path):
@@ -38,14 +43,14 @@ def test_stale_says_why_and_what_lies_below_is_stale_with_it(tmp_path):
     assert ingest.condition == "complete"
     assert (kept.condition, kept.why) == ("stale", ("filter.min changed",))
     assert (label.condition, label.why) == ("stale", ("stage2_filter/wudao changed",))
-    assert next_command(states(changed), final=True) == "stage2"
+    assert next_command(states(changed), Final("current")) == "stage2"
 
 
 def test_failures_are_what_comes_next(tmp_path):
     small = Small(tmp_path, TEXTS, CountingEngine(breaks={2}))
     small.go()
     assert states(small)[-1].condition == "failures"
-    assert next_command(states(small), final=False) == "stage3"
+    assert next_command(states(small), Final("missing")) == "stage3"
 
 
 def test_half_done(tmp_path):

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from kun.errors import InputError
@@ -34,6 +36,34 @@ def test_it_says_what_was_added_and_why_it_ended(small):
     assert "三字符" in text and "rejected: odd" in text and "3 characters" in text
     assert "instruction: 4 characters about what?" in render(find(small.run, STAGES, ["wudao"], "wudao-0"))
     assert "engine: broken" in render(find(small.run, STAGES, ["wudao"], "wudao-2"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "file", "outcomes"),
+    [
+        ("stage2_filter", "part-00000.jsonl", ["kept", "unknown", "kept"]),
+        ("stage2_ingest", "part-00000.jsonl", ["unknown", "kept", "kept"]),
+        ("stage3_label", "part-00000.jsonl", ["kept", "kept", "unknown"]),
+        ("stage2_filter", "part-00000.done.json", ["kept", "kept", "kept"]),
+        ("stage2_filter", "", ["kept", "unknown", "kept"]),
+    ],
+)
+def test_a_stage_whose_file_is_gone_says_which(small, stage, file, outcomes):
+    path = small.path / stage / "wudao" / file
+    path.unlink() if file else shutil.rmtree(path.resolve())
+    found = find(small.run, STAGES, ["wudao"], "wudao-0")
+    assert [event["outcome"] for event in found["life"]] == outcomes
+    if "unknown" in outcomes:
+        assert f"{stage}: unknown: {path}: gone or damaged; `kun verify {small.path}`" in render(found)
+    assert len(find(small.run, STAGES, ["wudao"], "wudao-4")["life"]) == 1  # a reject of the first stage
+
+
+def test_a_damaged_line_is_said(small):
+    path = small.path / "stage2_filter/wudao/part-00000.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"tokens":4', b'"tokens":x'))
+    found = find(small.run, STAGES, ["wudao"], "wudao-0")
+    assert [event["outcome"] for event in found["life"]] == ["kept", "unknown", "kept"]
+    assert "stage2_filter: unknown: the line that has it is damaged" in render(found)
 
 
 def test_an_unknown_id_is_an_error(small):

@@ -14,13 +14,13 @@ from kun.errors import InputError, KunError
 from kun.runs import Whole
 from kun.verify.final import is_final, verify_final
 from kun.verify.part import Problem
-from kun.verify.run import Finding, Works, verify
-from kun.verify.steps import find, inside, leftovers, size
+from kun.verify.run import OLDER, Finding, Works, verify
+from kun.verify.steps import astray, find, leftovers, size
 
 DESCRIPTION = """Check a run, or a data set alone, against its own digests, counts and lineage.
 
 Needs the folder only: not the corpora, not the base model. Says which file of which step is bad, and how to make again
-only that. Ends with 0 when all is well, 1 when something is bad, 2 when the folder is no run of Kun.
+only that. Ends with 0 when all is well, 1 when something is bad or of an older Kun, 2 when the folder is no run.
 
   kun verify runs/demo
   kun verify downloads/wudao-kun        # the folder final/ of a run, alone
@@ -44,6 +44,10 @@ def add_commands(verbs: Any, works: Any) -> None:
 
 def _verify(arguments: argparse.Namespace, works: Works) -> int:
     path: Path = arguments.run
+    if arguments.workers < 0:
+        raise InputError(f"--workers {arguments.workers}: a number of processes, or 0: one per core")
+    if not path.exists():
+        raise InputError(f"{path}: there is no such folder; give that of a run, or the folder final/ of one")
     steps, known = find(path)
     left: list[dict[str, Any]] = []
     if not steps:
@@ -54,19 +58,25 @@ def _verify(arguments: argparse.Namespace, works: Works) -> int:
         findings = verify(path, works, arguments.workers)
         sound = {finding.folder for finding in findings if finding.state == "ok"}
         good = {key: folder for key, folder in known.items() if folder in sound}
-        if (final := inside(path, path / "final")).is_dir():
-            findings.append(verify_final(final, good, [(step.name, step.digest) for step in steps]))
+        final = path / "final"
+        if wrong := astray(path, final):
+            findings.append(Finding("final", "bad", final, Whole(), [wrong]))
+        elif final.is_dir():
+            findings.append(verify_final(final, good, [(step.name, step.digest) for step in steps if step.digest]))
         elif any(step.stage == "stage5_polish" and step.whole is not None for step in steps):
             findings.append(
                 Finding("final", "bad", final, Whole(), [Problem(".", "is not here, though stage 5 is through")])
             )
         used = {step.folder for step in steps} | {final.resolve()}
+        unclear = {step.name for step in steps if step.astray}  # any of their folders may be the present one
+        used |= {folder.resolve() for (name, _), folder in known.items() if name in unclear}
+        used |= {folder.resolve() for folder in (path / "store").glob("final-*") if wrong}
         left = [{"path": str(one), "what": why, "bytes": size(one)} for one, why in leftovers(path, used)]
     if arguments.json:
         print(msgspec.json.encode(_as_json(path, findings, left)).decode())
     else:
         print(render(path, findings, left))
-    return 1 if any(finding.state == "bad" for finding in findings) else 0
+    return 1 if any(finding.state in ("bad", "older") for finding in findings) else 0
 
 
 def remedy(run: Path, finding: Finding) -> str | None:
@@ -100,19 +110,23 @@ def render(run: Path, findings: list[Finding], left: list[dict[str, Any]]) -> st
         lines += [f"    {problem.file}: {problem.what}" for problem in finding.problems[:MOST]]
         if len(finding.problems) > MOST:
             lines.append(f"    and {len(finding.problems) - MOST:,} more (--json names all)")
-        lines += [f"    {note}" for note in finding.notes]
+        lines += [f"    {note}" for note in finding.notes if note != OLDER]  # once, at the end
         if again := remedy(run, finding):
             lines.append(f"    again: {again}")
     lines += [f"left over: {one['path']} ({one['bytes'] / 1e6:,.1f} MB), {one['what']}" for one in left]
     bad = [finding.step for finding in findings if finding.state == "bad"]
-    lines.append(f"BAD: {', '.join(bad)}" if bad else "all is well")
+    older = sum(finding.state == "older" for finding in findings)
+    if older:
+        lines.append(f"older: {older:,} steps, {OLDER}")
+    if bad or not older:
+        lines.append(f"BAD: {', '.join(bad)}" if bad else "all is well")
     return "\n".join(lines)
 
 
 def _as_json(run: Path, findings: list[Finding], left: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "run": str(run),
-        "ok": all(finding.state != "bad" for finding in findings),
+        "ok": all(finding.state in ("ok", "absent") for finding in findings),
         "steps": [
             {
                 "step": finding.step,

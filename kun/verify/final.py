@@ -27,7 +27,9 @@ CARD, POLISH = "README.md", "stage5_polish/"
 OF_ROWS = re.compile(r'^  data_files: (\S+)\n  description: "BLAKE2b-128 ([0-9a-f]{32})"$', re.MULTILINE)
 OF_FILES = re.compile(r"^- `(\S+)`: BLAKE2b-128 ([0-9a-f]{32})$", re.MULTILINE)
 MOST_LINES = 10  # that are named of a file
-ALONE = "without the run: that outputs, source texts and measures are those of the records (digests of the card hold)"
+ALONE = (
+    "without the records of the run: whether outputs, source texts and measures are theirs (the card's digests hold)"
+)
 NO_DIGEST = "the card has no digest of {}: not checked against it"
 
 

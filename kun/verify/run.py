@@ -25,11 +25,18 @@ Works = Mapping[str, Build | Ingest | Map | Ask]  # of the pipeline's stages, by
 BATCH = 16  # shards of one task
 WORTH_PROCESSES = 100  # tasks
 ALL = "part-*.done.json"
+OLDER = (
+    "made by an older Kun: the markers have no check, so damage to them could not be told. Nothing there is verified, "
+    "and `kun run` would make it again. Verify it, and go on with it, with the Kun that made it, or let this one make "
+    "it again"
+)
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What is known of a step: `ok`, `bad` or `absent`. `discard` names the files of `folder` without which the next
-    `kun run` makes again what is bad, and nothing else; the folder itself is "."."""
+    """What is known of a step: `ok`, `bad`, `absent`, or `older`: made by a Kun whose markers had no check.
+
+    `discard` names the files of `folder` without which the next `kun run` makes again what is bad, and nothing else;
+    the folder itself is "."."""
 
     step: str
     state: str
@@ -44,7 +51,12 @@ def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
     """Every step that a plain name stands for, in the order of the pipeline."""
     steps, known = find(run)
     wholes = {key: read_whole(folder) for key, folder in known.items()}
-    records = {step.folder: step for step in steps if step.folder.is_dir() and _makes_records(step, works)}
+    unread = {step.name for step in steps if step.older or step.astray}
+    records = {
+        step.folder: step
+        for step in steps
+        if step.folder.is_dir() and _makes_records(step, works) and step.name not in unread
+    }
     counts = {folder: _shards(step, wholes) for folder, step in records.items()}
     places = {folder: _place(step, works, known, wholes) for folder, step in records.items()}
     tasks = [
@@ -53,7 +65,9 @@ def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
         for first in range(0, count, BATCH)
     ]
     found = {
-        step.name: _build(step, wholes, _makes_records(step, works)) for step in steps if step.folder not in records
+        step.name: _unread(step) if step.name in unread else _build(step, wholes, _makes_records(step, works))
+        for step in steps
+        if step.folder not in records
     }
     waiting: dict[Path, list[Seen]] = {folder: [] for folder in records}
 
@@ -83,6 +97,12 @@ def _gone(folder: Path, name: str, reader: str, works: Works) -> Finding:
     return Finding(name, "absent", folder, Whole(), notes=["not here: left out, or removed"])
 
 
+def _unread(step: Found) -> Finding:
+    if step.older:
+        return Finding(step.name, "older", step.folder, Whole(), notes=[OLDER])
+    return Finding(step.name, "bad", step.folder, Whole(), step.problems)
+
+
 def _makes_records(step: Found, works: Works) -> bool:
     return isinstance(works.get(step.stage), Ingest | Map | Ask)
 
@@ -96,20 +116,21 @@ def _shards(step: Found, wholes: Mapping[Key, Whole | None]) -> int:
     return above.shards if above is not None and above.shards else len(there)
 
 
-def _contents(needs: list[Key], wholes: Mapping[Key, Whole | None]) -> tuple[str, ...] | None:
-    found = [wholes.get(need) for need in needs]
-    return tuple(whole.content for whole in found if whole) if all(found) else None
+def _contents(step: Found, wholes: Mapping[Key, Whole | None], first: int = 0) -> tuple[str, ...] | None:
+    """What the steps that it reads hold, from the `first` on; None where that is not known."""
+    found = [wholes.get(need) for need in list(step.needs.items())[first:]]
+    return tuple(whole.content for whole in found if whole) if all(found) and not step.lost else None
 
 
 def _place(step: Found, works: Works, known: Mapping[Key, Path], wholes: Mapping[Key, Whole | None]) -> Place:
     """Where a step's shards are, and what each was made from (kun.runner)."""
     work = works[step.stage]
     if isinstance(work, Ingest):
-        contents = _contents(list(step.needs.items()), wholes)
+        contents = _contents(step, wholes)
         source = None if contents is None else digests.of_value(list(contents))
         return Place(step.folder, Raw, Document, source=source, hash_ids=True)
     assert isinstance(work, Map | Ask)
-    others = _contents(list(step.needs.items())[1:], wholes)
+    others = _contents(step, wholes, first=1)
     above = wholes.get(step.source) if step.source else None
     if isinstance(work, Map) and others is not None:
         others = (*others, above.content) if above else None
@@ -163,7 +184,7 @@ def _differs(whole: Whole, markers: list[shards.Done]) -> str | None:
 
 
 def _source(step: Found, wholes: Mapping[Key, Whole | None]) -> list[Problem]:
-    contents = _contents(list(step.needs.items()), wholes)
+    contents = _contents(step, wholes)
     if step.whole is None or contents is None or step.whole.source == digests.of_value(list(contents)):
         return []
     return [Problem("done.json", f"was made from other content than {' and '.join(step.needs) or 'nothing'} hold now")]
@@ -210,6 +231,9 @@ def _build(step: Found, wholes: Mapping[Key, Whole | None], makes_records: bool 
 
 
 def _finding(step: Found, counts: Whole, problems: list[Problem], notes: list[str], discard: list[str]) -> Finding:
-    if problems and "." not in discard and (step.folder / "done.json").exists():
+    again = [
+        problem for problem in problems if not (step.lost and problem.file == "fingerprint.json")
+    ]  # is written anew
+    if again and "." not in discard and (step.folder / "done.json").exists():
         discard = [*discard, "done.json"]
     return Finding(step.name, "bad" if problems else "ok", step.folder, counts, problems, notes, discard)

@@ -9,7 +9,7 @@ import msgspec
 
 from kun.errors import InputError
 from kun.runs import Fingerprint, Whole, read_whole
-from kun.store import atomic, digests
+from kun.store import atomic, digests, markers, shards
 from kun.verify.part import Problem
 
 Key = tuple[str, str]  # of a step: stage3_label/wudao, and its fingerprint
@@ -18,7 +18,8 @@ MARKERS = ("fingerprint.json", "done.json")
 
 @dataclass
 class Found:
-    """A step's folder. `needs` are the names and fingerprints of what it reads, the records' source first."""
+    """A step's folder. `needs` are the names and fingerprints of what it reads, the records' source first; `lost` tells
+    that they are not known. `astray`: the plain name leads to another step; `older`: an older Kun made its markers."""
 
     name: str
     folder: Path
@@ -26,6 +27,9 @@ class Found:
     digest: str = ""
     whole: Whole | None = None
     problems: list[Problem] = field(default_factory=list)
+    lost: bool = False
+    astray: bool = False
+    older: bool = False
 
     @property
     def stage(self) -> str:
@@ -40,7 +44,7 @@ class Found:
 def find(run: Path) -> tuple[list[Found], dict[Key, Path]]:
     """The steps that plain names stand for, links or, in a copy, folders, in the order of the pipeline; and the folder
     of every step that is there, by name and fingerprint."""
-    current = [read(inside(run, path)) for path in sorted(run.glob("stage*/*"))]
+    current = [read(run, path) for path in sorted(run.glob("stage*/*"))]
     known = {(step.name, step.digest): step.folder for step in current if step.digest}
     for folder in sorted((run / "store").glob("stage*-*")):
         name, digest = _of_store(folder)
@@ -48,41 +52,64 @@ def find(run: Path) -> tuple[list[Found], dict[Key, Path]]:
     return _ordered(current), known
 
 
-def read(path: Path) -> Found:
-    """What a step's folder says of itself."""
+def read(run: Path, path: Path) -> Found:
+    """What a step's folder, which a plain name of the run stands for, says of itself."""
     step = Found(f"{path.parent.name}/{path.name}", path.resolve())
+    if wrong := astray(run, path):
+        return Found(step.name, path, problems=[wrong], astray=True)
     if not path.exists():
         return step
-    try:
-        fingerprint = msgspec.json.decode((path / "fingerprint.json").read_bytes(), type=Fingerprint)
-    except (OSError, ValueError) as error:
-        step.problems.append(Problem("fingerprint.json", f"cannot be read ({type(error).__name__})"))
-    else:
-        step.digest = fingerprint.digest
-        needs = {key: value for key, value in fingerprint.parts.items() if key.startswith("needs.")}
-        step.needs = {key.removeprefix("needs."): str(value) for key, value in needs.items()}
-        if digests.of_value(fingerprint.parts)[:16] != fingerprint.digest:
-            step.problems.append(Problem("fingerprint.json", "its digest is not that of its parts"))
-        if step.folder.name not in (path.name, f"{path.parent.name}-{path.name}-{fingerprint.digest}"):
-            step.problems.append(Problem("fingerprint.json", f"is not the one of a folder named {step.folder.name}"))
+    _read_fingerprint(step, path)
     step.whole = read_whole(path)
     if step.whole is None:
+        step.older = _is_older(path)
         damaged = (path / "done.json").exists()
         what = "the marker is damaged" if damaged else "is not there: the step is not finished"
         step.problems.append(Problem("done.json", what))
     return step
 
 
-def inside(run: Path, path: Path) -> Path:
-    """A plain name, which must be a folder of the run, or a link to one of its store. InputError where it leads
-    elsewhere: a run that was received could name any folder of this machine."""
+def _read_fingerprint(step: Found, path: Path) -> None:
+    try:
+        fingerprint = msgspec.json.decode((path / "fingerprint.json").read_bytes(), type=Fingerprint)
+        whole = digests.of_value(fingerprint.parts)[:16] == fingerprint.digest
+        what = "is damaged: its digest is not that of what it says"
+    except FileNotFoundError:
+        whole, what = False, "is gone"
+    except ValueError:
+        whole, what = False, "is damaged: it is not the JSON that was written"
+    if not whole:  # nothing in it is to be relied on
+        step.problems.append(Problem("fingerprint.json", f"{what}; of what the step was made is not known"))
+        step.digest, step.lost = _of_store(step.folder)[1] if step.folder != path else "", True
+        return
+    step.digest = fingerprint.digest
+    needs = {key: value for key, value in fingerprint.parts.items() if key.startswith("needs.")}
+    step.needs = {key.removeprefix("needs."): str(value) for key, value in needs.items()}
+    if step.folder.name not in (path.name, f"{path.parent.name}-{path.name}-{fingerprint.digest}"):
+        step.problems.append(Problem("fingerprint.json", f"is not the one of a folder named {step.folder.name}"))
+
+
+def _is_older(folder: Path) -> bool:
+    """Of a step that was stopped half-way, the shards tell."""
+    if (folder / "done.json").exists():
+        return markers.is_older(folder / "done.json", Whole)
+    return any(markers.is_older(path, shards.Done) for path in folder.glob("part-*.done.json"))
+
+
+def astray(run: Path, path: Path) -> Problem | None:
+    """What is wrong with a plain name that is neither a folder of the run nor a link to its own in the store.
+
+    InputError where it leads elsewhere: a run that was received could name any folder of this machine.
+    """
     name = "-".join(path.relative_to(run).parts)
     found = path.resolve()
-    itself = found == run.resolve().joinpath(*path.relative_to(run).parts)
-    in_store = found.parent == (run / "store").resolve() and found.name.rpartition("-")[0] == name
-    if not itself and not in_store:
+    if found == run.resolve().joinpath(*path.relative_to(run).parts):
+        return None
+    if found.parent != (run / "store").resolve():
         raise InputError(f"{path}: leads to {found}, which is not of this run; nothing is read there")
-    return path
+    if found.name.rpartition("-")[0] == name:
+        return None
+    return Problem(".", f"its plain name leads to {found.name}, which is not its own; nothing is read there")
 
 
 def leftovers(run: Path, used: set[Path]) -> list[tuple[Path, str]]:

@@ -28,6 +28,7 @@ from kun.store import shards
 from kun.store.digests import Digests
 from stages import pipeline
 from stages.plan import Options, plan
+from stages.plan_disk import ESTIMATED
 from tests.runs import REPOSITORY, environment, kun, small_world
 
 PROSE = "周末我和几个老朋友去了城外的山里，走了大约三个小时才到山顶。天气比预报的好得多，第{}处湖面在阳光下闪着光。"
@@ -163,6 +164,45 @@ def test_perplexity_where_the_model_is_given_and_a_word_where_it_is_not(tmp_path
     estimated = {**off, "lm": {"estimate_from": str(tmp_path / "web.jsonl")}}
     found = look(configuration(tmp_path, filter=estimated))
     assert any("`kun filter-preview` does it" in note for note in found.notes)
+
+
+def disk(config, **options):
+    return {space.what: space for space in look(config, **options).disk}
+
+
+def test_the_language_model_is_in_the_disk_s_sum(tmp_path):
+    estimated = configuration(
+        tmp_path, filter={"near_duplicates": None, "lm": {"estimate_from": str(tmp_path / "web.jsonl")}}
+    )
+    assert disk(estimated)["stage2 lm"].bytes == ESTIMATED["trie"] * (tmp_path / "web.jsonl").stat().st_size
+    given = configuration(tmp_path, filter={"near_duplicates": None, "lm": {"model": str(REPOSITORY / "kun/demo/lm")}})
+    assert disk(given)["stage2 lm"].bytes < 1000  # its lm.json; the model itself stays where it is
+    assert "stage2 lm" not in disk(configuration(tmp_path))
+
+
+def test_merged_copies_have_the_bytes_of_their_type(tmp_path):
+    base = sum(path.stat().st_size for path in BASE.glob("*.safetensors"))
+    half, whole = (
+        disk(configuration(tmp_path, engine={"kind": "vllm", "adapters": "merged", "dtype": dtype}))["merged models"]
+        for dtype in ("bfloat16", "float32")
+    )
+    assert whole.bytes == 2 * half.bytes and "float32" in whole.how
+    assert half.bytes == pytest.approx(2 * base, rel=0.01)  # the embedded base is bfloat16
+
+
+def test_damaged_weights_are_named(tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(BASE, base)
+    (base / "model.safetensors").write_bytes(b"\xff" * 9000)
+    with pytest.raises(InputError, match=r"base_model: .*model\.safetensors cannot be read"):
+        look(configuration(tmp_path, base_model=str(base), engine={"kind": "vllm"}))
+
+
+def test_gpus_and_a_price_without_rates_say_what_they_need(tmp_path):
+    config = configuration(tmp_path)
+    for options in ({"gpus": 8}, {"price": 2.5}):
+        assert any("say nothing without rates" in note for note in look(config, **options).notes)
+    assert not any("rates" in note for note in look(config).notes)
 
 
 def publish(run, stage, kept, rejected):

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from kun.store import markers, shards
@@ -20,3 +21,21 @@ def test_a_damaged_marker_is_none(tmp_path, damage):
     markers.write(path, shards.Done(12, 12, {}, 0, "abc", {}))
     path.write_bytes(damage(path.read_bytes()))
     assert markers.read(path, shards.Done) is None
+
+
+def test_a_marker_of_an_older_kun_had_no_check_and_a_damaged_one_is_none_such(tmp_path):
+    path = tmp_path / "part-00000.done.json"
+    markers.write(path, shards.Done(12, 8, {"ppl_high": 4}, 0, "abc", {"kept": "def"}, 0.125))
+    data = path.read_bytes()
+    assert not markers.is_older(path, shards.Done)
+    fields = msgspec.json.decode(data)
+    del fields["check"]
+    path.write_bytes(msgspec.json.encode(fields))
+    assert markers.is_older(path, shards.Done) and markers.read(path, shards.Done) is None
+    for place in range(len(data)):
+        for flip in range(8):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << flip]) + data[place + 1 :])
+            assert not markers.is_older(path, shards.Done), data[place:]
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        assert not markers.is_older(path, shards.Done), length

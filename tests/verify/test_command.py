@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.runs import REPOSITORY, command, environment, kun, small_world
+from tests.verify.test_run import uncheck
 
 TEXTS = [f"第{n}天的天气很好，我们一起去公园里散步，看看湖边的第{n}种花。" for n in range(9)]
 
@@ -94,9 +95,35 @@ def test_json_names_step_file_shard_and_remedy(folder):
 
 def test_what_is_no_run_ends_with_2(tmp_path):
     (tmp_path / "something").mkdir()
-    for name in ("something", "gone"):
+    for name, said in (("something", "is neither a run of Kun"), ("gone", "gone: there is no such folder")):
         done = kun(tmp_path, "verify", name)
-        assert done.returncode == 2 and "is neither a run of Kun" in done.stderr
+        assert done.returncode == 2 and said in done.stderr
+    done = kun(tmp_path, "verify", "something", "--workers", "-3")
+    assert done.returncode == 2 and "--workers -3: a number of processes" in done.stderr
+
+
+def test_a_run_of_an_older_kun_is_told_once(folder):
+    for path in (folder / "runs/my").rglob("*done.json"):
+        uncheck(path)
+    done = kun(folder, "verify", "runs/my")
+    assert done.returncode == 1
+    assert done.stdout.count("made by an older Kun") == 1 and "damaged" not in done.stdout
+    assert re.search(r"^stage2_filter/web +older$", done.stdout, re.MULTILINE) and "all is well" not in done.stdout
+    found = json.loads(kun(folder, "verify", "runs/my", "--json").stdout)
+    assert not found["ok"] and {step["state"] for step in found["steps"]} == {"older"}
+
+
+def test_a_plain_name_that_leads_to_another_step(folder):
+    link = folder / "runs/my/stage2_filter/web"
+    own = link.resolve()
+    link.unlink()
+    link.symlink_to((folder / "runs/my/stage2_ingest/web").resolve())
+    done = kun(folder, "verify", "runs/my")
+    assert done.returncode == 1 and f"left over: runs/my/store/{own.name}" not in done.stdout
+    assert re.search(r"^stage2_ingest/web +ok", done.stdout, re.MULTILINE)
+    (remedy,) = remedies(done.stdout)
+    follow(folder, remedy)
+    assert link.resolve() == own and kun(folder, "verify", "runs/my").returncode == 0
 
 
 @pytest.mark.slow
@@ -132,7 +159,7 @@ def test_a_whole_run_damaged_in_every_stage(tmp_path):
     assert kun(tmp_path, "verify", "run").returncode == 0
     assert data() == before
     alone = kun(tmp_path, "verify", "run/final")
-    assert alone.returncode == 0 and "not checked, without the run" in alone.stdout
+    assert alone.returncode == 0 and "not checked, without the records" in alone.stdout
     for name in ("label", "chat"):
         shutil.rmtree((run / "stage1_train" / name).resolve())
     done = kun(tmp_path, "verify", "run")

@@ -188,8 +188,15 @@ def test_a_shard_that_was_put_in(small):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda folder: edit(folder / "fingerprint.json", '"filter.min":1', '"filter.min":2'), "its digest is not"),
-        (lambda folder: (folder / "fingerprint.json").write_text("{"), "fingerprint.json: cannot be read"),
+        (
+            lambda folder: edit(folder / "fingerprint.json", '"filter.min":1', '"filter.min":2'),
+            "its digest is not that of what it says",
+        ),
+        (
+            lambda folder: (folder / "fingerprint.json").write_text("{"),
+            "fingerprint.json: is damaged: it is not the JSON",
+        ),
+        (lambda folder: (folder / "fingerprint.json").unlink(), "fingerprint.json: is gone"),
         (lambda folder: (folder / "done.json").write_text("{"), "done.json: the marker is damaged"),
         (lambda folder: edit(folder / "done.json", '"rows":8', '"rows":9'), "done.json: the marker is damaged"),
         (lambda folder: change(folder, rows=9), "done.json: rows 9 is not what the"),
@@ -202,6 +209,8 @@ def test_damage_to_the_markers_of_a_step(small, damage, said):
     damage(folder)
     problems = bad(small)
     assert KEPT in problems and said in problems[KEPT][0]
+    if said.startswith("fingerprint"):  # it is written anew; nothing else is blamed, or made again
+        assert len(problems) == len(problems[KEPT]) == 1 and findings(small)[KEPT].discard == []
     for pattern in findings(small)[KEPT].discard:
         for path in folder.glob(pattern):
             path.unlink()
@@ -259,6 +268,57 @@ def test_what_is_left_over_is_listed(small):
         ("stage3_label-wudao", "of older settings"),
     ]
     assert not bad(small) and read_whole(folder)
+
+
+def uncheck(path: Path) -> None:
+    """A marker as Kun wrote it before markers had a check."""
+    fields = msgspec.json.decode(path.read_bytes())
+    del fields["check"]
+    path.write_bytes(msgspec.json.encode(fields))
+
+
+def test_a_run_of_an_older_kun_is_called_so_and_not_damaged(small):
+    for path in small.path.rglob("*done.json"):
+        uncheck(path)
+    found = findings(small)
+    assert {finding.state for finding in found.values()} == {"older"}
+    assert not any(finding.problems for finding in found.values())
+    shutil.rmtree((small.path / LABEL).resolve())
+    assert small.go() == [True, True, True]  # this Kun takes none of it
+    assert not bad(small)
+
+
+def test_a_step_of_an_older_kun_under_new_ones(small):
+    for path in (small.path / LABEL).glob("*done.json"):
+        uncheck(path)
+    assert {step: finding.state for step, finding in findings(small).items() if finding.state != "ok"} == {
+        LABEL: "older"
+    }
+    (small.path / LABEL / "done.json").unlink()  # stopped half-way: the shards tell
+    assert findings(small)[LABEL].state == "older"
+
+
+def test_any_damage_to_a_fingerprint_is_one_problem(small):
+    path = small.path / LABEL / "fingerprint.json"
+    data = path.read_bytes()
+    flipped = [data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :] for place in range(0, len(data), 3)]
+    for damaged in [*flipped, data[:-1], b""]:
+        path.write_bytes(damaged)
+        ((step, (said,)),) = bad(small).items()
+        assert step == LABEL and said.startswith("fingerprint.json: is damaged: "), damaged
+    assert small.go() == [False] * 3 and path.read_bytes() == data and not bad(small)
+
+
+def test_a_plain_name_that_leads_to_another_step_is_a_problem_of_that_step(small):
+    (small.path / KEPT).unlink()
+    (small.path / KEPT).symlink_to((small.path / "stage2_filter/skypile").resolve())
+    edit(small.path / LABEL / "part-00000.jsonl", "characters", "letters")
+    problems = bad(small)
+    assert list(problems) == [KEPT, LABEL]  # the rest is verified, against the step's own folder
+    assert "leads to stage2_filter-skypile-" in problems[KEPT][0] and len(problems[LABEL]) == 1
+    assert findings(small)[LABEL].notes == []
+    small.go()  # points it right
+    assert list(bad(small)) == [LABEL]
 
 
 @pytest.mark.parametrize("target", ["/", "elsewhere", "run/store"])
