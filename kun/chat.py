@@ -12,9 +12,9 @@ import datetime
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -67,7 +67,7 @@ class Chat:
                 ids.append(part)
             else:
                 text = MARKS.sub(lambda mark: contents[int(mark[1])], part)
-                ids.extend(self._encode(text, self._sections))
+                ids.extend(self._section(text))
         return ids
 
     def completion(self, text: str) -> list[int]:
@@ -111,6 +111,11 @@ class Chat:
     @cached_property
     def _sections(self) -> Any:
         return text_tokenizer(self.files.raw, sections=True) if puts_blanks(self.files.raw) else self._inner
+
+    @cached_property
+    def _section(self) -> Callable[[str], tuple[int, ...]]:
+        """Token ids of what stands between two control tokens; a rubric comes with every record, and is cut up once."""
+        return lru_cache(maxsize=64)(lambda text: tuple(self._encode(text, self._sections)))
 
     @cached_property
     def _forbidden(self) -> frozenset[int]:
