@@ -12,8 +12,8 @@ naive    score: against the usual recipe on the same vLLM: file by file (256 row
 Texts are pages of the demo world, as many as --rows. Each measurement has a process and a vLLM of its own, warmed up on
 other rows; rounds alternate them, and the median of the rounds' ratios counts. The rubric is the shipped one, cut to
 about 450 tokens (`--rubric 1000`: whole). The random model's replies are greedy, run to their limit and are rejected:
-that changes nothing but what is published. Drawn replies would hide Kun's own cost: on a CPU vLLM spends most of its time in top_p and seeds then.
-`--only label` leaves the other stages out.
+that changes nothing but what is published. Drawn replies would hide Kun's own cost: on a CPU vLLM spends most of its
+time in top_p and seeds then. `--only label` leaves the other stages out.
 """
 
 from __future__ import annotations
