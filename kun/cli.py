@@ -30,7 +30,7 @@ from kun.engines.open import Engines
 from kun.errors import ConfigError, InputError, KunError
 from kun.final import assemble, is_current, look
 from kun.report import draw
-from kun.runner import is_up_to_date, mending, run_stage
+from kun.runner import mending, run_stage
 from kun.runs import RunFolder
 from kun.steps import Stage, Step
 from kun.store import atomic, shards
@@ -148,15 +148,15 @@ class _SettingsHelp(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
         parser.print_help()
-        config = namespace.config if Path(namespace.config).exists() else CONFIGS / "base.yaml"
-        print_settings(config)
+        default = namespace.config == parser.get_default("config") and not Path(namespace.config).exists()
+        print_settings(CONFIGS / "base.yaml" if default else namespace.config)
         parser.exit()
 
 
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     config = load(arguments.config, overrides)
     _check_corpora(config, arguments, needed=arguments.stage != "stage1")
-    run = RunFolder(Path(config.run))
+    run = RunFolder(Path(config.run), dump(config).encode())
     run.store.mkdir(parents=True, exist_ok=True)
     with hold(run.path / "lock", shlex.join(["kun", *sys.argv[1:]])):
         for below in ("", "*/"):  # and not in the folders of finished steps, which have none
@@ -191,26 +191,21 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _make(arguments: argparse.Namespace, run: RunFolder, stages: list[Stage], config: Config, digests: Digests) -> None:
-    """Bring what was asked for up to date. The settings become those of the run once there is something to do, before
-    it is begun: a run that finds all as it should be leaves those that made it."""
+    """Bring what was asked for up to date."""
     mend = partial(mending, stages=stages, run=run, workers=config.workers)
-    settings, kept = run.path / "config.yaml", False
-
-    def keep_settings(needed: bool) -> None:
-        nonlocal kept
-        if not kept and (needed or not settings.exists()):
-            atomic.write(settings, dump(config).encode())
-            kept = True
-
     for stage in stages:
         if arguments.stage in ("all", stage.command):
             own, shared = _narrow(stage, stages, config, arguments.subset)
-            for part, force in ((shared, False), (own, arguments.force)):
-                keep_settings(force or not is_up_to_date(part, run))
-                mend(partial(_run_stage, part, run, config, force))
+            mend(partial(_run_stage, shared, run, config, force=False))
+            mend(partial(_run_stage, own, run, config, arguments.force))
     if arguments.stage in ("all", "stage5"):
-        keep_settings(not is_current(run, stages[-1].steps, digests))
+        if not is_current(run, stages[-1].steps, digests):
+            run.keep_settings()
         mend(partial(_finish, run, stages, config, digests))
+    try:
+        load_of_run(run.path)
+    except KunError:  # gone or damaged
+        run.keep_settings()
 
 
 def _check_corpora(config: Config, arguments: argparse.Namespace, needed: bool) -> None:

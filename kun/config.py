@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -418,6 +419,13 @@ class Config(Section):
                 messages = "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
                 raise ValueError(f"corpora.{name}.filter: {messages}") from None
         return self
+
+    @field_validator("run")
+    @classmethod
+    def _is_a_folder_of_its_own(cls, value: str) -> str:
+        if Path(value).name in ("", ".."):
+            raise ValueError("must name a folder of its own, such as runs/my")
+        return value
 
     def of_subset(self, name: str) -> Config:
         """The configuration as it holds for one corpus: with the settings of `filter` that it has of its own."""

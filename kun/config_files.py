@@ -47,6 +47,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         return config
     below = config.model_dump()  # with the defaults: an option changes one key of a mapping that goes to a library
     layer = overriding(overrides, below)
+    check_values(COMMAND_LINE, layer)
     return _validated(_merge(below, layer), [*layers, (COMMAND_LINE, layer)])
 
 
@@ -120,21 +121,27 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); --config takes a YAML file") from None
     except Exception as error:  # ruamel.yaml raises what it likes: RecursionError, IndexError of "!!int ''"
         raise ConfigError(f"{path}: is not valid YAML: {preview(' '.join(str(error).split()), 1000)}") from None
+    check_values(path, content)
+    return content
+
+
+def check_values(source: Path, content: Any) -> None:
+    """ConfigError where YAML holds what no setting is and JSON cannot hold."""
     left = [content]
     for _ in range(VALUE_LIMIT):
         if not left:
-            return content
+            return
         value = left.pop()
         if isinstance(value, dict | list):
             left += value.values() if isinstance(value, dict) else value
         elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
             raise ConfigError(
-                f"{path}: {preview(repr(value))}: values are text, finite numbers, true, false, lists and "
+                f"{source}: {preview(repr(value))}: values are text, finite numbers, true, false, lists and "
                 "mappings; put a date in quotes"
             )
         elif isinstance(value, str) and "\0" in value:
-            raise ConfigError(f"{path}: {preview(value)!r}: a value with the NUL character")
-    raise ConfigError(f"{path}: with its aliases (*name) filled in, it has more than {VALUE_LIMIT:,} values")
+            raise ConfigError(f"{source}: {preview(value)!r}: a value with the NUL character")
+    raise ConfigError(f"{source}: with its aliases (*name) filled in, it has more than {VALUE_LIMIT:,} values")
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

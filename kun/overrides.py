@@ -73,7 +73,8 @@ def _options(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
 def _keys(name: str, below: Any) -> list[str]:
     """`corpora.wu-dao.paths` in keys: those that are there, such as names with a dot or a -, else all with _."""
     known = below if isinstance(below, Mapping) else {}
-    for key in sorted((key for key in known if isinstance(key, str)), key=len, reverse=True):
+    names = [key for key in known if isinstance(key, str)]
+    for key in sorted(names, key=lambda key: (name[: len(key)] == key, len(key)), reverse=True):  # as it is typed first
         head, rest = name[: len(key)], name[len(key) :]
         if head.replace("-", "_") == key.replace("-", "_") and rest[:1] in ("", "."):
             return [key, *(_keys(rest[1:], known[key]) if rest else [])]

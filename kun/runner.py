@@ -86,13 +86,6 @@ def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = Fals
     return pending
 
 
-def is_up_to_date(stage: Stage, run: RunFolder) -> bool:
-    """Whether nothing is left to do for any step of the stage, and its plain names lead to what is there."""
-    return not any(
-        _pending(run, step) or run.link(step).resolve() != run.folder(step).resolve() for step in stage.steps
-    )
-
-
 def mending(work: Callable[[], T], stages: Sequence[Stage], run: RunFolder, workers: int = 1) -> T:
     """`work()`, and again each time after a damaged shard that it met was made again by the one of `stages` that wrote
     it. DamagedError where a shard is damaged as soon as it is made."""

@@ -38,11 +38,16 @@ NOTHING = digests.of_value([])  # the content of no shards, and of no files
 
 
 class RunFolder:
-    """Paths and markers of one run. Fingerprints are computed once, when first asked for."""
+    """Paths and markers of one run. Fingerprints are computed once, when first asked for.
 
-    def __init__(self, path: Path) -> None:
+    `settings`, where given, become the run's config.yaml as soon as something is made with them, or a plain name
+    leads to what was: a run that is refused, or finds all as it should be, leaves those that made it.
+    """
+
+    def __init__(self, path: Path, settings: bytes | None = None) -> None:
         self.path = path
         self.store = path / "store"
+        self._settings = settings
         self._fingerprints: dict[str, Fingerprint] = {}
 
     def fingerprint(self, step: Step) -> Fingerprint:
@@ -65,6 +70,7 @@ class RunFolder:
         """The step's folder, made, cleared of half-written files, and linked as the current one."""
         folder = self.folder(step)
         folder.mkdir(parents=True, exist_ok=True)
+        self.keep_settings()
         atomic.remove_temporaries(folder)
         (folder / "done.json").unlink(missing_ok=True)
         self.show(step)
@@ -75,7 +81,15 @@ class RunFolder:
         path, fingerprint = self.folder(step) / "fingerprint.json", msgspec.json.encode(self.fingerprint(step))
         if not path.is_file() or path.read_bytes() != fingerprint:
             atomic.write(path, fingerprint)
+        if self.link(step).resolve() != self.folder(step).resolve():
+            self.keep_settings()
         atomic.point(self.link(step), self.folder(step))
+
+    def keep_settings(self) -> None:
+        """Write the settings, where they are not written yet."""
+        if self._settings is not None:
+            atomic.write(self.path / "config.yaml", self._settings)
+            self._settings = None
 
     def finish(self, step: Step, whole: Whole) -> None:
         markers.write(self.folder(step) / "done.json", whole)

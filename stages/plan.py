@@ -24,6 +24,7 @@ from kun.engines.batches import shared_prefix
 from kun.engines.open import Engines, window, window_with_room
 from kun.engines.probe import Speed, probe
 from kun.engines.vllm_start import devices
+from kun.errors import ConfigError
 from kun.filters import lmplz
 from kun.filters.clean import clean
 from kun.plan import Figure, Plan, Rates, Training, flow
@@ -32,6 +33,7 @@ from kun.records import Polished
 from kun.runs import RunFolder
 from kun.steps import Stage
 from kun.store.digests import Digests
+from kun.text import preview
 from kun.tokenizer import local_folder
 from kun.training import seeds
 from stages import pipeline, stage1_train, stage2_evaluations, stage2_filter
@@ -178,7 +180,9 @@ def _training(config: Config, chat: Chat) -> tuple[Training, ...]:
             **config.train.sft,
             **(config.train.label if name == "label" else config.train.chat),
         }
-        epochs = float(settings.get("num_train_epochs", 3))
+        epochs = settings.get("num_train_epochs", 3)
+        if not isinstance(epochs, int | float) or epochs < 0:
+            raise ConfigError(f"train.{name}: num_train_epochs: {preview(repr(epochs))}: a number of epochs is needed")
         if (steps := settings.get("max_steps", -1)) > 0:
             batch = settings.get("per_device_train_batch_size", 8) * settings.get("gradient_accumulation_steps", 1)
             epochs = steps * batch / len(training)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from tests import errors_met
 from tests.runs import kun, small_world
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts with & ignore it
 met = tempfile.TemporaryDirectory(prefix="kun-errors-met-")
 os.environ.setdefault(errors_met.FOLDER, met.name)
 errors_met.watch()

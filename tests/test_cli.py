@@ -129,6 +129,21 @@ def test_the_settings_of_a_run_are_those_that_made_what_is_there(folder):
     assert "max_chars: 7" in path.read_text(encoding="utf-8")
 
 
+def test_a_refused_run_leaves_the_settings_that_made_what_is_there(folder):
+    assert kun(folder, "run", "stage2", "--config", "my.yaml").returncode == 0
+    path = folder / "runs/my/config.yaml"
+    before = path.read_bytes()
+    refused = kun(folder, "run", "stage3", "--config", "my.yaml", "--filter.min-chars", "25")
+    assert refused.returncode == 2 and path.read_bytes() == before
+    assert kun(folder, "run", "stage5", "--config", "my.yaml", "--run", "runs/none").returncode == 2
+    assert not (folder / "runs/none/config.yaml").exists()
+    path.write_text("run: [", encoding="utf-8")
+    assert kun(folder, "run", "stage2", "--config", "my.yaml").returncode == 0 and path.read_bytes() == before
+    for run in ("", ".", "/"):
+        refused = kun(folder, "run", "stage2", "--config", "my.yaml", "--run", run)
+        assert (refused.returncode, "folder of its own" in refused.stderr) == (2, True)
+
+
 def test_status_of_a_run_that_was_moved_names_its_folder(folder):
     kun(folder, "run", "stage2", "--config", "my.yaml")
     (folder / "runs/my").rename(folder / "moved")

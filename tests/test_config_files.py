@@ -166,6 +166,8 @@ def test_settings_of_one_corpus_are_checked_with_those_of_all(tmp_path):
         ("--filter.ppl-min x7", "--filter.ppl-min: ppl_min x7 is above ppl_max x6"),
         ("--filter.ppl-min x7 --filter.sample 3", "the command line: filter: ppl_min x7 is above ppl_max x6"),
         ("--corpora.web.paths a", "the command line: corpora.web.format: Field required"),
+        ("--engine.vllm.x [.nan]", "the command line: nan: values are text, finite numbers"),
+        ("--engine.vllm.x &a[*a]", "the command line: with its aliases"),
         ("--score.top-share .nan", "--score.top-share: Input should be a valid number, not '.nan'"),
         ("--train.sft.hub-token abc", "--train.sft.hub-token: hub_token: settings are written into the run; secrets"),
     ],

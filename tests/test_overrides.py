@@ -46,6 +46,12 @@ def test_a_value_with_blanks_is_one_word_and_a_mapping_may_be_one():
     }
 
 
+def test_of_two_names_that_are_alike_the_one_that_is_typed():
+    below = {"corpora": {"wu-dao": {}, "wu_dao": {}}}
+    for name in ("wu-dao", "wu_dao"):
+        assert layer([f"--corpora.{name}.field", "x"], below) == {"corpora": {name: {"field": "x"}}}
+
+
 def test_kinds():
     assert kind_of(["filter", "min_chars"]) is int
     assert kind_of(["corpora", "web", "filter", "clean", "encoding"]) is bool

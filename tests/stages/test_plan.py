@@ -263,6 +263,12 @@ def test_options_that_make_no_sense_are_named(tmp_path, typed, said):
         plan_command.run(arguments(*typed), [], configuration(tmp_path))
 
 
+@pytest.mark.parametrize("epochs", ["abc", None, -1])
+def test_epochs_that_are_none_are_an_error(tmp_path, epochs):
+    with pytest.raises(ConfigError, match=r"train\.label: num_train_epochs: .*: a number of epochs is needed"):
+        plan(configuration(tmp_path, train={"label": {"num_train_epochs": epochs}}), ["web"], Options())
+
+
 def test_from_the_command_line_without_torch(tmp_path):
     config = configuration(tmp_path)
     (tmp_path / "my.yaml").write_text(json.dumps(config.model_dump(mode="json")))
