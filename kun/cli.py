@@ -179,14 +179,14 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             digests.save()
     asked = [state for state in states if arguments.stage in ("all", state.command)]
     asked = [state for state in asked if not state.records or arguments.subset in (None, state.part)]
-    following = status.next_command(states, final)
+    following, see = status.next_command(states, final), shlex.join(["kun", "status", str(run.path)])
     if following is None:
         rows = sum(state.counts.kept for state in states if state.stage == "stage5_polish")
         left = "" if rows else ": nothing is left"
-        print(f"complete, {rows:,} rows{left}: read {run.path / 'final'}, or see `kun status {run.path}`")
+        print(f"complete, {rows:,} rows{left}: read {run.path / 'final'}, or see `{see}`")
     else:
         command = shlex.join(["kun", "run", following, "--config", arguments.config, *overrides])
-        print(f"next: {command}; see also `kun status {run.path}`")
+        print(f"next: {command}; see also `{see}`")
     return 1 if any(state.condition == "failures" for state in asked) else 0
 
 

@@ -93,7 +93,8 @@ def run(arguments: argparse.Namespace, overrides: list[str], config: Config) -> 
     if arguments.json:
         print(msgspec.json.encode(as_json(found)).decode())
     else:
-        print(render(found, arguments.config, overrides))
+        subset = ["--subset", arguments.subset] if arguments.subset else []
+        print(render(found, arguments.config, [*subset, *overrides]))
     return 0
 
 
