@@ -1,10 +1,17 @@
+import os
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
+from kun.config import Config
 from kun.errors import InputError
+from kun.final import assemble
+from kun.store.digests import Digests
 from kun.trace import find, render
 from tests.small_pipeline import CountingEngine, Small
+from tests.test_final import OUTPUTS, finished_run, state_of
 
 STAGES = ["stage2_ingest", "stage2_filter", "stage3_label"]
 
@@ -66,11 +73,55 @@ def test_a_damaged_line_is_said(small):
     assert "stage2_filter: unknown: the line that has it is damaged" in render(found)
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('["a",{"id":"wudao-0"}]', "the line that has it is damaged"),
+        ('{"record":[{"id":"wudao-0"}]}', "the line that has it is damaged"),
+        ('{"record":{"text":{"id":"wudao-0"}}}', "shard 0 is there without the record"),
+        ('{"id":"wudao-0","text":' + "[" * 5000, "the line that has it is damaged"),
+        ("", "shard 0 is there without the record"),
+    ],
+)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_line_that_is_another_or_gone_is_unknown(small, stage, line, why):
+    path = small.path / stage / "wudao/part-00000.jsonl"
+    path.write_text(line + path.read_text()[path.read_text().index("\n") :])
+    found = find(small.run, STAGES, ["wudao"], "wudao-0")
+    assert [event["outcome"] for event in found["life"]] == [
+        "unknown" if one == stage else "kept" for one in STAGES
+    ]  # fmt: skip
+    assert why in render(found)
+
+
+def as_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 200), as_folder, Path.unlink])
+def test_a_lineage_that_cannot_be_read_is_named(tmp_path, damage):
+    run, step = finished_run(tmp_path / "run", OUTPUTS)
+    assemble(run, [step], Config(run=str(run.path)), state_of(run, step), Digests(tmp_path / "digests.json"))
+    identity = find(run, ["stage5_polish"], ["wudao"], "wudao:2")["id"]
+    assert find(run, ["stage5_polish"], ["wudao"], identity)["final"] == {"file": "final/wudao.jsonl", "line": 2}
+    lineage = run.path / "final/lineage.parquet"
+    damage(lineage)
+    told = f"{lineage}: (gone|damaged).*; `kun verify {run.path}`"
+    with pytest.raises(InputError, match=told):
+        find(run, ["stage5_polish"], ["wudao"], "wudao:2")
+    found = find(run, ["stage5_polish"], ["wudao"], identity)
+    assert found["final"]["line"] is None and re.search(f"^final: unknown: {told}", render(found), re.MULTILINE)
+
+
 def test_an_unknown_id_is_an_error(small):
     with pytest.raises(InputError, match="no record has the id nowhere"):
         find(small.run, STAGES, ["wudao"], "nowhere")
     with pytest.raises(InputError, match="there is no line ² of wudao"):
         find(small.run, STAGES, ["wudao"], "wudao:²")
+    for key in ("\udcff", "wudao:\udcff", "\udcff:1"):
+        with pytest.raises(InputError, match="which is no UTF-8"):
+            find(small.run, STAGES, ["wudao"], key)
 
 
 def test_a_text_does_not_steer_the_terminal(tmp_path):
