@@ -12,11 +12,15 @@ from kun.errors import InputError
 from kun.runs import RunFolder, read_whole
 from kun.store import shards
 from kun.text import printable
+from kun.verify.final import made_by
+from kun.verify.steps import Found, other_settings, outdated
+from kun.verify.steps import find as steps_of
 
 
 def find(run: RunFolder, stages: list[str], subsets: list[str], key: str) -> dict[str, Any]:
     """What each of `stages` (record stages, in order) did with the record, and where it is in the final files. Where
-    the file that would tell is gone or damaged, the outcome is `unknown`, and the reason names it.
+    the file that would tell is gone or damaged, the outcome is `unknown`, and the reason names it. `note`, of a stage
+    or the final file, tells that it was made from other settings than the present ones of a stage above it.
 
     Raises InputError where no subset of the run has it, or where `lineage.parquet`, which knows the lines, is gone.
     """
@@ -27,21 +31,28 @@ def find(run: RunFolder, stages: list[str], subsets: list[str], key: str) -> dic
     if place is None:
         raise InputError(f"{run.path}: no record has the id {record_id}; ids are in the shards and in lineage.parquet")
     subset, index = place
+    last = f"{stages[-1]}/{subset}"
+    steps, _ = steps_of(run.path)
+    present = {step.name: step.digest for step in steps}
+    made_last = made_by(run.path / "final").get(last)
+    steps.append(Found("final", run.path / "final", {last: made_last or present.get(last, "")}))
+    notes = {name: {"note": other_settings(above)} for name, above in outdated(steps).items()}
     life: list[dict[str, Any]] = []
     for stage in stages:
         folder = run.path / stage / subset
         event = _event(folder, index, record_id)
         if event is None and (not life or life[-1]["outcome"] in ("kept", "unknown")):
-            event = _unknown(run, folder, index)
+            event = _unknown(run, folder, index, f"{stage}/{subset}" in notes)
         if event is None:
             break
-        life.append({"stage": stage, **event})
+        life.append({"stage": stage, **event, **notes.get(f"{stage}/{subset}", {})})
+    final = _final_line(run, subset, record_id)
     return {
         "id": record_id,
         "subset": subset,
         "shard": index,
         "life": life,
-        "final": _final_line(run, subset, record_id),
+        "final": final and {**final, **notes.get("final", {})},
     }
 
 
@@ -52,8 +63,7 @@ def render(found: dict[str, Any]) -> str:
     for event in found["life"]:
         why = event.get("reason") or event.get("error")
         lines.append(f"{event['stage']}: {event['outcome']}" + (f": {why}" if why else ""))
-        if event.get("detail"):
-            lines.append(f"    {event['detail']}")
+        lines += [f"    {event[key]}" for key in ("detail", "note") if event.get(key)]
         for name, value in event["record"].items():
             if known.get(name) != value:
                 shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
@@ -62,6 +72,7 @@ def render(found: dict[str, Any]) -> str:
     if final := found["final"]:
         where = f"unknown: {final['reason']}" if final["line"] is None else f"{final['file']}, line {final['line']}"
         lines.append(f"final: {where}")
+        lines += [f"    {final['note']}"] if "note" in final else []
     return printable("\n".join(lines))
 
 
@@ -94,13 +105,16 @@ def _event(folder: Path, index: int, record_id: str) -> dict[str, Any] | None:
         except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
             return {"outcome": "unknown", "reason": "the line that has it is damaged", "record": {}}
         if record.get("id") == record_id:
-            more = {name: row[name] for name in ("reason", "detail", "error") if row is not record and name in row}
+            more: dict[str, Any] = {
+                name: row[name] for name in ("reason", "detail", "error") if row is not record and name in row
+            }
             return {"outcome": outcome, **more, "record": record}
     return None
 
 
-def _unknown(run: RunFolder, folder: Path, index: int) -> dict[str, Any] | None:
-    """The event of a stage that was through with the shard and no longer has the record; None where it was not."""
+def _unknown(run: RunFolder, folder: Path, index: int, other: bool) -> dict[str, Any] | None:
+    """The event of a stage that was through with the shard and does not have the record; None where it was not.
+    `other`: it was made from other settings, by which the record may not have come so far."""
     marker = shards.marker(folder, index)
     if folder.is_symlink() and not folder.exists():
         gone = f"{folder}: gone or damaged"
@@ -110,6 +124,8 @@ def _unknown(run: RunFolder, folder: Path, index: int) -> dict[str, Any] | None:
         gone = f"{shards.part(folder, index, 'done')}: gone or damaged"
     elif files := _gone(folder, index):
         gone = f"{', '.join(map(str, files))}: gone or damaged"
+    elif other:
+        return {"outcome": "unknown", "reason": f"{folder}: shard {index} was made without the record", "record": {}}
     else:
         gone = f"{folder}: shard {index} is there without the record"
     reason = f"{gone}; `kun verify {run.path}` tells how to make it again"

@@ -8,6 +8,7 @@ import pytest
 from kun.config import Config
 from kun.errors import InputError
 from kun.final import assemble
+from kun.runner import run_stage
 from kun.store.digests import Digests
 from kun.trace import find, render
 from tests.small_pipeline import CountingEngine, Small
@@ -92,6 +93,22 @@ def test_a_line_that_is_another_or_gone_is_unknown(small, stage, line, why):
         "unknown" if one == stage else "kept" for one in STAGES
     ]  # fmt: skip
     assert why in render(found)
+
+
+def test_a_stage_of_older_settings_says_so(small):
+    small.settings["filter.min"] = 2
+    for stage in small.stages()[:2]:
+        run_stage(stage, small.run)
+    note = "made from other settings than the present ones of stage2_filter/wudao"
+    found = find(small.run, STAGES, ["wudao"], "wudao-0")
+    assert [event.get("note") for event in found["life"]] == [None, None, note]
+    assert f"stage3_label: kept\n    {note}\n" in render(found)
+    path = small.path / "stage3_label/wudao/part-00000.jsonl"
+    path.write_text("")
+    text = render(find(small.run, STAGES, ["wudao"], "wudao-0"))
+    assert f"stage3_label: unknown: {path.parent}: shard 0 was made without the record\n    {note}" in text
+    small.go()
+    assert not any("note" in event for event in find(small.run, STAGES, ["wudao"], "wudao-0")["life"])
 
 
 def as_folder(path):

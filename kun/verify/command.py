@@ -12,10 +12,10 @@ import msgspec
 from kun.config_files import command_of_run, load_of_run
 from kun.errors import InputError, KunError
 from kun.runs import Whole
-from kun.verify.final import is_final, verify_final
+from kun.verify.final import is_final, made_by, verify_final
 from kun.verify.part import Problem
 from kun.verify.run import OLDER, Finding, Works, verify
-from kun.verify.steps import astray, find, leftovers, size
+from kun.verify.steps import Found, astray, find, leftovers, made_from, other_settings, outdated, size
 
 DESCRIPTION = """Check a run, or a data set alone, against its own digests, counts and lineage.
 
@@ -67,7 +67,14 @@ def _verify(arguments: argparse.Namespace, works: Works) -> int:
             findings.append(
                 Finding("final", "bad", final, Whole(), [Problem(".", "is not here, though stage 5 is through")])
             )
+        polished = {step.name: step.digest for step in steps if step.stage == "stage5_polish"}
+        old = outdated([*steps, Found("final", final, polished)])
+        for finding in findings:
+            if above := old.get(finding.step):
+                finding.notes.append(other_settings(above))
         used = {step.folder for step in steps} | {final.resolve()}
+        needs = [need for step in steps for need in step.needs.items()]
+        used |= {folder.resolve() for folder in made_from([*needs, *made_by(final).items()], known)}
         unclear = {step.name for step in steps if step.astray}  # any of their folders may be the present one
         used |= {folder.resolve() for (name, _), folder in known.items() if name in unclear}
         used |= {folder.resolve() for folder in (path / "store").glob("final-*") if wrong}
