@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def remedy(run: Path, finding: Finding) -> str | None:
     if finding.state != "bad":
         return None
     if not (run / "store").is_dir():
+        if whole := _run_around(run):
+            return f"`kun verify {shlex.quote(whole)}`, the run that this folder is of, tells how"
         return "this is a copy without its store: get the file again from where the rest came from"
     stage = "stage5" if finding.step == "final" else finding.step.split("_")[0]
     try:
@@ -105,15 +108,23 @@ def remedy(run: Path, finding: Finding) -> str | None:
     return f"(cd {shlex.quote(str(finding.folder))} && rm -f {names}) && {again}"
 
 
+def _run_around(final: Path) -> str | None:
+    """The run that a folder final/, by its plain name or in the store, is still a part of."""
+    folder = final.resolve().parent
+    run = folder.parent if folder.name == "store" else folder
+    return os.path.relpath(run) if (run / "store").is_dir() and (run / "config.yaml").is_file() else None
+
+
 def render(run: Path, findings: list[Finding], left: list[dict[str, Any]]) -> str:
     """A line for every step, what is wrong below it, then what to do."""
     lines = [str(run)]
+    width = max([27, *(len(finding.step) + 1 for finding in findings)])
     for finding in findings:
         counts = finding.counts
         told = f"{counts.rows:,} rows, {counts.kept:,} kept" if counts.shards or counts.rows else ""
         told += f", {counts.shards:,} shards" if counts.shards else ""
         state = "BAD" if finding.state == "bad" else finding.state
-        lines.append(f"{finding.step:<27}{state:<8}{told}".rstrip())
+        lines.append(f"{finding.step:<{width}}{state:<8}{told}".rstrip())
         lines += [f"    {problem.file}: {problem.what}" for problem in finding.problems[:MOST]]
         if len(finding.problems) > MOST:
             lines.append(f"    and {len(finding.problems) - MOST:,} more (--json names all)")

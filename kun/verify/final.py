@@ -27,9 +27,7 @@ CARD, POLISH = "README.md", "stage5_polish/"
 OF_ROWS = re.compile(r'^  data_files: (\S+)\n  description: "BLAKE2b-128 ([0-9a-f]{32})"$', re.MULTILINE)
 OF_FILES = re.compile(r"^- `(\S+)`: BLAKE2b-128 ([0-9a-f]{32})$", re.MULTILINE)
 MOST_LINES = 10  # that are named of a file
-ALONE = (
-    "without the records of the run: whether outputs, source texts and measures are theirs (the card's digests hold)"
-)
+UNCHECKED = "not checked against the records ({}): whether outputs, source texts and measures are theirs"
 NO_DIGEST = "the card has no digest of {}: not checked against it"
 
 
@@ -70,7 +68,8 @@ def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current:
             sound = whole and not differing.get(name)  # then it is the card that is wrong
             problems.append(Problem(CARD if sound else name, f"the digest of {name} is not the one in the card"))
     problems += [Problem(name, what) for name, all_of_it in differing.items() for what in all_of_it]
-    notes = [] if whole else [f"not checked, {ALONE}"]
+    unknown = f"{LINEAGE} does not tell which they are" if not made_from else "they are not all here, or not whole"
+    notes = [] if whole else [UNCHECKED.format("this folder alone was read" if known is None else unknown)]
     notes += [NO_DIGEST.format(name) for name in expected if name in files and name not in (CARD, *told)]
     rows = sum(_count(folder / f"{subset}.jsonl") for subset in subsets if f"{subset}.jsonl" in files)
     discard = sorted({problem.file for problem in problems if problem.file in files})
