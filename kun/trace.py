@@ -31,21 +31,15 @@ def find(run: RunFolder, stages: list[str], subsets: list[str], key: str) -> dic
     if place is None:
         raise InputError(f"{run.path}: no record has the id {record_id}; ids are in the shards and in lineage.parquet")
     subset, index = place
-    last = f"{stages[-1]}/{subset}"
-    steps, _ = steps_of(run.path)
-    present = {step.name: step.digest for step in steps}
-    made_last = made_by(run.path / "final").get(last)
-    steps.append(Found("final", run.path / "final", {last: made_last or present.get(last, "")}))
-    notes = {name: {"note": other_settings(above)} for name, above in outdated(steps).items()}
+    notes = _notes(run, f"{stages[-1]}/{subset}")
     life: list[dict[str, Any]] = []
     for stage in stages:
         folder = run.path / stage / subset
         event = _event(folder, index, record_id)
         if event is None and (not life or life[-1]["outcome"] in ("kept", "unknown")):
             event = _unknown(run, folder, index, f"{stage}/{subset}" in notes)
-        if event is None:
-            break
-        life.append({"stage": stage, **event, **notes.get(f"{stage}/{subset}", {})})
+        if event is not None:
+            life.append({"stage": stage, **event, **notes.get(f"{stage}/{subset}", {})})
     final = _final_line(run, subset, record_id)
     return {
         "id": record_id,
@@ -74,6 +68,15 @@ def render(found: dict[str, Any]) -> str:
         lines.append(f"final: {where}")
         lines += [f"    {final['note']}"] if "note" in final else []
     return printable("\n".join(lines))
+
+
+def _notes(run: RunFolder, last: str) -> dict[str, dict[str, str]]:
+    """The note of each step, and of the final files, that are of other settings; `last` is what those hold."""
+    steps, _ = steps_of(run.path)
+    final = run.path / "final"
+    digest = made_by(final).get(last) or next((step.digest for step in steps if step.name == last), "")
+    steps.append(Found("final", final, {last: digest}))
+    return {name: {"note": other_settings(above)} for name, above in outdated(steps).items()}
 
 
 def _place(run: RunFolder, stages: list[str], subsets: list[str], record_id: str) -> tuple[str, int] | None:

@@ -1,6 +1,7 @@
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from kun.config import Config
 from kun.errors import InputError
 from kun.final import assemble
 from kun.runner import run_stage
+from kun.runs import RunFolder
 from kun.store.digests import Digests
 from kun.trace import find, render
 from tests.small_pipeline import CountingEngine, Small
@@ -109,6 +111,18 @@ def test_a_stage_of_older_settings_says_so(small):
     assert f"stage3_label: unknown: {path.parent}: shard 0 was made without the record\n    {note}" in text
     small.go()
     assert not any("note" in event for event in find(small.run, STAGES, ["wudao"], "wudao-0")["life"])
+
+
+def test_a_final_line_of_older_settings_says_so(tmp_path):
+    run, step = finished_run(tmp_path / "run", OUTPUTS)
+    assemble(run, [step], Config(run=str(run.path)), state_of(run, step), Digests(tmp_path / "digests.json"))
+    assert "note" not in find(run, ["stage5_polish"], ["wudao"], "wudao:2")["final"]
+    now = replace(step, decides=lambda: {"prompts.polish": "def"})
+    again = RunFolder(run.path)
+    shutil.copytree(run.folder(step), again.folder(now), ignore=shutil.ignore_patterns("fingerprint.json"))
+    again.show(now)
+    text = render(find(again, ["stage5_polish"], ["wudao"], "wudao:2"))
+    assert text.endswith("line 2\n    made from other settings than the present ones of stage5_polish/wudao")
 
 
 def as_folder(path):
