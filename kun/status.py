@@ -102,17 +102,18 @@ def as_json(states: list[State], run: RunFolder, final: Final) -> dict[str, Any]
 
 def render(states: list[State], run: RunFolder, final: Final) -> str:
     """The funnel as text for a terminal."""
-    lines = [f"{run.path}", f"{'step':<27}{'state':<10}{'in':>11}{'kept':>11}{'rejected':>10}{'failed':>8}"]
+    width = max([27, *(len(f"{state.stage}/{state.part}") + 1 for state in states)])
+    lines = [f"{run.path}", f"{'step':<{width}}{'state':<10}{'in':>11}{'kept':>11}{'rejected':>10}{'failed':>8}"]
     told: set[str] = set()  # one missing file blocks many steps; it is named once
     for state in states:
         counts = state.counts
         name = f"{state.stage}/{state.part}"
         if not state.records:
-            lines.append(f"{name:<27}{state.condition:<10}{_report(counts)}")
+            lines.append(f"{name:<{width}}{state.condition:<10}{_report(counts)}")
         else:
             rejected = sum(counts.rejected.values())
             row = f"{counts.rows:>11,}{counts.kept:>11,}{rejected:>10,}{counts.failed:>8,}"
-            lines.append(f"{name:<27}{state.condition:<10}{row}")
+            lines.append(f"{name:<{width}}{state.condition:<10}{row}")
             if counts.rejected:
                 lines.append(
                     "    " + ", ".join(f"{reason} {count:,}" for reason, count in _most_first(counts.rejected))
@@ -120,7 +121,7 @@ def render(states: list[State], run: RunFolder, final: Final) -> str:
         lines += [f"    why: {reason}" for reason in state.why if reason not in told]
         told |= set(state.why)
     rows = f"{'':>11}{final.rows:>11,}" if final.rows else ""
-    lines.append(f"{'final':<27}{final.condition:<10}{rows}".rstrip())
+    lines.append(f"{'final':<{width}}{final.condition:<10}{rows}".rstrip())
     return printable("\n".join(lines))
 
 

@@ -78,7 +78,7 @@ class Scoring:
 
 def select(record: Scored, lowest: float) -> Scored | Reject:
     """The record where its score reaches the cut."""
-    return record if record.score >= lowest else Reject("low_score", f"{record.score:.4f} is below {lowest:.4f}")
+    return record if record.score >= lowest else Reject("low_score", f"{record.score} is below {lowest}")
 
 
 def _verdict_tokens(chat: Chat, prompt: JudgePrompt) -> tuple[list[int], tuple[tuple[int, ...], tuple[int, ...]]]:

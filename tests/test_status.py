@@ -100,3 +100,11 @@ def test_a_file_that_is_gone_is_shown_not_thrown(tmp_path):
     object.__setattr__(stages[0].steps[0], "decides", gone)
     state = survey(stages, small.run)[0]
     assert state.condition == "blocked" and "corpora.wudao.paths" in state.why[0]
+
+
+def test_a_long_name_does_not_run_into_the_state(tmp_path):
+    small = Small(tmp_path, {"a_subset_of_a_rather_long_name": ["四个字符"]})
+    small.go()
+    heading, *rows = render(states(small), small.run, Final("missing")).splitlines()[1:]
+    assert {row[heading.index("state") :].split()[0] for row in rows} == {"complete", "missing"}
+    assert {row[heading.index("state") - 1] for row in rows} == {" "}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import msgspec
 from kun.config_files import command_of_run, load_of_run
 from kun.errors import InputError, KunError
 from kun.runs import Whole
-from kun.verify.final import is_final, verify_final
+from kun.verify.final import is_final, made_by, verify_final
 from kun.verify.part import Problem
 from kun.verify.run import OLDER, Finding, Works, verify
-from kun.verify.steps import astray, find, leftovers, size
+from kun.verify.steps import Found, astray, find, leftovers, made_from, other_settings, outdated, size
 
 DESCRIPTION = """Check a run, or a data set alone, against its own digests, counts and lineage.
 
@@ -67,7 +68,14 @@ def _verify(arguments: argparse.Namespace, works: Works) -> int:
             findings.append(
                 Finding("final", "bad", final, Whole(), [Problem(".", "is not here, though stage 5 is through")])
             )
+        polished = {step.name: step.digest for step in steps if step.stage == "stage5_polish"}
+        old = outdated([*steps, Found("final", final, polished)])
+        for finding in findings:
+            if above := old.get(finding.step):
+                finding.notes.append(other_settings(above))
         used = {step.folder for step in steps} | {final.resolve()}
+        needs = [need for step in steps for need in step.needs.items()]
+        used |= {folder.resolve() for folder in made_from([*needs, *made_by(final).items()], known)}
         unclear = {step.name for step in steps if step.astray}  # any of their folders may be the present one
         used |= {folder.resolve() for (name, _), folder in known.items() if name in unclear}
         used |= {folder.resolve() for folder in (path / "store").glob("final-*") if wrong}
@@ -84,6 +92,8 @@ def remedy(run: Path, finding: Finding) -> str | None:
     if finding.state != "bad":
         return None
     if not (run / "store").is_dir():
+        if whole := _run_around(run):
+            return f"`kun verify {shlex.quote(whole)}`, the run that this folder is of, tells how"
         return "this is a copy without its store: get the file again from where the rest came from"
     stage = "stage5" if finding.step == "final" else finding.step.split("_")[0]
     try:
@@ -98,15 +108,23 @@ def remedy(run: Path, finding: Finding) -> str | None:
     return f"(cd {shlex.quote(str(finding.folder))} && rm -f {names}) && {again}"
 
 
+def _run_around(final: Path) -> str | None:
+    """The run that a folder final/, by its plain name or in the store, is still a part of."""
+    folder = final.resolve().parent
+    run = folder.parent if folder.name == "store" else folder
+    return os.path.relpath(run) if (run / "store").is_dir() and (run / "config.yaml").is_file() else None
+
+
 def render(run: Path, findings: list[Finding], left: list[dict[str, Any]]) -> str:
     """A line for every step, what is wrong below it, then what to do."""
     lines = [str(run)]
+    width = max([27, *(len(finding.step) + 1 for finding in findings)])
     for finding in findings:
         counts = finding.counts
         told = f"{counts.rows:,} rows, {counts.kept:,} kept" if counts.shards or counts.rows else ""
         told += f", {counts.shards:,} shards" if counts.shards else ""
         state = "BAD" if finding.state == "bad" else finding.state
-        lines.append(f"{finding.step:<27}{state:<8}{told}".rstrip())
+        lines.append(f"{finding.step:<{width}}{state:<8}{told}".rstrip())
         lines += [f"    {problem.file}: {problem.what}" for problem in finding.problems[:MOST]]
         if len(finding.problems) > MOST:
             lines.append(f"    and {len(finding.problems) - MOST:,} more (--json names all)")

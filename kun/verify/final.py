@@ -27,9 +27,7 @@ CARD, POLISH = "README.md", "stage5_polish/"
 OF_ROWS = re.compile(r'^  data_files: (\S+)\n  description: "BLAKE2b-128 ([0-9a-f]{32})"$', re.MULTILINE)
 OF_FILES = re.compile(r"^- `(\S+)`: BLAKE2b-128 ([0-9a-f]{32})$", re.MULTILINE)
 MOST_LINES = 10  # that are named of a file
-ALONE = (
-    "without the records of the run: whether outputs, source texts and measures are theirs (the card's digests hold)"
-)
+UNCHECKED = "not checked against the records ({}): whether outputs, source texts and measures are theirs"
 NO_DIGEST = "the card has no digest of {}: not checked against it"
 
 
@@ -43,26 +41,26 @@ def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current:
     the steps that plain names stand for. Without `known` the data set alone was received."""
     files = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
     card = _card(folder)
-    made_by = _made_by(folder)
-    subsets = [name.removeprefix(POLISH) for name in made_by if name.startswith(POLISH)]
+    made_from = made_by(folder)
+    subsets = [name.removeprefix(POLISH) for name in made_from if name.startswith(POLISH)]
     told = sorted({name for name, _ in card})
     subsets = subsets or [name.removesuffix(".jsonl") for name in told if name.endswith(".jsonl")]
     expected = [CARD, LINEAGE, *(f"{subset}.jsonl" for subset in subsets)]
     problems = [Problem(name, "is gone") for name in expected if name not in files]
     problems += [Problem(name, "is of no subset of the data set") for name in files if _stranger(name, expected)]
-    if LINEAGE in files and not made_by:
+    if LINEAGE in files and not made_from:
         problems.append(Problem(LINEAGE, "cannot be read"))
     for name, digest in current:
-        if name.startswith(POLISH) and made_by and made_by.get(name) != digest:
+        if name.startswith(POLISH) and made_from and made_from.get(name) != digest:
             problems.append(Problem(CARD, f"the data set was not made from the present {name}"))
-    sources = {subset: _source(subset, made_by, known or {}) for subset in subsets}
+    sources = {subset: _source(subset, made_from, known or {}) for subset in subsets}
     differing: dict[str, list[str]] = {}
     for subset, source in sources.items():
         name = f"{subset}.jsonl"
-        if name in files and (source is not None or made_by):
+        if name in files and (source is not None or made_from):
             differing[name] = _rows(folder, subset, source)
     whole = bool(sources) and all(sources.values())
-    if made_by and whole:
+    if made_from and whole:
         due = _records(sources, partial(_lineage_row, _columns(folder)))
         differing[LINEAGE] = _first(differences(_lineage(folder), due))
     for name, digest in sorted(card):
@@ -70,7 +68,8 @@ def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current:
             sound = whole and not differing.get(name)  # then it is the card that is wrong
             problems.append(Problem(CARD if sound else name, f"the digest of {name} is not the one in the card"))
     problems += [Problem(name, what) for name, all_of_it in differing.items() for what in all_of_it]
-    notes = [] if whole else [f"not checked, {ALONE}"]
+    unknown = f"{LINEAGE} does not tell which they are" if not made_from else "they are not all here, or not whole"
+    notes = [] if whole else [UNCHECKED.format("this folder alone was read" if known is None else unknown)]
     notes += [NO_DIGEST.format(name) for name in expected if name in files and name not in (CARD, *told)]
     rows = sum(_count(folder / f"{subset}.jsonl") for subset in subsets if f"{subset}.jsonl" in files)
     discard = sorted({problem.file for problem in problems if problem.file in files})
@@ -80,7 +79,7 @@ def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current:
 
 def is_final(folder: Path) -> bool:
     """Whether a folder is a data set that Kun made, as far as its card or its lineage can be read."""
-    return folder.is_dir() and bool(_card(folder) or _made_by(folder))
+    return folder.is_dir() and bool(_card(folder) or made_by(folder))
 
 
 def _card(folder: Path) -> set[tuple[str, str]]:
@@ -92,7 +91,7 @@ def _card(folder: Path) -> set[tuple[str, str]]:
     return {*OF_ROWS.findall(text), *OF_FILES.findall(text)}
 
 
-def _made_by(folder: Path) -> dict[str, str]:
+def made_by(folder: Path) -> dict[str, str]:
     """The fingerprint of every step that the data set was made by; nothing where the lineage cannot be read."""
     import pyarrow.parquet as parquet
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,6 +119,37 @@ def leftovers(run: Path, used: set[Path]) -> list[tuple[Path, str]]:
     for folder in sorted(path for path in (run / "store").glob("*-*") if path.is_dir() and path.name[0] != "."):
         if folder.resolve() not in used and not any(path.name in folder.name for path in used):  # merged-<adapter>
             found.append((folder, "of older settings"))
+    return found
+
+
+def outdated(steps: list[Found]) -> dict[str, list[str]]:
+    """The steps that were made from other settings of one above them than it has now, by name; each with the names of
+    those above. `steps` are in the order of the pipeline."""
+    present = {step.name: step.digest for step in steps}
+    found: dict[str, list[str]] = {}
+    for step in steps:
+        anew = [name for name, digest in step.needs.items() if present.get(name) not in (digest, "", None)]
+        above = [root for name in step.needs for root in found.get(name, [])]
+        if anew or above:
+            found[step.name] = list(dict.fromkeys(anew + above))
+    return found
+
+
+def other_settings(above: list[str]) -> str:
+    return f"made from other settings than the present ones of {', '.join(above)}"
+
+
+def made_from(needs: Iterable[Key], known: Mapping[Key, Path]) -> set[Path]:
+    """The folders of these steps, and of all that they were made from, as far as they are there."""
+    found: set[Path] = set()
+    waiting = list(needs)
+    while waiting:
+        folder = known.get(waiting.pop())
+        if folder is not None and folder not in found:
+            found.add(folder)
+            step = Found("", folder)
+            _read_fingerprint(step, folder)
+            waiting += step.needs.items()
     return found
 
 

@@ -131,7 +131,7 @@ def test_an_instruction_cannot_speak_to_the_judge_in_control_tokens(chat: Chat) 
 def test_selection() -> None:
     scored = extend(record(), Scored, score=0.5)
     assert select(scored, 0.5) == scored
-    assert select(scored, 0.5001) == Reject("low_score", "0.5000 is below 0.5001")
+    assert select(scored, 0.5001) == Reject("low_score", "0.5 is below 0.5001")
 
 
 class OneScore:

@@ -14,7 +14,8 @@ from kun.config import Config
 from kun.final import assemble
 from kun.runs import RunFolder
 from kun.store.digests import Digests
-from kun.verify.final import ALONE, is_final, verify_final
+from kun.verify.command import remedy
+from kun.verify.final import UNCHECKED, is_final, verify_final
 from kun.verify.steps import find
 from tests.test_final import OUTPUTS, finished_run, state_of
 
@@ -38,7 +39,7 @@ def alone(folder: Path, tmp_path: Path) -> list[str]:
     shutil.copytree(folder, copy)
     assert is_final(copy)
     found = verify_final(copy)
-    assert any(ALONE in note for note in found.notes)
+    assert UNCHECKED.format("this folder alone was read") in found.notes
     return [f"{problem.file}: {problem.what}" for problem in found.problems]
 
 
@@ -107,6 +108,25 @@ def test_a_lineage_that_was_edited(made, tmp_path):
     digest = "lineage.parquet: the digest of lineage.parquet is not the one in the card"
     assert problems(made[0]) == [digest, f"lineage.parquet: line 3 is not what {RECORD.format(2)} gives"]
     assert alone(path.parent, tmp_path) == [digest]
+
+
+def test_the_folder_of_a_whole_run_alone_is_not_called_a_copy(made, tmp_path, monkeypatch):
+    run, _ = made
+    (run.path / "config.yaml").touch()
+    (run.path / "final" / "wudao.jsonl").unlink()
+    shutil.copytree(run.path / "final", tmp_path / "downloaded")
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path("run/final"), run.path / "final", (run.path / "final").resolve()):
+        assert "`kun verify run`" in (remedy(folder, verify_final(folder)) or "")
+    alone = Path("downloaded")
+    assert "this is a copy without its store" in (remedy(alone, verify_final(alone)) or "")
+
+
+def test_a_lineage_that_cannot_be_read_leaves_the_records_unknown(made):
+    run, _ = made
+    (run.path / "final" / "lineage.parquet").write_bytes(b"PAR1")
+    found = verify_final(run.path / "final", find(run.path)[1])
+    assert UNCHECKED.format("lineage.parquet does not tell which they are") in found.notes
 
 
 def test_a_card_that_was_edited_is_what_is_blamed(made):

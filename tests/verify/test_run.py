@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from kun.errors import InputError
+from kun.runner import run_stage
 from kun.runs import read_whole
 from kun.store import atomic, markers, shards
 from kun.store.digests import of_file
 from kun.verify.run import Finding, verify
-from kun.verify.steps import find, leftovers
+from kun.verify.steps import find, leftovers, made_from, outdated
 from tests.small_pipeline import CountingEngine, Small
 
 TEXTS = {
@@ -268,6 +269,23 @@ def test_what_is_left_over_is_listed(small):
         ("stage3_label-wudao", "of older settings"),
     ]
     assert not bad(small) and read_whole(folder)
+
+
+def test_what_a_step_of_older_settings_was_made_from_is_not_left_over(small):
+    before = {step.name: step.folder for step in find(small.path)[0]}
+    small.settings["filter.min"] = 2
+    for stage in small.stages()[:2]:
+        run_stage(stage, small.run)
+    steps, known = find(small.path)
+    assert outdated(steps) == {LABEL: [KEPT], "stage3_label/skypile": ["stage2_filter/skypile"]}
+    needs = [need for step in steps for need in step.needs.items()]
+    made = made_from(needs, known)
+    assert before[KEPT] in made and before[INGEST] in made and before[LABEL] not in made
+    used = {step.folder for step in steps}
+    assert {path for path, _ in leftovers(small.path, used)} == {before[KEPT], before["stage2_filter/skypile"]}
+    assert leftovers(small.path, used | made) == []
+    small.go()
+    assert outdated(find(small.path)[0]) == {}
 
 
 def uncheck(path: Path) -> None:
