@@ -274,9 +274,9 @@ def _assemble_and_draw(run: RunFolder, stages: list[Stage], config: Config, dige
 
 
 def _status(arguments: argparse.Namespace, _: list[str]) -> int:
-    config, run, stages = _open(arguments.run, arguments.config)
+    config, run, stages, digests = _open(arguments.run, arguments.config)
     states = status.survey(stages, run)
-    final = look(run, stages[-1].steps, Digests(run.store / "digests.json"), states)
+    final = look(run, stages[-1].steps, digests, states)
     if arguments.json:
         print(msgspec.json.encode(status.as_json(states, run, final)).decode())
     else:
@@ -287,11 +287,12 @@ def _status(arguments: argparse.Namespace, _: list[str]) -> int:
     return 1 if any(state.condition == "failures" for state in states) else 0
 
 
-def _open(folder: str | None, config_path: str | None) -> tuple[Config, RunFolder, list[Stage]]:
+def _open(folder: str | None, config_path: str | None) -> tuple[Config, RunFolder, list[Stage], Digests]:
     """The run in a folder, with the settings that it was made with or those of a file."""
     config = load(config_path or "configs/demo.yaml") if config_path or not folder else load_of_run(Path(folder))
     run = RunFolder(Path(folder or config.run))
-    return config, run, pipeline(config, Digests(run.store / "digests.json"), Engines(config))
+    digests = Digests(run.store / "digests.json")
+    return config, run, pipeline(config, digests, Engines(config)), digests
 
 
 def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
@@ -325,7 +326,7 @@ def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _trace(arguments: argparse.Namespace, _: list[str]) -> int:
-    config, run, stages = _open(arguments.run, None)
+    config, run, stages = _open(arguments.run, None)[:3]
     names = [stage.name for stage in stages if stage.makes_records]
     found = trace.find(run, names, list(config.corpora), arguments.record)
     print(msgspec.json.encode(found).decode() if arguments.json else trace.render(found))

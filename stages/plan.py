@@ -62,9 +62,10 @@ class Options:
 def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
     """The plan for the corpora `names`. ConfigError and InputError as a run would raise them."""
     run = RunFolder(Path(config.run))
-    given = _given(config, run, options)
+    digests = Digests(run.store / "digests.json")
+    given = _given(config, run, digests, options)
     training = _training(config, given.chat)
-    with _ready(config, run) as (model, evaluations, said):
+    with _ready(config, run, digests) as (model, evaluations, said):
         measured = [measure(given, name, model, evaluations, options.sample) for name in names]
         perplexity = tuple(language_models(config, model))
     notes = [*said, *(note for one in measured for note in one.notes)]
@@ -100,15 +101,11 @@ def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
     )
 
 
-def _given(config: Config, run: RunFolder, options: Options) -> Given:
+def _given(config: Config, run: RunFolder, digests: Digests, options: Options) -> Given:
     longest_label = window_with_room(config, config.label.sampling, "label.sampling")
     longest = window(config)
     chat, prompts = load_chat(config.base_model or "", config.trust_remote_code), load_prompts(config.prompts)
-    steps = {
-        step.name: step
-        for stage in pipeline(config, Digests(run.store / "digests.json"), Engines(config))
-        for step in stage.steps
-    }
+    steps = {step.name: step for stage in pipeline(config, digests, Engines(config)) for step in stage.steps}
     evidence = Evidence(run, steps)
     pairs = seeds.read(config.seeds.pairs, seeds.Pair, "seeds.pairs", []) if config.seeds.pairs else []
     return Given(
@@ -140,9 +137,8 @@ def _growth(config: Config, evidence: Evidence, chat: Chat) -> Figure:
 
 
 @contextmanager
-def _ready(config: Config, run: RunFolder) -> Iterator[tuple[Path | None, Path | None, list[str]]]:
+def _ready(config: Config, run: RunFolder, digests: Digests) -> Iterator[tuple[Path | None, Path | None, list[str]]]:
     """The language model and the index of evaluations, where they are to be had at once, and what is said of others."""
-    digests = Digests(run.store / "digests.json")
     model, estimated = _made(stage2_filter.language_model(config, digests), run)
     evaluations, indexed = _made(stage2_evaluations.stages(config, digests), run)
     said = []

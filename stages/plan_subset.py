@@ -23,6 +23,7 @@ from kun.corpora.ingest import documents, items
 from kun.engines.base import Choose, Request
 from kun.engines.batches import shared_prefix
 from kun.filters import signatures
+from kun.final import row
 from kun.plan import Asked, Figure, Subset, mean, rows_of, share_of
 from kun.records import Filtered, Labelled, Polished, Raw, Reject, Scored, extend
 from stages.plan_evidence import Evidence
@@ -237,7 +238,7 @@ def _final_bytes(records: Sequence[Polished], weights: Sequence[float]) -> float
 
     if not records:
         return 0.0
-    pairs = [len(msgspec.json.encode({"instruction": one.instruction, "output": one.output})) + 1 for one in records]
+    pairs = [len(row(one)) for one in records]
     table = pa.Table.from_pylist(
         [{"id": one.id, "instruction": one.instruction, "text": one.text, "ppl": one.ppl} for one in records]
     )

@@ -14,7 +14,8 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from kun.engines.base import Answer, Choose, Chosen, Failure, Generate, Request, until_end
-from kun.engines.batches import batches, problem, shared_prefix
+from kun.engines.batches import batches, shared_prefix
+from kun.engines.in_flight import Group
 from kun.engines.sampling import Draw, Limits
 
 LEAST_SHARED = 16  # tokens; a shorter prefix is not worth a pass of its own
@@ -50,17 +51,16 @@ class TransformersEngine:
             torch.cuda.empty_cache()
 
     def _answer(self, group: Sequence[Request], on_answer: Callable[[int], None]) -> list[Answer]:
-        problems = [problem(request, self.window, self._vocabulary) for request in group]
-        answers: list[Answer] = [Failure(text or "not asked") for text in problems]
-        fit = [number for number, text in enumerate(problems) if text is None]
+        whole = Group.of(group, self.window, self._vocabulary)
+        fit = [number for number, _ in whole.asked]
         on_answer(len(group) - len(fit))
         prefix = Prefix([request.prompt for number in fit if isinstance(request := group[number], Choose)])
         for batch in batches(group, fit, self.batch_tokens, self.window):
             requests = [group[number] for number in batch]
             for number, answer in zip(batch, self._halving(requests, prefix), strict=True):
-                answers[number] = answer
+                whole.settle(number, answer)
             on_answer(len(batch))
-        return answers
+        return whole.answers
 
     def _halving(self, requests: list[Any], prefix: Prefix) -> list[Answer]:
         """The answers of a batch; where it fails (out of memory), of its halves, down to the request that fails."""
