@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 
 from kun.config import Config, Section
 from kun.errors import ConfigError, InputError, KunError
+from kun.overrides import kind_of
 from kun.overrides import layer as overriding
 from kun.text import preview
 
@@ -209,15 +210,8 @@ def _is_union_tag(part: Any) -> bool:
 
 def _nearest(where: list[Any], also: Sequence[str] = ()) -> str | None:
     """A known key, or one of `also`, that is like the last."""
-    section: Any = Config
-    if where[0] == "corpora" and where[2:3] == ["filter"]:
-        where = where[2:]
-    for part in where[:-1]:
-        field = section.model_fields.get(part) if hasattr(section, "model_fields") else None
-        if field is None:
-            return None
-        section = field.annotation
-    close = difflib.get_close_matches(str(where[-1]), [*getattr(section, "model_fields", {}), *also], n=1)
+    known = getattr(kind_of(where[:-1]), "model_fields", {})
+    close = difflib.get_close_matches(str(where[-1]), [*known, *also], n=1)
     return close[0] if close else None
 
 

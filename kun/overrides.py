@@ -44,7 +44,7 @@ def layer(arguments: Sequence[str], below: Mapping[str, Any]) -> dict[str, Any]:
 
 def kind_of(keys: Sequence[str]) -> Any:
     """The type of a setting; Any where it is unknown, or goes to a library as it is."""
-    if keys[:1] == ["corpora"] and keys[2:3] == ["filter"] and len(keys) > 3:
+    if keys[:1] == ["corpora"] and keys[2:3] == ["filter"]:  # a part of the section of that name
         keys = keys[2:]
     kind: Any = Config
     for key in keys:

@@ -92,6 +92,7 @@ WEB = "corpora: {web: {paths: [a], format: text, filter: %s}}"
         ("filter: {languages: [Chinese]}", "filter.languages.0: .*not 'Chinese'"),
         ("filter: {languages: [zh, cn]}", r"filter.languages.1: .*Chinese is zh\); did you mean zh\?"),
         ("filter: {languages: [xx]}", "filter.languages.0: xx is no code of a language"),
+        ("corpora: {web: {path: [a], format: text}}", "corpora.web.path: unknown setting; did you mean paths?"),
         (WEB % "{ppl_mx: x4}", "corpora.web.filter.ppl_mx: unknown setting; did you mean ppl_max?"),
         (WEB % "{quality: {digits: 7}}", "corpora.web.filter.quality.digits: .*less than or equal to 1, not 7"),
         (WEB % "{lm: {model: a}}", "corpora.web.filter: lm: is one for all corpora; set filter.lm"),

@@ -36,16 +36,5 @@ def read(path: Path, kind: type[M]) -> M | None:
     return marker if marker.check == _check(marker) else None
 
 
-def is_older(path: Path, kind: type[Marker]) -> bool:
-    """Whether it is a whole marker of a Kun that gave them no check: damage to it could not be told."""
-    try:
-        data = path.read_bytes()
-        msgspec.json.decode(data, type=kind)
-        names = set(msgspec.json.decode(data))
-    except (FileNotFoundError, ValueError):
-        return False
-    return names <= set(kind.__struct_fields__) - {"check"}
-
-
 def _check(marker: Marker) -> str:
     return of_value(msgspec.structs.replace(marker, check=""))

@@ -15,13 +15,13 @@ from kun.errors import InputError, KunError
 from kun.runs import Whole
 from kun.verify.final import is_final, made_by, verify_final
 from kun.verify.part import Problem
-from kun.verify.run import OLDER, Finding, Works, verify
+from kun.verify.run import Finding, Works, verify
 from kun.verify.steps import Found, astray, find, leftovers, made_from, other_settings, outdated, size
 
 DESCRIPTION = """Check a run, or a data set alone, against its own digests, counts and lineage.
 
 Needs the folder only: not the corpora, not the base model. Says which file of which step is bad, and how to make again
-only that. Ends with 0 when all is well, 1 when something is bad or of an older Kun, 2 when the folder is no run.
+only that. Ends with 0 when all is well, 1 when something is bad, 2 when the folder is no run.
 
   kun verify runs/demo
   kun verify downloads/wudao-kun        # the folder final/ of a run, alone
@@ -84,7 +84,7 @@ def _verify(arguments: argparse.Namespace, works: Works) -> int:
         print(msgspec.json.encode(_as_json(path, findings, left)).decode())
     else:
         print(render(path, findings, left))
-    return 1 if any(finding.state in ("bad", "older") for finding in findings) else 0
+    return 1 if any(finding.state == "bad" for finding in findings) else 0
 
 
 def remedy(run: Path, finding: Finding) -> str | None:
@@ -128,16 +128,12 @@ def render(run: Path, findings: list[Finding], left: list[dict[str, Any]]) -> st
         lines += [f"    {problem.file}: {problem.what}" for problem in finding.problems[:MOST]]
         if len(finding.problems) > MOST:
             lines.append(f"    and {len(finding.problems) - MOST:,} more (--json names all)")
-        lines += [f"    {note}" for note in finding.notes if note != OLDER]  # once, at the end
+        lines += [f"    {note}" for note in finding.notes]
         if again := remedy(run, finding):
             lines.append(f"    again: {again}")
     lines += [f"left over: {one['path']} ({one['bytes'] / 1e6:,.1f} MB), {one['what']}" for one in left]
     bad = [finding.step for finding in findings if finding.state == "bad"]
-    older = sum(finding.state == "older" for finding in findings)
-    if older:
-        lines.append(f"older: {older:,} steps, {OLDER}")
-    if bad or not older:
-        lines.append(f"BAD: {', '.join(bad)}" if bad else "all is well")
+    lines.append(f"BAD: {', '.join(bad)}" if bad else "all is well")
     return "\n".join(lines)
 
 

@@ -25,15 +25,10 @@ Works = Mapping[str, Build | Ingest | Map | Ask]  # of the pipeline's stages, by
 BATCH = 16  # shards of one task
 WORTH_PROCESSES = 100  # tasks
 ALL = "part-*.done.json"
-OLDER = (
-    "made by an older Kun: the markers have no check, so damage to them could not be told. Nothing there is verified, "
-    "and `kun run` would make it again. Verify it, and go on with it, with the Kun that made it, or let this one make "
-    "it again"
-)
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What is known of a step: `ok`, `bad`, `absent`, or `older`: made by a Kun whose markers had no check.
+    """What is known of a step: `ok`, `bad` or `absent`.
 
     `discard` names the files of `folder` without which the next `kun run` makes again what is bad, and nothing else;
     the folder itself is "."."""
@@ -51,11 +46,8 @@ def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
     """Every step that a plain name stands for, in the order of the pipeline."""
     steps, known = find(run)
     wholes = {key: read_whole(folder) for key, folder in known.items()}
-    unread = {step.name for step in steps if step.older or step.astray}
     records = {
-        step.folder: step
-        for step in steps
-        if step.folder.is_dir() and _makes_records(step, works) and step.name not in unread
+        step.folder: step for step in steps if step.folder.is_dir() and _makes_records(step, works) and not step.astray
     }
     counts = {folder: _shards(step, wholes) for folder, step in records.items()}
     places = {folder: _place(step, works, known, wholes) for folder, step in records.items()}
@@ -65,7 +57,7 @@ def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
         for first in range(0, count, BATCH)
     ]
     found = {
-        step.name: _unread(step) if step.name in unread else _build(step, wholes, _makes_records(step, works))
+        step.name: _astray(step) if step.astray else _build(step, wholes, _makes_records(step, works))
         for step in steps
         if step.folder not in records
     }
@@ -97,9 +89,7 @@ def _gone(folder: Path, name: str, reader: str, works: Works) -> Finding:
     return Finding(name, "absent", folder, Whole(), notes=["not here: left out, or removed"])
 
 
-def _unread(step: Found) -> Finding:
-    if step.older:
-        return Finding(step.name, "older", step.folder, Whole(), notes=[OLDER])
+def _astray(step: Found) -> Finding:
     return Finding(step.name, "bad", step.folder, Whole(), step.problems)
 
 

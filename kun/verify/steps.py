@@ -10,7 +10,7 @@ import msgspec
 
 from kun.errors import InputError
 from kun.runs import Fingerprint, Whole, read_whole
-from kun.store import atomic, digests, markers, shards
+from kun.store import atomic, digests
 from kun.verify.part import Problem
 
 Key = tuple[str, str]  # of a step: stage3_label/wudao, and its fingerprint
@@ -20,7 +20,7 @@ MARKERS = ("fingerprint.json", "done.json")
 @dataclass
 class Found:
     """A step's folder. `needs` are the names and fingerprints of what it reads, the records' source first; `lost` tells
-    that they are not known. `astray`: the plain name leads to another step; `older`: an older Kun made its markers."""
+    that they are not known. `astray`: the plain name leads to another step."""
 
     name: str
     folder: Path
@@ -30,7 +30,6 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
     lost: bool = False
     astray: bool = False
-    older: bool = False
 
     @property
     def stage(self) -> str:
@@ -63,7 +62,6 @@ def read(run: Path, path: Path) -> Found:
     _read_fingerprint(step, path)
     step.whole = read_whole(path)
     if step.whole is None:
-        step.older = _is_older(path)
         damaged = (path / "done.json").exists()
         what = "the marker is damaged" if damaged else "is not there: the step is not finished"
         step.problems.append(Problem("done.json", what))
@@ -88,13 +86,6 @@ def _read_fingerprint(step: Found, path: Path) -> None:
     step.needs = {key.removeprefix("needs."): str(value) for key, value in needs.items()}
     if step.folder.name not in (path.name, f"{path.parent.name}-{path.name}-{fingerprint.digest}"):
         step.problems.append(Problem("fingerprint.json", f"is not the one of a folder named {step.folder.name}"))
-
-
-def _is_older(folder: Path) -> bool:
-    """Of a step that was stopped half-way, the shards tell."""
-    if (folder / "done.json").exists():
-        return markers.is_older(folder / "done.json", Whole)
-    return any(markers.is_older(path, shards.Done) for path in folder.glob("part-*.done.json"))
 
 
 def astray(run: Path, path: Path) -> Problem | None:

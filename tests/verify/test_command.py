@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.runs import REPOSITORY, command, environment, kun
-from tests.verify.test_run import uncheck
 
 TEXTS = [f"第{n}天的天气很好，我们一起去公园里散步，看看湖边的第{n}种花。" for n in range(9)]
 
@@ -100,17 +99,6 @@ def test_what_is_no_run_ends_with_2(tmp_path):
         assert done.returncode == 2 and said in done.stderr
     done = kun(tmp_path, "verify", "something", "--workers", "-3")
     assert done.returncode == 2 and "--workers -3: a number of processes" in done.stderr
-
-
-def test_a_run_of_an_older_kun_is_told_once(folder):
-    for path in (folder / "runs/my").rglob("*done.json"):
-        uncheck(path)
-    done = kun(folder, "verify", "runs/my")
-    assert done.returncode == 1
-    assert done.stdout.count("made by an older Kun") == 1 and "damaged" not in done.stdout
-    assert re.search(r"^stage2_filter/web +older$", done.stdout, re.MULTILINE) and "all is well" not in done.stdout
-    found = json.loads(kun(folder, "verify", "runs/my", "--json").stdout)
-    assert not found["ok"] and {step["state"] for step in found["steps"]} == {"older"}
 
 
 def test_a_plain_name_that_leads_to_another_step(folder):

@@ -288,34 +288,6 @@ def test_what_a_step_of_older_settings_was_made_from_is_not_left_over(small):
     assert outdated(find(small.path)[0]) == {}
 
 
-def uncheck(path: Path) -> None:
-    """A marker as Kun wrote it before markers had a check."""
-    fields = msgspec.json.decode(path.read_bytes())
-    del fields["check"]
-    path.write_bytes(msgspec.json.encode(fields))
-
-
-def test_a_run_of_an_older_kun_is_called_so_and_not_damaged(small):
-    for path in small.path.rglob("*done.json"):
-        uncheck(path)
-    found = findings(small)
-    assert {finding.state for finding in found.values()} == {"older"}
-    assert not any(finding.problems for finding in found.values())
-    shutil.rmtree((small.path / LABEL).resolve())
-    assert small.go() == [True, True, True]  # this Kun takes none of it
-    assert not bad(small)
-
-
-def test_a_step_of_an_older_kun_under_new_ones(small):
-    for path in (small.path / LABEL).glob("*done.json"):
-        uncheck(path)
-    assert {step: finding.state for step, finding in findings(small).items() if finding.state != "ok"} == {
-        LABEL: "older"
-    }
-    (small.path / LABEL / "done.json").unlink()  # stopped half-way: the shards tell
-    assert findings(small)[LABEL].state == "older"
-
-
 def test_any_damage_to_a_fingerprint_is_one_problem(small):
     path = small.path / LABEL / "fingerprint.json"
     data = path.read_bytes()
