@@ -13,6 +13,7 @@ import msgspec
 from kun.config_files import command_of_run, load_of_run
 from kun.errors import InputError, KunError
 from kun.runs import Whole
+from kun.store.lock import check_free
 from kun.verify.final import is_final, made_by, verify_final
 from kun.verify.part import Problem
 from kun.verify.run import Finding, Works, verify
@@ -21,7 +22,7 @@ from kun.verify.steps import Found, astray, find, leftovers, made_from, other_se
 DESCRIPTION = """Check a run, or a data set alone, against its own digests, counts and lineage.
 
 Needs the folder only: not the corpora, not the base model. Says which file of which step is bad, and how to make again
-only that. Ends with 0 when all is well, 1 when something is bad, 2 when the folder is no run.
+only that. Ends with 0 when all is well, 1 when something is bad, 2 when the folder is no run, or one that is at work.
 
   kun verify runs/demo
   kun verify downloads/wudao-kun        # the folder final/ of a run, alone
@@ -49,6 +50,7 @@ def _verify(arguments: argparse.Namespace, works: Works) -> int:
         raise InputError(f"--workers {arguments.workers}: a number of processes, or 0: one per core")
     if not path.exists():
         raise InputError(f"{path}: there is no such folder; give that of a run, or the folder final/ of one")
+    check_free(path / "lock")
     steps, known = find(path)
     left: list[dict[str, Any]] = []
     if not steps:

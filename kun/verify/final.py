@@ -39,14 +39,15 @@ class _Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current: Iterable[Key] = ()) -> Finding:
     """The files of `final/`, line by line. `known` are the folders of a run's steps, by name and fingerprint, `current`
     the steps that plain names stand for. Without `known` the data set alone was received."""
-    files = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
+    present = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
+    files, problems = _read(folder, present)
     card = _card(folder)
     made_from = made_by(folder)
     subsets = [name.removeprefix(POLISH) for name in made_from if name.startswith(POLISH)]
     told = sorted({name for name, _ in card})
     subsets = subsets or [name.removesuffix(".jsonl") for name in told if name.endswith(".jsonl")]
     expected = [CARD, LINEAGE, *(f"{subset}.jsonl" for subset in subsets)]
-    problems = [Problem(name, "is gone") for name in expected if name not in files]
+    problems += [Problem(name, "is gone") for name in expected if name not in present]
     problems += [Problem(name, "is of no subset of the data set") for name in files if _stranger(name, expected)]
     if LINEAGE in files and not made_from:
         problems.append(Problem(LINEAGE, "cannot be read"))
@@ -64,7 +65,7 @@ def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current:
         due = _records(sources, partial(_lineage_row, _columns(folder)))
         differing[LINEAGE] = _first(differences(_lineage(folder), due))
     for name, digest in sorted(card):
-        if name in files and digests.of_file(folder / name) != digest:
+        if files.get(name, digest) != digest:
             sound = whole and not differing.get(name)  # then it is the card that is wrong
             problems.append(Problem(CARD if sound else name, f"the digest of {name} is not the one in the card"))
     problems += [Problem(name, what) for name, all_of_it in differing.items() for what in all_of_it]
@@ -72,7 +73,7 @@ def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current:
     notes = [] if whole else [UNCHECKED.format("this folder alone was read" if known is None else unknown)]
     notes += [NO_DIGEST.format(name) for name in expected if name in files and name not in (CARD, *told)]
     rows = sum(_count(folder / f"{subset}.jsonl") for subset in subsets if f"{subset}.jsonl" in files)
-    discard = sorted({problem.file for problem in problems if problem.file in files})
+    discard = sorted({problem.file for problem in problems if problem.file in present})
     state = "bad" if problems else "ok"
     return Finding("final", state, folder, Whole(rows=rows, kept=rows), problems, notes, discard)
 
@@ -82,11 +83,22 @@ def is_final(folder: Path) -> bool:
     return folder.is_dir() and bool(_card(folder) or made_by(folder))
 
 
+def _read(folder: Path, names: Iterable[str]) -> tuple[dict[str, str], list[Problem]]:
+    """The digests of these files, and which of them cannot be read."""
+    found, problems = {}, []
+    for name in names:
+        try:
+            found[name] = digests.of_file(folder / name)
+        except OSError as error:
+            problems.append(Problem(name, f"cannot be read ({error.strerror})"))
+    return found, problems
+
+
 def _card(folder: Path) -> set[tuple[str, str]]:
     """The files that the card names, each with the digest that it gives: in its header, and at its end."""
     try:
         text = (folder / CARD).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+    except OSError:
         return set()
     return {*OF_ROWS.findall(text), *OF_FILES.findall(text)}
 

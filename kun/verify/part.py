@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -80,6 +81,9 @@ def check(place: Place, index: int) -> Seen:
         except FileNotFoundError:
             say("is gone")
             continue
+        except OSError as error:
+            say(f"cannot be read ({error.strerror})")
+            continue
         if digests.of_bytes(data) != published:
             say("is not what was published: its digest is another than that of the marker")
         found[kind] = list(_ids(data, kind, place, say, reasons))
@@ -106,9 +110,9 @@ def hash_id(identity: str) -> bytes:
 def ids_of(folder: Path, index: int) -> Iterator[str]:
     """The ids of all rows of a shard that can be read, in no order."""
     for kind in ("", "rejects", "failed"):
-        path = part(folder, index, kind)
-        if path.exists():
-            yield from _ids(path.read_bytes(), kind, Place(folder, Raw, Raw), lambda what: None, Counter())
+        with contextlib.suppress(OSError):
+            data = part(folder, index, kind).read_bytes()
+            yield from _ids(data, kind, Place(folder, Raw, Raw), lambda what: None, Counter())
 
 
 class _Saying:
@@ -122,9 +126,13 @@ class _Saying:
 
 
 def _marker(folder: Path, index: int, problems: list[Problem]) -> Done | None:
-    marker, path = shards.marker(folder, index), part(folder, index, "done")
-    if marker is None:
+    path = part(folder, index, "done")
+    try:
+        marker = shards.marker(folder, index)
         what = "the marker is damaged" if path.exists() else "the shard, or its marker, is gone"
+    except OSError as error:
+        marker, what = None, f"the marker cannot be read ({error.strerror})"
+    if marker is None:
         problems.append(Problem(path.name, what, index))
     return marker
 
@@ -162,8 +170,10 @@ def _against(place: Place, index: int, marker: Done, found: dict[str, list[str]]
     assert place.above is not None
     say = _Saying(problems, part(place.folder, index, "done").name, index)
     above = _marker(place.above, index, [])
-    path = part(place.above, index)
-    data = path.read_bytes() if path.exists() else b""
+    try:
+        data = part(place.above, index).read_bytes()
+    except OSError:
+        return
     if above is None or digests.of_bytes(data) != above.digests.get("kept"):
         return
     if place.others is not None and marker.source != digests.of_value([above.digests["kept"], *place.others]):

@@ -45,7 +45,7 @@ class Finding(msgspec.Struct, frozen=True):
 def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
     """Every step that a plain name stands for, in the order of the pipeline."""
     steps, known = find(run)
-    wholes = {key: read_whole(folder) for key, folder in known.items()}
+    wholes = {key: _whole(folder) for key, folder in known.items()}
     records = {
         step.folder: step for step in steps if step.folder.is_dir() and _makes_records(step, works) and not step.astray
     }
@@ -80,6 +80,14 @@ def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
     read = {name: step.name for step in steps for name in step.needs}
     gone = [_gone(run / name, name, reader, works) for name, reader in sorted(read.items()) if name not in found]
     return [*gone, *(found[step.name] for step in steps)]
+
+
+def _whole(folder: Path) -> Whole | None:
+    """What the marker says; one that cannot be read is told of where its own step is looked at."""
+    try:
+        return read_whole(folder)
+    except OSError:
+        return None
 
 
 def _gone(folder: Path, name: str, reader: str, works: Works) -> Finding:
@@ -213,8 +221,13 @@ def _build(step: Found, wholes: Mapping[Key, Whole | None], makes_records: bool 
         return Finding(step.name, "absent", step.folder, whole, notes=["not here: left out, or removed"])
     problems, discard = list(step.problems), []
     if step.whole is not None:
-        if digests.of_folder(step.folder, leave_out=MARKERS) != whole.content:
-            problems.append(Problem(".", "the files are not those that were made: another digest"))
+        try:
+            as_made = digests.of_folder(step.folder, leave_out=MARKERS) == whole.content
+            wrong = "the files are not those that were made: another digest"
+        except OSError as error:
+            as_made, wrong = False, f"a file cannot be read ({error})"
+        if not as_made:
+            problems.append(Problem(".", wrong))
             discard = ["."]
         problems += _source(step, wholes)
     return _finding(step, whole, problems, _missing(step, wholes), discard)

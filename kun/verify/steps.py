@@ -60,10 +60,12 @@ def read(run: Path, path: Path) -> Found:
     if not path.exists():
         return step
     _read_fingerprint(step, path)
-    step.whole = read_whole(path)
+    what = "the marker is damaged" if (path / "done.json").exists() else "is not there: the step is not finished"
+    try:
+        step.whole = read_whole(path)
+    except OSError as error:
+        what = f"the marker cannot be read ({error.strerror})"
     if step.whole is None:
-        damaged = (path / "done.json").exists()
-        what = "the marker is damaged" if damaged else "is not there: the step is not finished"
         step.problems.append(Problem("done.json", what))
     return step
 
@@ -77,6 +79,8 @@ def _read_fingerprint(step: Found, path: Path) -> None:
         whole, what = False, "is gone"
     except ValueError:
         whole, what = False, "is damaged: it is not the JSON that was written"
+    except OSError as error:
+        whole, what = False, f"cannot be read ({error.strerror})"
     if not whole:  # nothing in it is to be relied on
         step.problems.append(Problem("fingerprint.json", f"{what}; of what the step was made is not known"))
         step.digest, step.lost = _of_store(step.folder)[1] if step.folder != path else "", True

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from kun.store.lock import hold
+from kun.verify.steps import MARKERS
 from tests.runs import REPOSITORY, command, environment, kun
+from tests.verify.test_run import break_disk
 
 TEXTS = [f"第{n}天的天气很好，我们一起去公园里散步，看看湖边的第{n}种花。" for n in range(9)]
 
@@ -80,6 +83,25 @@ def test_a_received_run_without_corpora_and_base_model(folder, tmp_path):
     shown = kun(received, "status", ".")
     assert shown.returncode == 0 and "blocked" in shown.stdout, shown.stderr
     assert "9          9" in shown.stdout  # the counts are there all the same
+
+
+def test_an_index_that_the_disk_does_not_give_any_more_is_made_again(folder):
+    index = (folder / "runs/my/stage2_index/web").resolve()
+    for path in index.iterdir():
+        if path.name not in MARKERS:
+            break_disk(path)
+    done = kun(folder, "verify", "runs/my")
+    assert done.returncode == 1
+    assert re.search(r"^ +\.: a file cannot be read \(.*Input/output error", done.stdout, re.MULTILINE), done.stdout
+    (remedy,) = remedies(done.stdout)
+    follow(folder, remedy)
+    assert kun(folder, "verify", "runs/my").returncode == 0
+
+
+def test_a_run_that_is_at_work_is_left_alone(folder):
+    with hold(folder / "runs/my/lock", "kun run stage3"):
+        done = kun(folder, "verify", "runs/my")
+    assert done.returncode == 2 and "runs/my: in use by 'kun run stage3' (process" in done.stderr
 
 
 def test_json_names_step_file_shard_and_remedy(folder):

@@ -18,6 +18,7 @@ from kun.verify.command import remedy
 from kun.verify.final import UNCHECKED, is_final, verify_final
 from kun.verify.steps import find
 from tests.test_final import OUTPUTS, finished_run, state_of
+from tests.verify.test_run import break_disk
 
 
 @pytest.fixture
@@ -169,6 +170,12 @@ def test_a_subset_without_rows(tmp_path):
     (run.path / "final" / "skypile.jsonl").write_bytes(b"{}\n")
     digest = "skypile.jsonl: the digest of skypile.jsonl is not the one in the card"
     assert problems(run) == [digest, "skypile.jsonl: line 1 is of no record"]
+
+
+@pytest.mark.parametrize("name", ["wudao.jsonl", "lineage.parquet", "README.md"])
+def test_a_file_that_the_disk_does_not_give_any_more(made, name):
+    break_disk(made[0].path / "final" / name)
+    assert f"{name}: cannot be read (Input/output error)" in problems(made[0])
 
 
 def test_other_folders_are_no_data_set(tmp_path):

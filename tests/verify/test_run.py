@@ -73,6 +73,12 @@ def change(folder: Path, **fields: object) -> None:
     markers.write(folder / "done.json", msgspec.structs.replace(read_whole(folder), **fields))
 
 
+def break_disk(path: Path) -> None:
+    """Every read of the file is an error of input/output, as where the disk is broken."""
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Small:
     small = Small(tmp_path / "run", TEXTS)
@@ -113,6 +119,8 @@ LINE = "line 1 is no Filtered (JSON is malformed: invalid character (byte 0))"
         ("part-00000.rejects.jsonl", Path.unlink, ["is gone"]),
         ("part-00000.rejects.jsonl", lambda path: edit(path, '"odd"', '"even"'), ["published", "{'even': 1} in the"]),
         ("part-00000.failed.jsonl", lambda path: path.write_text("x"), ["the marker has no digest of it, and 0 rows"]),
+        ("part-00000.jsonl", break_disk, ["cannot be read (Input/output error)"]),
+        ("part-00000.done.json", break_disk, ["the marker cannot be read (Input/output error)"]),
         ("part-00000.done.json", lambda path: path.write_text("{"), ["the marker is damaged"]),
         ("part-00000.done.json", Path.unlink, ["the shard, or its marker, is gone"]),
         ("part-00000.done.json", lambda path: edit(path, '"kept":2', '"kept":3'), ["the marker is damaged"]),
@@ -199,6 +207,7 @@ def test_a_shard_that_was_put_in(small):
         ),
         (lambda folder: (folder / "fingerprint.json").unlink(), "fingerprint.json: is gone"),
         (lambda folder: (folder / "done.json").write_text("{"), "done.json: the marker is damaged"),
+        (lambda folder: break_disk(folder / "done.json"), "done.json: the marker cannot be read (Input/output error)"),
         (lambda folder: edit(folder / "done.json", '"rows":8', '"rows":9'), "done.json: the marker is damaged"),
         (lambda folder: change(folder, rows=9), "done.json: rows 9 is not what the"),
         (lambda folder: change(folder, source="0"), "done.json: was made from other"),
