@@ -1,6 +1,6 @@
 """How fast stages 3 to 5 are on vLLM, side by side in one run; every figure is a ratio with its target.
 
-    python benchmarks/inference.py                       # a random model of 100 M parameters in the shape of Yi
+    python benchmarks/inference.py --text ../shared/data/text/prose_zh.jsonl     # a random model in the shape of Yi
     python benchmarks/inference.py --run runs/demo       # the models of a run, such as the demo's
 
 ceiling  label and polish: rows per second of Kun's stage, shards read, prompts made, answers judged and published,
@@ -9,11 +9,13 @@ shards   label and polish: shards of 256 rows against one shard of all, and agai
 naive    score: against the usual recipe on the same vLLM: file by file (256 rows), each drained before the next, no
          prefix cache, every verdict drawn: 16 tokens, temperature 0.5, top_p 0.95, repetition penalty 1.2
 
-Texts are pages of the demo world, as many as --rows. Each measurement has a process and a vLLM of its own, warmed up on
-other rows; rounds alternate them, and the median of the rounds' ratios counts. The rubric is the shipped one, cut to
-about 450 tokens (`--rubric 1000`: whole). The random model's replies are greedy, run to their limit and are rejected:
-that changes nothing but what is published. Drawn replies would hide Kun's own cost: on a CPU vLLM spends most of its
-time in top_p and seeds then. `--only label` leaves the other stages out.
+The random model has 100 M parameters and Yi's vocabulary: 64,000 tokens, learnt from `--text` (half a minute); without
+that, the demo's tokenizer, with a token per character. Texts are pages of the demo world, as many as --rows. Each
+measurement has a process and a vLLM of its own, warmed up on other rows; rounds alternate them, and the median of the
+rounds' ratios counts. The rubric is the shipped one, cut to about 450 tokens (`--rubric 1000`: whole). The random
+model's replies are greedy, run to their limit and are rejected: that changes nothing but what is published. Drawn
+replies would hide Kun's own cost: on a CPU vLLM spends most of its time in top_p and seeds then. `--only label` leaves
+the other stages out.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ruamel.yaml import YAML
 
-from kun.chat import load_chat
+from kun.chat import CHATML_TOKENS, load_chat
 from kun.config import Config, Label, Polish, Sampling, Score
 from kun.config_files import load
 from kun.demo.documents import new_item, page
@@ -59,6 +61,7 @@ WARM = 32  # rows before the clock starts
 SMALL = 256  # rows of a small shard, and of a file of the naive recipe
 NAIVE = Sampling(max_tokens=16, temperature=0.5, top_p=0.95, repetition_penalty=1.2)
 RUBRIC = 460  # tokens
+VOCABULARY = 64_000
 TARGETS = {
     ": Kun / raw": 0.95,
     f": Kun in shards of {SMALL} / raw": 0.95,
@@ -67,7 +70,7 @@ TARGETS = {
 }
 
 
-def yi_shaped(folder: Path) -> Path:
+def yi_shaped(folder: Path, text: Path | None) -> Path:
     """A random model of 100 M parameters: Yi's vocabulary, head size and grouped attention; fewer, smaller layers."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -76,17 +79,32 @@ def yi_shaped(folder: Path) -> Path:
 
     torch.manual_seed(1)
     config = LlamaConfig(
-        vocab_size=64000, hidden_size=512, intermediate_size=1376, num_hidden_layers=12, num_attention_heads=4,
+        vocab_size=VOCABULARY, hidden_size=512, intermediate_size=1376, num_hidden_layers=12, num_attention_heads=4,
         num_key_value_heads=1, head_dim=128, max_position_embeddings=4096, rope_theta=5e6, tie_word_embeddings=False,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
-    build_tokenizer().save_pretrained(folder)
+    (learnt(text) if text else build_tokenizer()).save_pretrained(folder)
     return folder
 
 
-def random_model(folder: Path) -> tuple[Config, dict[str, Path]]:
+def learnt(text: Path) -> Any:
+    """A byte-level BPE tokenizer of as many tokens as Yi's, learnt from a file of texts."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=["<|endoftext|>", "<|pad|>", *CHATML_TOKENS], show_progress=False
+    )
+    with text.open(encoding="utf-8") as file:
+        bpe.train_from_iterator((json.loads(line)["text"] for line in file), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>", pad_token="<|pad|>")
+
+
+def random_model(folder: Path, text: Path | None) -> tuple[Config, dict[str, Path]]:
     """Settings for the random model, which is both models."""
-    base = yi_shaped(folder)
+    base = yi_shaped(folder, text)
     config = Config(
         base_model=str(base),
         label=Label(sampling=Sampling(max_tokens=48, temperature=0)),
@@ -259,6 +277,7 @@ def measure(bench: Bench, what: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", help="a run with trained models; without it: a random model")
+    parser.add_argument("--text", type=Path, help="JSONL with text, of which the random model's tokenizer is learnt")
     parser.add_argument("--rows", type=int, default=1024, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--only", choices=("label", "polish", "score"))
@@ -274,7 +293,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        config, models = models_of(arguments.run) if arguments.run else random_model(work / "base")
+        config, models = models_of(arguments.run) if arguments.run else random_model(work / "base", arguments.text)
         engine = config.engine.model_copy(update={"kind": "vllm", "window": config.engine.window or 2048})
         config = config.model_copy(update={"engine": engine})
         scoring = config.model_copy(
