@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kun.errors import InputError
-from kun.tokenizer import ROLES, TokenizerFiles, local_folder, puts_blanks, read_tokenizer, text_tokenizer
+from kun.model_folder import local_folder
+from kun.tokenizer import ROLES, TokenizerFiles, puts_blanks, read_tokenizer, text_tokenizer
 
 Role = Literal["system", "user", "assistant"]
 

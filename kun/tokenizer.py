@@ -7,18 +7,16 @@ release of transformers makes of a tokenizer class. Only folders without that fi
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
 from kun.errors import InputError
+from kun.model_folder import warn_of_code
 
 ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "tokenizer.model")
@@ -83,27 +81,6 @@ class TokenizerFiles:
         (folder / "chat_template.jinja").write_text(self.template or "", encoding="utf-8")
 
 
-def local_folder(name: str | Path, setting: str = "base_model") -> Path:
-    """The folder of a model: `name` itself, or its snapshot in the local hub cache. Never asks the network.
-
-    Raises InputError, naming `setting` and the folder.
-    """
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        try:
-            return Path(snapshot_download(str(name), local_files_only=True))
-        except LocalEntryNotFoundError:
-            raise InputError(
-                f"{setting}: {name} is neither a folder nor in the local hub cache; `hf download {name}`"
-            ) from None
-    raise InputError(f"{setting}: no folder {name}; give one that is there, or owner/name of a model in the hub cache")
-
-
 def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> TokenizerFiles:
     """The tokenizer of a model folder. InputError where there is none that can be read."""
     if not (folder / "tokenizer.json").is_file():
@@ -136,13 +113,6 @@ def _convert(folder: Path, trust_remote_code: bool) -> TokenizerFiles:
     config = {**_json(folder / "tokenizer_config.json"), "tokenizer_class": "PreTrainedTokenizerFast"}
     config |= {role: str(getattr(tokenizer, role)) for role in ROLES if getattr(tokenizer, role, None)}
     return TokenizerFiles(folder, raw, config, _template(folder, config), changed=True)
-
-
-@cache
-def warn_of_code(folder: Path) -> None:
-    """What is run is said, by every process that runs it."""
-    said = f"trust_remote_code is on: Python code that comes with {folder} may run, with all the rights that you have"
-    print(f"kun: WARNING: {said}", file=sys.stderr, flush=True)
 
 
 def _json(path: Path) -> dict[str, Any]:

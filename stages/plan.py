@@ -27,6 +27,7 @@ from kun.engines.vllm_start import devices
 from kun.errors import ConfigError
 from kun.filters import lmplz
 from kun.filters.clean import clean
+from kun.model_folder import local_folder
 from kun.plan import Figure, Plan, Rates, Training, flow
 from kun.prompts import load_prompts
 from kun.records import Polished
@@ -34,7 +35,6 @@ from kun.runs import RunFolder
 from kun.steps import Stage
 from kun.store.digests import Digests
 from kun.text import preview
-from kun.tokenizer import local_folder
 from kun.training import seeds
 from stages import pipeline, stage1_train, stage2_evaluations, stage2_filter
 from stages.plan_disk import language_models, models, shards, size

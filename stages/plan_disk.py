@@ -9,8 +9,8 @@ from pathlib import Path
 from kun.config import Config
 from kun.engines.vllm_start import is_cpu_build
 from kun.errors import ConfigError, InputError
+from kun.model_folder import local_folder
 from kun.plan import Space, Subset, Work
-from kun.tokenizer import local_folder
 
 ADAPTER = 0.15  # of the base's bytes, its checkpoints with it: LoRA of rank 64 on all layers of Yi-6B, and Adam's state
 ESTIMATED = {"trie": 2.5, "probing": 15.0}  # bytes of a model for each of its text: 5-grams of 3 MB of Chinese prose

@@ -17,11 +17,11 @@ import msgspec
 from kun.chat import Chat, Message, load_chat
 from kun.config import Config, ModelName
 from kun.errors import ConfigError
+from kun.model_folder import local_folder
 from kun.progress import Progress
 from kun.prompts import PromptSet, load_prompts
 from kun.steps import Build, Folders, Stage, Step, flat
 from kun.store.digests import Digests
-from kun.tokenizer import local_folder
 from kun.training import seeds
 from kun.training.seeds import BadSeed, Example, Judged, Pair, Polish, Seed, Task
 

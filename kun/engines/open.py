@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, cast
 
 from kun.config import Config, ModelName, Sampling
 from kun.engines.base import Engine
-from kun.errors import ConfigError, InputError
-from kun.tokenizer import local_folder
+from kun.errors import ConfigError
+from kun.model_folder import local_folder, text_settings
 
 EngineKind = TypeVar("EngineKind", bound=Engine)
 
@@ -82,19 +81,17 @@ def window(config: Config) -> int:
     """Longest prompt plus reply in tokens: `engine.window`, or what the base model was made for. Without torch."""
     if not config.base_model:
         raise ConfigError("base_model: is not set; give the folder of the base model")
-    path = local_folder(config.base_model) / "config.json"
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        settings = settings.get("text_config", settings)
-        own = settings.get("max_position_embeddings")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"base_model: {path} is not the configuration of a model: {error}") from None
+    folder = local_folder(config.base_model)
+    own = text_settings(folder).get("max_position_embeddings")
     if not isinstance(own, int):
         if config.engine.window is None:
+            path = folder / "config.json"
             raise ConfigError(f"engine.window: {path} does not tell the model's own (max_position_embeddings); set it")
         return config.engine.window
     if config.engine.window is not None and config.engine.window > own:
-        raise ConfigError(f"engine.window: {config.engine.window} is more than the base model's {own} tokens ({path})")
+        raise ConfigError(
+            f"engine.window: {config.engine.window} is more than the base model's {own} tokens ({folder})"
+        )
     return config.engine.window or own
 
 

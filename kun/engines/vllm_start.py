@@ -14,8 +14,8 @@ from kun.chat import load_chat
 from kun.config import Config
 from kun.engines.vllm_process import Start
 from kun.errors import ConfigError, InputError
+from kun.model_folder import local_folder, text_settings, warn_of_code
 from kun.store import atomic
-from kun.tokenizer import local_folder, warn_of_code
 
 # What Kun decides itself: which model, that token ids go in and out, that only its own settings draw the replies.
 OWN = (
@@ -149,8 +149,7 @@ def merged(config: Config, model_folder: Path, dtype: str) -> Path:
 
 def vocabulary(folder: Path) -> int:
     """Rows of the embeddings of the model in a folder."""
-    settings = _read(folder / "config.json")
-    return int(settings.get("text_config", settings)["vocab_size"])
+    return int(text_settings(folder)["vocab_size"])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ of times the cost of KenLM and more.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -15,6 +14,7 @@ from typing import Any
 
 from kun.config import EngineConfig
 from kun.errors import InputError
+from kun.model_folder import text_settings
 from kun.tokenizer import read_tokenizer, text_tokenizer
 
 LONGEST = 2048  # tokens of a text that count; whole articles would cost as much as all else
@@ -96,6 +96,5 @@ def _batches(rows: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
 
 
 def _window(folder: Path) -> int:
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    own = settings.get("text_config", settings).get("max_position_embeddings")
+    own = text_settings(folder).get("max_position_embeddings")
     return min(own, LONGEST) if isinstance(own, int) else LONGEST

@@ -20,8 +20,8 @@ from kun.filters.bounds import Bound
 from kun.filters.characters import Array, Characters
 from kun.filters.clean import clean
 from kun.filters.percentiles import NO_LIMITS, Limits
+from kun.model_folder import local_folder
 from kun.records import Document, Filtered, Reject
-from kun.tokenizer import local_folder
 
 _CONTAMINATED = Bound("contaminated", "at_most", 0, "1 where an evaluation has a part of it")
 

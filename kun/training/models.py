@@ -9,7 +9,7 @@ from typing import Any
 
 from kun.chat import Chat, load_chat
 from kun.errors import ConfigError, InputError
-from kun.tokenizer import local_folder, warn_of_code
+from kun.model_folder import local_folder, warn_of_code
 
 ADAPTER = "adapter_model.safetensors"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
