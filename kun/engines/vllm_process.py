@@ -216,6 +216,7 @@ class Work:
             logit_bias=dict.fromkeys(self.start.suppressed, -100.0) or None,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,  # made for this request alone; a deep copy costs 0.1 ms
         )
 
     def _weighing(self, question: Weigh) -> Any:
@@ -229,6 +230,7 @@ class Work:
             flat_logprobs=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,
         )
 
     def _read(self, question: Write | Weigh, output: Any) -> Answer:
