@@ -41,6 +41,7 @@ from kun.verify import command as verify_commands
 from stages import pipeline
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5", "all")
 DESCRIPTION = """Kun turns raw text and seed pairs into instruction/output data, in five stages that resume:
   stage1  train the label model and the primary chat from the seed pairs
   stage2  read the raw corpora and keep what is worth a model's time
@@ -95,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     run = verbs.add_parser(
         "run", add_help=False, allow_abbrev=False, help="run one stage, or all; --help lists every setting"
     )
-    run.add_argument("stage", choices=("stage1", "stage2", "stage3", "stage4", "stage5", "all"))
+    run.add_argument("stage", metavar="STAGE", type=_stage, help=f"{', '.join(STAGES)}; it goes before the settings")
     run.add_argument("--config", default="configs/demo.yaml", help="YAML file of settings (default: %(default)s)")
     run.add_argument("--subset", help="only this one of the corpora, and what it needs where missing")
     run.add_argument("--force", action="store_true", help="throw the stage's present output away and make it again")
@@ -132,6 +133,14 @@ def _parser() -> argparse.ArgumentParser:
     verify_commands.add_commands(verbs, _works)
     demo_commands.add_commands(verbs)
     return parser
+
+
+def _stage(word: str) -> str:
+    if word not in STAGES:
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is none of {', '.join(STAGES)}; it goes before the settings: kun run stage2 --seed 3"
+        )
+    return word
 
 
 def _works() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
 
 from kun.config import Config, Section
 from kun.errors import ConfigError, InputError, KunError
@@ -120,6 +121,10 @@ def read_yaml(path: Path) -> Any:
         raise
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); --config takes a YAML file") from None
+    except MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        said = ": ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError(f"{path}{line}: is not valid YAML: {preview(' '.join(said.split()), 1000)}") from None
     except Exception as error:  # ruamel.yaml raises what it likes: RecursionError, IndexError of "!!int ''"
         raise ConfigError(f"{path}: is not valid YAML: {preview(' '.join(str(error).split()), 1000)}") from None
     check_values(path, content)

@@ -47,6 +47,12 @@ def test_bad_rows_are_named_rejects_and_a_finished_stage_says_so(folder):
     assert again.stdout.count("nothing to do") == 3 and again.returncode == 0
 
 
+def test_the_stage_goes_before_the_settings(folder):
+    done = kun(folder, "run", "--seed", "3", "stage2")
+    assert done.returncode == 2
+    assert "'3' is none of stage1, stage2, stage3, stage4, stage5, all; it goes before the settings" in done.stderr
+
+
 def test_a_finished_stage_does_not_import_torch(folder):
     kun(folder, "run", "stage2", "--config", "my.yaml")
     code = (

@@ -107,8 +107,6 @@ WEB = "corpora: {web: {paths: [a], format: text, filter: %s}}"
             "score: select: best_f1 judges instructions alone; it does not go with method: pair",
         ),
         ("- a list", "must be a mapping"),
-        ("a: [", "not valid YAML"),
-        ("run: a\nrun: b", "not valid YAML: .*duplicate key"),
         ("extends: gone.yaml", "gone.yaml: cannot be read"),
         ("extends: my.yaml", "extends itself"),
         ("extends: ../{folder}/my.yaml", "extends itself"),
@@ -121,6 +119,19 @@ WEB = "corpora: {web: {paths: [a], format: text, filter: %s}}"
 def test_errors_name_file_and_key(tmp_path, text, message):
     with pytest.raises(ConfigError, match=rf"\.yaml: .*{message}" if "gone" not in message else message):
         load(write(tmp_path, my=text.replace("{folder}", tmp_path.name)))
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "problem"),
+    [
+        ("run: a\nseed: [", 2, "expected the node content"),
+        ("run: a\nseed: 1\nrun: b", 3, 'found duplicate key "run"'),
+        ("run: a\n\tseed: 1", 2, r"found character '\\t'"),
+    ],
+)
+def test_what_is_no_yaml_is_named_by_its_line(tmp_path, text, place, problem):
+    with pytest.raises(ConfigError, match=rf"my\.yaml:{place}: is not valid YAML: .*{problem}"):
+        load(write(tmp_path, my=text))
 
 
 def test_languages_are_those_that_the_model_tells_apart():
