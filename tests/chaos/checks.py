@@ -13,6 +13,8 @@ CHAIN = ("stage2_ingest", "stage2_quality", "stage2_filter", "stage3_label", "st
 CHAIN += ("stage5_polish",)
 OF_THE_DAY = {"lock", "digests.json"}  # who held it last; times of files
 TIMES = re.compile(rb'"(seconds|check)":("[^"]*"|[^,}]*),?')  # a check is a digest of the seconds, too
+# In settings. A run that was struck behind its last file is all done for the one that resumes it with other workers.
+WORKERS = re.compile(rb"^workers: \d+$", re.MULTILINE)
 
 
 @dataclass
@@ -126,7 +128,7 @@ def content(run: Path) -> dict[str, bytes]:
             found[name] = str(path.readlink()).encode()
         elif path.is_file() and path.name not in OF_THE_DAY:
             data = path.read_bytes()
-            found[name] = TIMES.sub(b"", data) if path.name.endswith("done.json") else data
+            found[name] = TIMES.sub(b"", data) if path.name.endswith("done.json") else WORKERS.sub(b"", data)
     return found
 
 
