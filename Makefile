@@ -1,4 +1,4 @@
-# Kun: `make demo` and `make test` do everything. Settings: CONFIG=file SUBSET=name FORCE=1 SEED=n RUN=name.
+# Kun: `make demo` and `make test` do everything. Settings: CONFIG=file SUBSET=name FORCE=1; of the demo: SEED=n RUN=name.
 # `make fuzz N=1000 TARGETS=wanjuan` feeds broken files and odd texts to readers, parsers and rules.
 # `make chaos N=200 SEED=7` strikes runs in every stage, resumes them and compares.
 PYTHON ?= python3

@@ -27,7 +27,7 @@ from kun.config import Config
 from kun.config_files import command_of_run, dump, load, load_of_run, print_settings
 from kun.demo import commands as demo_commands
 from kun.engines.open import Engines
-from kun.errors import ConfigError, InputError, KunError
+from kun.errors import BusyError, ConfigError, InputError, KunError
 from kun.final import assemble, is_current, look
 from kun.report import draw
 from kun.runner import mending, run_stage
@@ -35,7 +35,7 @@ from kun.runs import RunFolder
 from kun.steps import Stage, Step
 from kun.store import atomic, shards
 from kun.store.digests import Digests
-from kun.store.lock import hold
+from kun.store.lock import check_free, hold
 from kun.text import printable
 from kun.verify import command as verify_commands
 from stages import pipeline
@@ -223,6 +223,14 @@ def _check_corpora(config: Config, arguments: argparse.Namespace, needed: bool) 
         raise InputError(f"{arguments.config}: there is no corpus {arguments.subset!r}; corpora: {known}")
     if needed and not config.corpora:
         raise InputError(f"{arguments.config}: corpora: none is named; stages 2 to 5 need one")
+    run = Path(config.run).resolve()
+    for name, corpus in config.corpora.items():
+        for path in corpus.paths:
+            if Path(path).is_dir() and run.is_relative_to(Path(path).resolve()):
+                raise InputError(
+                    f"run: {config.run} is in the folder of corpora.{name}.paths, {path}: "
+                    "what Kun writes would be read as text; choose another folder"
+                )
 
 
 def _by_corpus(stage: Stage, config: Config) -> bool:
@@ -255,7 +263,9 @@ def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> Non
         whole = run.whole(step)
         assert whole is not None
         print(f"{step.name}: {status.in_words(stage, whole) if step in made else 'nothing to do'}")
-        if stage.name == "stage2_ingest" and whole.rows and not whole.kept:
+        if stage.name == "stage2_ingest" and not whole.rows:
+            print(f"warning: corpus {step.part} has no rows; see corpora.{step.part}.paths", file=sys.stderr)
+        elif stage.name == "stage2_ingest" and not whole.kept:
             first = next(shards.rejects(run.folder(step), 0))
             print(
                 f"warning: no row of {step.part} gives a document; the first: {first.reason}, "
@@ -292,7 +302,11 @@ def _status(arguments: argparse.Namespace, _: list[str]) -> int:
         print(status.render(states, run, final))
         following = status.next_command(states, final)
         path = arguments.config or run.path / "config.yaml"
-        print(f"next: {command_of_run(following, run.path, config, path)}" if following else "complete")
+        try:
+            check_free(run.path / "lock")
+            print(f"next: {command_of_run(following, run.path, config, path)}" if following else "complete")
+        except BusyError as busy:
+            print(f"at work: {busy}")
     return 1 if any(state.condition == "failures" for state in states) else 0
 
 

@@ -395,7 +395,7 @@ class Config(Section):
     base_model: str | None = Field(None, description="folder of the base model, or its name in the local hub cache")
     trust_remote_code: bool = Field(False, description="run Python code that comes with the base model")
     prompts: str = Field("zh", description="prompt set: zh, en, demo, or a folder with label, score, polish .yaml")
-    seed: int = Field(0, ge=0, description="seed of training and of every draw")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of training and of every draw")
     workers: int = Field(0, ge=0, description="processes of the filter; 0: one per core")
     seeds: Seeds = Field(Seeds(), description="stage 1: the seed files")
     train: Train = Field(Train(), description="stage 1: training")

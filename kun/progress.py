@@ -55,7 +55,8 @@ def _plain(title: str, unit: str) -> Progress:
             return
         spoken = now
         left = f" of {total:,}, {_duration((total - done) / rate.per_second)} left" if total and rate.per_second else ""
-        print(f"{title}: {done:,}{left}, {text}", file=sys.stderr, flush=True)
+        said = f"{left}, {text}" if rate.per_second else f" {unit}"
+        print(f"{title}: {done:,}{said}", file=sys.stderr, flush=True)
 
     return reach
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,10 @@ class RunFolder:
     def show(self, step: Step) -> None:
         """Write what decided the step into its folder, where it is not there, and point the plain name at that."""
         path, fingerprint = self.folder(step) / "fingerprint.json", msgspec.json.encode(self.fingerprint(step))
-        if not path.is_file() or path.read_bytes() != fingerprint:
+        present = None
+        with contextlib.suppress(OSError):  # gone, or not to be read any more
+            present = path.read_bytes()
+        if present != fingerprint:
             atomic.write(path, fingerprint)
         if self.link(step).resolve() != self.folder(step).resolve():
             self.keep_settings()
@@ -122,7 +126,7 @@ class RunFolder:
         """What changed since the folder that the plain name still points at; empty where nothing did."""
         try:
             old = msgspec.json.decode((self.link(step) / "fingerprint.json").read_bytes(), type=Fingerprint)
-        except (FileNotFoundError, ValueError):  # never made, or nothing to compare with
+        except (OSError, ValueError):  # never made, or nothing to compare with
             return []
         new = self.fingerprint(step)
         if old.digest == new.digest:

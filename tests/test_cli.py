@@ -47,6 +47,22 @@ def test_bad_rows_are_named_rejects_and_a_finished_stage_says_so(folder):
     assert again.stdout.count("nothing to do") == 3 and again.returncode == 0
 
 
+def test_an_empty_corpus_is_told_and_leaves_the_others_alone(folder):
+    (folder / "empty.jsonl").touch()
+    corpora = ["--corpora.void.paths", "empty.jsonl", "--corpora.void.format", "jsonl"]
+    done = kun(folder, "run", "stage2", "--config", "my.yaml", *corpora)
+    assert done.returncode == 0 and "stage2_filter/void: 0 in, 0 kept, 0 rejected" in done.stdout
+    assert "warning: corpus void has no rows; see corpora.void.paths" in done.stderr
+    assert "void: nothing to do" in kun(folder, "run", "stage2", "--config", "my.yaml", *corpora).stdout
+    assert kun(folder, "verify", "runs/my").returncode == 0
+
+
+def test_a_world_does_not_take_the_place_of_a_run(folder):
+    kun(folder, "run", "stage2", "--config", "my.yaml")
+    done = kun(folder, "demo-data", "--out", "runs/my")
+    assert done.returncode == 2 and "--out runs/my: is a run" in done.stderr
+
+
 def test_the_stage_goes_before_the_settings(folder):
     done = kun(folder, "run", "--seed", "3", "stage2")
     assert done.returncode == 2
@@ -191,6 +207,16 @@ def test_sigterm_stops_a_run_even_where_ctrl_c_is_ignored(folder):
         (["status", "--wrong"], "unknown arguments: --wrong"),
         (["run", "stage2", "--config", "my.yaml", "--run", "corpus.jsonl"], "a file or folder is in the way"),
         (["run", "stage2", "--config", "empty.yaml"], "empty.yaml: corpora: none is named"),
+        (
+            ["run", "stage2", "--config", "my.yaml", "--corpora.web.paths", "."],
+            "run: runs/my is in the folder of",
+        ),
+        (
+            ["run", "stage2", "--config", "my.yaml", "--seed", "4294967296"],
+            "--seed: Input should be less than",
+        ),
+        (["verify", "my.yaml"], "my.yaml: is no folder; give that of a run"),
+        (["demo-data", "--out", "my.yaml"], "--out my.yaml: is a file; give another folder"),
     ],
 )
 def test_errors_are_one_clear_message_and_end_with_2(folder, arguments, message):
@@ -204,8 +230,10 @@ def test_two_runs_at_once_are_refused_with_the_name_of_the_holder(folder):
     kun(folder, "run", "stage2", "--config", "my.yaml")
     with hold(folder / "runs/my/lock", "kun run stage2 --config my.yaml"):
         done = kun(folder, "run", "stage2", "--config", "my.yaml")
-    assert done.returncode == 2
-    assert f"in use by 'kun run stage2 --config my.yaml' (process {os.getpid()} on" in done.stderr
+        seen = kun(folder, "status", "runs/my").stdout.splitlines()[-1]
+    holder = f"in use by 'kun run stage2 --config my.yaml' (process {os.getpid()} on"
+    assert done.returncode == 2 and holder in done.stderr
+    assert seen.startswith("at work: runs/my: ") and holder in seen
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")

@@ -31,6 +31,7 @@ ENDINGS = {
     "parquet": (".parquet",),
 }
 COMPRESSIONS = (".gz", ".zst")
+PACKED = (".tar", ".tgz", ".zip", ".7z", ".rar", ".bz2", ".xz", ".lz4")  # whose bytes are no rows
 
 
 class Meter:
@@ -65,11 +66,19 @@ def find(name: str, corpus: Corpus) -> list[Found]:
     """The files of the corpus `name`, in the order of its paths, inside a path sorted; each file once.
 
     A folder gives the files with the format's endings, in it and below; hidden ones are left out. InputError where a
-    path gives nothing.
+    path gives nothing, or an archive that the format does not read.
     """
     compressions = COMPRESSIONS if corpus.format != "parquet" else ()
     endings = tuple(ending + more for ending in ENDINGS[corpus.format] for more in ("", *compressions))
-    return expand(corpus.paths, endings, f"corpora.{name}.paths")
+    files = expand(corpus.paths, endings, f"corpora.{name}.paths")
+    for found in files:
+        file_name = found.path.name.lower()
+        ending = next((ending for ending in PACKED if ending in Path(file_name).suffixes), None)
+        if ending and not file_name.endswith(endings):
+            raise InputError(
+                f"corpora.{name}.paths: {found.path}: format {corpus.format} reads no {ending} file; unpack it first"
+            )
+    return files
 
 
 def expand(entries: Sequence[str], endings: tuple[str, ...], setting: str) -> list[Found]:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from kun.config_files import load_of_run
+from kun.errors import InputError
 from kun.runs import RunFolder
 from kun.store import atomic
 
@@ -35,8 +36,10 @@ def _demo_data(arguments: argparse.Namespace, _: list[str]) -> int:
     from kun.demo.world import SUBSETS, write_world
     from kun.filters.lmplz import find_program
 
-    write_world(arguments.out, arguments.seed)
     out, config = arguments.out, arguments.out / "config.yaml"
+    if (out.exists() and not out.is_dir()) or (out / "store").exists():
+        raise InputError(f"--out {out}: is a {'run' if out.is_dir() else 'file'}; give another folder for the world")
+    write_world(out, arguments.seed)
     lm = f"{{estimate_from: {_yaml(out / 'clean.jsonl')}}}"
     if find_program("lmplz") is None:
         lm = f"{{estimate_from: null, model: {_yaml(DEMO / 'lm')}}}"

@@ -149,19 +149,22 @@ class VllmEngine:
         return None
 
     def _restart(self) -> int:
-        """Start vLLM again and ask again what it was at work on; requests that it died of TRIES times are failures."""
+        """Start vLLM again and ask again what has no answer; requests that it died of TRIES times are failures.
+
+        It may have died of those that it worked on, which are the first, and not of those that only waited.
+        """
         self._deaths += 1
         self._kill()
         if self._deaths == DEATHS:
             raise KunError(f"vLLM died {DEATHS} times without an answer in between{self._last_words()}")
         print(f"vLLM died ({self._log}); it is started again", file=sys.stderr, flush=True)
         self._start()
-        at_work = list({id(question): question for question in self._questions.values()}.values())
-        for question in at_work:
+        asked = list({id(question): question for question in self._questions.values()}.values())
+        for question in asked[: self._slots]:
             question.deaths += 1
-        self._send(question for question in at_work if question.deaths < TRIES)
+        self._send(question for question in asked if question.deaths < TRIES)
         failure = Failure(f"vLLM died {TRIES} times while it worked on this")
-        return sum(self._settle(question, failure) for question in at_work if question.deaths == TRIES)
+        return sum(self._settle(question, failure) for question in asked if question.deaths == TRIES)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()

@@ -34,7 +34,7 @@ def of_value(value: object) -> str:
 def of_file(path: Path, advance: Callable[[int], None] = lambda size: None) -> str:
     """`advance` is called with the bytes of each piece that was read."""
     digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb", buffering=0) as file:
+    with atomic.naming(path), path.open("rb", buffering=0) as file:
         while data := file.read(2**20):
             digest.update(data)
             advance(len(data))

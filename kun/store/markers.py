@@ -11,7 +11,7 @@ from kun.store import atomic
 from kun.store.digests import of_value
 
 
-class Marker(msgspec.Struct, frozen=True, kw_only=True):
+class Marker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`check` is the digest of the other fields, set by `write`."""
 
     check: str = ""
@@ -22,6 +22,7 @@ M = TypeVar("M", bound=Marker)
 
 def write(path: Path, marker: M) -> M:
     """Write the marker, last of all; gives it as it is read back."""
+    marker = msgspec.json.decode(msgspec.json.encode(marker), type=type(marker))  # 0 seconds are 0.0 when read
     checked = msgspec.structs.replace(marker, check=_check(marker))
     atomic.write(path, msgspec.json.encode(checked))
     return checked
@@ -30,7 +31,9 @@ def write(path: Path, marker: M) -> M:
 def read(path: Path, kind: type[M]) -> M | None:
     """The marker, or None where there is none as it was written: what it stood for is looked at again."""
     try:
-        marker = msgspec.json.decode(path.read_bytes(), type=kind)
+        with atomic.naming(path):
+            data = path.read_bytes()
+        marker = msgspec.json.decode(data, type=kind)
     except (FileNotFoundError, ValueError):
         return None
     return marker if marker.check == _check(marker) else None

@@ -165,7 +165,8 @@ def outcomes(folder: Path, index: int, kind: type[Raw]) -> dict[str, Outcome]:
 def _decode(folder: Path, index: int, kind: str, row: type[Any]) -> Iterator[Any]:
     path, done = part(folder, index, kind), marker(folder, index)
     try:
-        data = path.read_bytes()
+        with atomic.naming(path):
+            data = path.read_bytes()
     except FileNotFoundError:
         raise DamagedError(path, "gone") from None
     if done is None:

@@ -50,6 +50,8 @@ def _verify(arguments: argparse.Namespace, works: Works) -> int:
         raise InputError(f"--workers {arguments.workers}: a number of processes, or 0: one per core")
     if not path.exists():
         raise InputError(f"{path}: there is no such folder; give that of a run, or the folder final/ of one")
+    if not path.is_dir():
+        raise InputError(f"{path}: is no folder; give that of a run, or the folder final/ of one")
     check_free(path / "lock")
     steps, known = find(path)
     left: list[dict[str, Any]] = []

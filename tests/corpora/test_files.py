@@ -68,6 +68,13 @@ def test_a_glob_that_is_none_is_named(tmp_path):
         names(tmp_path / "**.jsonl")
 
 
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.ZIP", "a.jsonl.xz", "a.7z.001"])
+def test_an_archive_is_not_read_as_rows(tmp_path, name):
+    (tmp_path / name).write_bytes(LINE)
+    with pytest.raises(InputError, match=rf"corpora\.web\.paths: .*{name}: format jsonl reads no \.\w+ file; unpack"):
+        names(tmp_path / "a.*")
+
+
 def test_a_folder_that_cannot_be_read_is_named_whoever_reads(tmp_path):
     """With a path that is too long, which not even root can read."""
     (tmp_path / "a.jsonl").write_bytes(LINE)

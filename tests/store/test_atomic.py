@@ -1,4 +1,5 @@
 import errno
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -26,6 +27,11 @@ def test_a_full_disk_is_named_by_the_file(tmp_path, monkeypatch):
         atomic.write(tmp_path / "part.jsonl", b"rows")
     assert caught.value.filename == str(tmp_path / "part.jsonl")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_the_disk_does_not_give_is_named():
+    with pytest.raises(OSError, match="Input/output error: '/proc/self/mem'"), atomic.naming(Path("/proc/self/mem")):
+        Path("/proc/self/mem").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import pytest
 
+from kun.runs import Whole
 from kun.store import markers, shards
 
 
@@ -22,14 +23,22 @@ def test_a_damaged_marker_is_none(tmp_path, damage):
     assert markers.read(path, shards.Done) is None
 
 
-def test_every_damaged_bit_and_every_cut_of_a_marker_is_seen(tmp_path):
-    path = tmp_path / "part-00000.done.json"
-    markers.write(path, shards.Done(12, 8, {"ppl_high": 4}, 0, "abc", {"kept": "def"}, 0.125))
+@pytest.mark.parametrize(
+    "marker", [shards.Done(12, 8, {"ppl_high": 4}, 0, "abc", {"kept": "def"}, 0.125), Whole(shards=3, rows=11)]
+)
+def test_every_damaged_bit_and_every_cut_of_a_marker_is_seen(tmp_path, marker):
+    path = tmp_path / "done.json"
+    markers.write(path, marker)
     data = path.read_bytes()
     for place in range(len(data)):
         for flip in range(8):
             path.write_bytes(data[:place] + bytes([data[place] ^ 1 << flip]) + data[place + 1 :])
-            assert markers.read(path, shards.Done) is None, data[place:]
+            assert markers.read(path, type(marker)) is None, data[place:]
     for length in range(len(data)):
         path.write_bytes(data[:length])
-        assert markers.read(path, shards.Done) is None, length
+        assert markers.read(path, type(marker)) is None, length
+
+
+def test_a_marker_of_no_rows_is_read_back(tmp_path):
+    whole = markers.write(tmp_path / "done.json", Whole(seconds=0))
+    assert markers.read(tmp_path / "done.json", Whole) == whole

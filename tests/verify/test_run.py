@@ -206,6 +206,10 @@ def test_a_shard_that_was_put_in(small):
             "fingerprint.json: is damaged: it is not the JSON",
         ),
         (lambda folder: (folder / "fingerprint.json").unlink(), "fingerprint.json: is gone"),
+        (
+            lambda folder: break_disk(folder / "fingerprint.json"),
+            "fingerprint.json: cannot be read (Input/output",
+        ),
         (lambda folder: (folder / "done.json").write_text("{"), "done.json: the marker is damaged"),
         (lambda folder: break_disk(folder / "done.json"), "done.json: the marker cannot be read (Input/output error)"),
         (lambda folder: edit(folder / "done.json", '"rows":8', '"rows":9'), "done.json: the marker is damaged"),
