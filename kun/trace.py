@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,8 @@ def _lines(folder: Path, index: int, record_id: str) -> Iterator[tuple[str, byte
     """The lines of a shard that have the record, with the outcome that they stand for."""
     needle = b'"id":' + msgspec.json.encode(record_id)
     for kind, outcome in (("", "kept"), ("rejects", "rejected"), ("failed", "failed")):
-        path = shards.part(folder, index, kind)
-        if path.exists():
-            with path.open("rb") as file:
-                yield from ((outcome, line) for line in file if needle in line)
+        with contextlib.suppress(OSError), shards.part(folder, index, kind).open("rb") as file:  # `_gone` names it
+            yield from ((outcome, line) for line in file if needle in line)
 
 
 def _event(folder: Path, index: int, record_id: str) -> dict[str, Any] | None:
@@ -136,10 +135,15 @@ def _unknown(run: RunFolder, folder: Path, index: int, other: bool) -> dict[str,
 
 
 def _gone(folder: Path, index: int) -> list[Path]:
-    """The files that the marker of a shard names and that are not there."""
-    marker = shards.marker(folder, index)
-    paths = [shards.part(folder, index, "" if kind == "kept" else kind) for kind in (marker.digests if marker else ())]
-    return [path for path in paths if not path.exists()]
+    """The files that the marker of a shard names and that are not there, or cannot be read."""
+    marker, found = shards.marker(folder, index), []
+    for kind in marker.digests if marker else ():
+        path = shards.part(folder, index, "" if kind == "kept" else kind)
+        try:
+            path.read_bytes()
+        except OSError:
+            found.append(path)
+    return found
 
 
 def _lineage(run: RunFolder, **where: Any) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from kun.store.digests import Digests
 from kun.trace import find, render
 from tests.small_pipeline import CountingEngine, Small
 from tests.test_final import OUTPUTS, finished_run, state_of
+from tests.verify.test_run import break_disk
 
 STAGES = ["stage2_ingest", "stage2_filter", "stage3_label"]
 
@@ -66,6 +67,15 @@ def test_a_stage_whose_file_is_gone_says_which(small, stage, file, outcomes):
     if "unknown" in outcomes:
         assert f"{stage}: unknown: {path}: gone or damaged; `kun verify {small.path}`" in render(found)
     assert len(find(small.run, STAGES, ["wudao"], "wudao-4")["life"]) == 1  # a reject of the first stage
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_whose_file_the_disk_does_not_give_says_which(small, stage):
+    path = small.path / stage / "wudao/part-00000.jsonl"
+    break_disk(path)
+    found = find(small.run, STAGES, ["wudao"], "wudao-0")
+    assert f"{stage}: unknown: {path}: gone or damaged; `kun verify {small.path}`" in render(found)
+    assert len(found["life"]) == 3
 
 
 def test_a_damaged_line_is_said(small):
