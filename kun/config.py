@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,8 +38,19 @@ def _language(name: str) -> str:
     return name
 
 
-Relative = Annotated[str, Field(pattern=r"^(p(100|\d{1,2}(\.\d+)?)|x\d+(\.\d+)?)$")]
-Threshold = Annotated[float, Field(gt=0)] | Relative
+def _threshold(value: float | str) -> float | str:
+    with contextlib.suppress(ValueError):
+        value = float(value)
+    if isinstance(value, float):
+        good = value > 0 and math.isfinite(value)
+    else:
+        good = re.fullmatch(r"p(100|\d{1,2}(\.\d+)?)|x\d+(\.\d+)?", value) is not None
+    if not good:
+        raise ValueError("must be a number above 0, p95 (a percentile, up to p100) or x6 (so many times the median)")
+    return value
+
+
+Threshold = Annotated[float | str, AfterValidator(_threshold)]
 Language = Annotated[str, Field(pattern=r"^(zh-han[st]|[a-z]{2,3})$"), AfterValidator(_language)]
 ModelName = Literal["label", "chat"]  # the two models of stage 1: label model, primary chat
 SubsetName = Annotated[str, AfterValidator(_subset_name)]

@@ -209,8 +209,8 @@ def _sets(layer: Any, where: list[Any]) -> bool:
 
 def _is_union_tag(part: Any) -> bool:
     """Pydantic adds to the location the tried member of a union, or that the key is wrong: `ppl_max.float`,
-    `ppl_max.constrained-str`, `corpora.1.[key]`."""
-    return isinstance(part, str) and (part in {"float", "str", "int", "[key]"} or part.startswith("constrained"))
+    `corpora.1.[key]`."""
+    return isinstance(part, str) and part in {"float", "str", "int", "[key]"}
 
 
 def _nearest(where: list[Any], also: Sequence[str] = ()) -> str | None:

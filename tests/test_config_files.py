@@ -85,6 +85,8 @@ WEB = "corpora: {web: {paths: [a], format: text, filter: %s}}"
         ("corpora: {../up: {paths: [x], format: text}}", r"corpora.*letters, digits"),
         ("score: {select: best_f1}", "score: select: best_f1 needs score.calibration"),
         ("filter: {lm: {model: a, estimate_from: b}}", "filter.lm: model, estimate_from and base exclude each other"),
+        ("filter: {ppl_max: p200}", r"filter\.ppl_max: must be a number above 0, p95 \(a perc.*, not 'p200'$"),
+        ("filter: {ppl_max: 0}", r"filter\.ppl_max: must be a number above 0, .*, not 0$"),
         ("filter: {ppl_min: 50.0, ppl_max: 9.0}", "filter: ppl_min .* above ppl_max"),
         ("filter: {ppl_min: p70, ppl_max: p60}", "filter: ppl_min .* above ppl_max"),
         ("filter: {ppl_min: x7, ppl_max: x6}", "filter: ppl_min .* above ppl_max"),
