@@ -124,7 +124,7 @@ def _unknown(run: RunFolder, folder: Path, index: int, other: bool) -> dict[str,
         if read_whole(folder) is None:
             return None
         gone = f"{shards.part(folder, index, 'done')}: gone or damaged"
-    elif files := _gone(folder, index):
+    elif files := _gone(folder, index, marker):
         gone = f"{', '.join(map(str, files))}: gone or damaged"
     elif other:
         return {"outcome": "unknown", "reason": f"{folder}: shard {index} was made without the record", "record": {}}
@@ -134,10 +134,10 @@ def _unknown(run: RunFolder, folder: Path, index: int, other: bool) -> dict[str,
     return {"outcome": "unknown", "reason": reason, "record": {}}
 
 
-def _gone(folder: Path, index: int) -> list[Path]:
+def _gone(folder: Path, index: int, marker: shards.Done) -> list[Path]:
     """The files that the marker of a shard names and that are not there, or cannot be read."""
-    marker, found = shards.marker(folder, index), []
-    for kind in marker.digests if marker else ():
+    found = []
+    for kind in marker.digests:
         path = shards.part(folder, index, "" if kind == "kept" else kind)
         try:
             path.read_bytes()

@@ -57,7 +57,9 @@ def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
         for first in range(0, count, BATCH)
     ]
     found = {
-        step.name: _astray(step) if step.astray else _build(step, wholes, _makes_records(step, works))
+        step.name: Finding(step.name, "bad", step.folder, Whole(), step.problems)
+        if step.astray
+        else _build(step, wholes, _makes_records(step, works))
         for step in steps
         if step.folder not in records
     }
@@ -95,10 +97,6 @@ def _gone(folder: Path, name: str, reader: str, works: Works) -> Finding:
     if isinstance(works.get(name.partition("/")[0]), Ingest | Map | Ask):
         return Finding(name, "bad", folder, Whole(), [Problem(".", f"is not here, and {reader} was made from it")])
     return Finding(name, "absent", folder, Whole(), notes=["not here: left out, or removed"])
-
-
-def _astray(step: Found) -> Finding:
-    return Finding(step.name, "bad", step.folder, Whole(), step.problems)
 
 
 def _makes_records(step: Found, works: Works) -> bool:
@@ -222,12 +220,11 @@ def _build(step: Found, wholes: Mapping[Key, Whole | None], makes_records: bool 
     problems, discard = list(step.problems), []
     if step.whole is not None:
         try:
-            as_made = digests.of_folder(step.folder, leave_out=MARKERS) == whole.content
-            wrong = "the files are not those that were made: another digest"
+            if digests.of_folder(step.folder, leave_out=MARKERS) != whole.content:
+                problems.append(Problem(".", "the files are not those that were made: another digest"))
+                discard = ["."]
         except OSError as error:
-            as_made, wrong = False, f"a file cannot be read ({error})"
-        if not as_made:
-            problems.append(Problem(".", wrong))
+            problems.append(Problem(".", f"a file cannot be read ({error})"))
             discard = ["."]
         problems += _source(step, wholes)
     return _finding(step, whole, problems, _missing(step, wholes), discard)
