@@ -2,7 +2,7 @@
 
     python -m benchmarks.batching --run runs/demo
 
-Static: batches of similar length by `model.generate`, as kun/engines/transformers_engine.py has them. Continuous:
+Static: batches of similar length by `model.generate`, as kun/engines/transformers/engine.py has them. Continuous:
 `model.generate_batch` of transformers, which fills a place as soon as a reply ends. Both greedy, on the same prompts of
 stages 3 and 5; runs alternate, and the median of their ratios counts. Continuous batching draws all rows from one
 generator of random numbers, so that a drawn reply depends on its neighbours: Kun could take it for greedy replies only.
@@ -20,10 +20,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.inference import Bench, models_of
-from kun.config import EngineConfig, Sampling
+from kun.config.schema import EngineConfig, Sampling
 from kun.engines.base import Generate, Generated
-from kun.engines.open import Engines
-from kun.engines.transformers_engine import TransformersEngine
+from kun.engines.cache import Engines
+from kun.engines.transformers.engine import TransformersEngine
 
 
 def static(engine: TransformersEngine, requests: list[Generate]) -> int:

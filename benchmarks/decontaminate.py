@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kun.config import Corpus, Decontaminate
+from kun.config.schema import Corpus, Decontaminate
 from kun.corpora import read
-from kun.filters.decontaminate import Index, Overlap, build, open_index
-from kun.text import normalise
+from kun.filters.decontamination.ngrams import Index, Overlap, build, open_index
+from kun.text.normal import normalise
 
 EVALUATIONS = (
     "gold/cmrc2018_trial.jsonl",

@@ -28,16 +28,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as `kun` does: one c
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kun.config import Config
+from kun.config.schema import Config
 from kun.corpora import read
 from kun.corpora.ingest import counted, documents, items
-from kun.filters import length, lm, quality
-from kun.filters.characters import Characters, count
+from kun.filters import length, quality
 from kun.filters.clean import clean
-from kun.filters.lm_text import kun_characters
-from kun.filters.lmplz import make
+from kun.filters.perplexity import lm
+from kun.filters.perplexity.lmplz import make
+from kun.filters.perplexity.text import kun_characters
 from kun.filters.rules import measure, open_filter
 from kun.records import Document, Filtered, Origin, Raw, Reject
+from kun.text.characters import Characters, count
 
 LENGTH = ("too_short", "too_long")
 

@@ -39,11 +39,11 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kun.config import Config
+from kun.config.schema import Config
 from kun.corpora import read
 from kun.corpora.ingest import counted, documents, items
-from kun.filters import lm, lmplz
-from kun.filters.lm_text import CHARACTERS, NORMALISATIONS
+from kun.filters.perplexity import lm, lmplz
+from kun.filters.perplexity.text import CHARACTERS, NORMALISATIONS
 from kun.filters.rules import Rules, open_filter
 from kun.records import Document, Filtered, Origin
 
@@ -273,7 +273,7 @@ def stage2(work: Path, source: Path, number: int) -> tuple[float, int]:
         "filter": {"lm": {"model": str(work / "chars-trie")}, "sample": 2000, "near_duplicates": None},
     }
     (work / "config.yaml").write_text(json.dumps(settings))
-    command = [sys.executable, "-c", "from kun.cli import main; main()", "run", "stage2", "--config"]
+    command = [sys.executable, "-c", "from kun.cli.main import main; main()", "run", "stage2", "--config"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     start, peak = time.perf_counter(), 0
     with (work / "run.log").open("w+") as log:

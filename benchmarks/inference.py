@@ -41,19 +41,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ruamel.yaml import YAML
 
-from kun.chat import CHATML_TOKENS, load_chat
-from kun.config import Config, Label, Polish, Sampling, Score
-from kun.config_files import load
+from kun.config.files import load
+from kun.config.schema import Config, Label, Polish, Sampling, Score
 from kun.demo.documents import new_item, page
 from kun.engines.base import Choose, Generate
-from kun.engines.open import Engines, window
-from kun.engines.vllm_engine import environment
-from kun.engines.vllm_start import vllm_start
+from kun.engines.cache import Engines, window
+from kun.engines.vllm.engine import environment
+from kun.engines.vllm.start import vllm_start
+from kun.models.chat import CHATML_TOKENS, load_chat
+from kun.pipeline.run_folder import RunFolder
+from kun.pipeline.runner import run_stage
+from kun.pipeline.stage import Ask, Build, Ingest, Stage, Step
 from kun.prompts import SHIPPED, load_prompts
 from kun.records import Origin, Scored
-from kun.runner import run_stage
-from kun.runs import RunFolder
-from kun.steps import Ask, Build, Ingest, Stage, Step
 from kun.store.digests import Digests
 from stages import stage3_label, stage4_score, stage5_polish
 

@@ -17,16 +17,16 @@ from typing import Any
 
 import msgspec
 
-from kun.answers import folded
-from kun.config_files import load
+from kun.checks.answers import folded
+from kun.config.files import load
 from kun.engines.base import Failure, Generated, Request
-from kun.engines.open import Engines
+from kun.engines.cache import Engines
+from kun.pipeline.run_folder import RunFolder
+from kun.pipeline.stage import Ask, Stage
 from kun.records import Filtered, Labelled, Polished, Reject, Scored
-from kun.runs import RunFolder
-from kun.steps import Ask, Stage
 from kun.store import shards
 from kun.store.digests import Digests
-from kun.text import split_sentences
+from kun.text.normal import split_sentences
 from stages import pipeline
 
 FAKE_TURN = "<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from kun.demo.documents import new_item, page
-from kun.filters import near_duplicates, signatures
-from kun.filters.near_duplicates import Indexed
+from kun.filters.duplicates import near_duplicates, signatures
+from kun.filters.duplicates.near_duplicates import Indexed
 from kun.records import Filtered, Origin
 from kun.store import shards
 
@@ -62,7 +62,7 @@ def texts_of(path: Path) -> list[str]:
 
 
 def grams(text: str) -> set[str]:
-    """The n-grams of a text, by other means than those of kun.filters.signatures."""
+    """The n-grams of a text, by other means than those of kun.filters.duplicates.signatures."""
     plain = NOT_WORD.sub("", unicodedata.normalize("NFKC", text).lower())
     return {plain[start : start + signatures.GRAM] for start in range(len(plain) - signatures.GRAM + 1)}
 

@@ -72,9 +72,9 @@ def kun(work: Path) -> Callable[[Path, Path], None]:
     """What the others do, and no more: Kun's reader, its perplexity, JSON lines out."""
     import msgspec
 
-    from kun.config import Corpus
+    from kun.config.schema import Corpus
     from kun.corpora import read
-    from kun.filters import lm
+    from kun.filters.perplexity import lm
 
     perplexity = lm.open_given(work / "zh.arpa.bin", work / "zh.sp.model", "cc_net")
 
@@ -91,10 +91,10 @@ def kun(work: Path) -> Callable[[Path, Path], None]:
 
 def kun_stage2(work: Path) -> Callable[[Path, Path], None]:
     """All of stage 2 with one worker: reading, normalisation, exact duplicates, length, rules, perplexity, shards."""
-    from kun.config import Config
-    from kun.engines.open import Engines
-    from kun.runner import run_stage
-    from kun.runs import RunFolder
+    from kun.config.schema import Config
+    from kun.engines.cache import Engines
+    from kun.pipeline.run_folder import RunFolder
+    from kun.pipeline.runner import run_stage
     from kun.store.digests import Digests
     from stages import pipeline
 

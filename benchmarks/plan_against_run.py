@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kun.chat import load_chat
-from kun.config import Config
-from kun.config_files import load
+from kun.config.files import load
+from kun.config.schema import Config
 from kun.corpora import read, sampling
 from kun.corpora.sampling import sample_rows
 from kun.engines.base import Choose
-from kun.engines.open import window
-from kun.plan import rows_of
+from kun.engines.cache import window
+from kun.models.chat import load_chat
+from kun.pipeline.run_folder import read_whole
+from kun.planning.figures import rows_of
+from kun.planning.plan import Options, plan
 from kun.prompts import load_prompts
 from kun.records import Filtered, Labelled, Polished, Raw, Reject, Scored
-from kun.runs import read_whole
 from kun.store.shards import read_all
-from stages.plan import Options, plan
 from stages.stage3_label import Labelling
 from stages.stage4_score import Scoring
 from stages.stage5_polish import Polishing

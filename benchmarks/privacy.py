@@ -19,9 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kun.filters.privacy import KINDS, find
-from kun.text import preview
-from tests.filters.privacy_samples import ORDINARY, PERSONAL
+from kun.filters.privacy.rules import KINDS, find
+from kun.text.normal import preview
+from tests.filters.privacy.samples import ORDINARY, PERSONAL
 
 Finder = Callable[[str], list[tuple[str, str]]]
 

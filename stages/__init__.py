@@ -1,10 +1,10 @@
-"""The five stages in order: `pipeline(config, digests, engines)` gives them as data, for `kun.runner` to run."""
+"""The five stages in order: `pipeline(config, digests, engines)` gives them as data, for `kun.pipeline` to run."""
 
 from __future__ import annotations
 
-from kun.config import Config
-from kun.engines.open import Engines
-from kun.steps import Stage
+from kun.config.schema import Config
+from kun.engines.cache import Engines
+from kun.pipeline.stage import Stage
 from kun.store.digests import Digests
 from stages import (
     stage1_train,

@@ -14,13 +14,13 @@ from typing import Any, get_args
 
 import msgspec
 
-from kun.chat import Chat, Message, load_chat
-from kun.config import Config, ModelName
+from kun.config.schema import Config, ModelName
 from kun.errors import ConfigError
-from kun.model_folder import local_folder
+from kun.models.chat import Chat, Message, load_chat
+from kun.models.folder import local_folder
+from kun.pipeline.stage import Build, Folders, Stage, Step, flat
 from kun.progress import Progress
 from kun.prompts import PromptSet, load_prompts
-from kun.steps import Build, Folders, Stage, Step, flat
 from kun.store.digests import Digests
 from kun.training import seeds
 from kun.training.seeds import BadSeed, Example, Judged, Pair, Polish, Seed, Task

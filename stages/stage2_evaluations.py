@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from kun.config import Config
+from kun.config.schema import Config
 from kun.corpora.evaluation import SETTING, find
-from kun.filters import decontaminate
+from kun.filters.decontamination import ngrams as decontaminate
+from kun.pipeline.stage import Build, Folders, Stage, Step, flat
 from kun.progress import Progress
-from kun.steps import Build, Folders, Stage, Step, flat
 from kun.store.digests import Digests
 
 

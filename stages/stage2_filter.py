@@ -14,15 +14,16 @@ from typing import Any
 
 import msgspec
 
-from kun.config import Config, LanguageModel
-from kun.filters import lmplz, near_duplicates
-from kun.filters.near_duplicates import Indexed
-from kun.filters.percentiles import NO_LIMITS
+from kun.config.schema import Config, LanguageModel
+from kun.filters.duplicates import near_duplicates
+from kun.filters.duplicates.near_duplicates import Indexed
+from kun.filters.duplicates.signatures import algorithm
+from kun.filters.perplexity import lmplz
+from kun.filters.perplexity.percentiles import NO_LIMITS
 from kun.filters.rules import Rules, base_folder, measure, open_filter
-from kun.filters.signatures import algorithm
+from kun.pipeline.stage import Build, Folders, Map, Stage, Step, flat
 from kun.progress import Progress
 from kun.records import Document, Filtered, Reject
-from kun.steps import Build, Folders, Map, Stage, Step, flat
 from kun.store import atomic
 from kun.store.digests import Digests
 from kun.store.shards import read_some

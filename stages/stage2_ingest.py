@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kun.config import Config, Corpus
+from kun.config.schema import Config, Corpus
 from kun.corpora import index
 from kun.corpora.files import find
 from kun.corpora.ingest import documents, items, splitter
@@ -20,11 +20,11 @@ from kun.corpora.readers import read_part
 from kun.errors import InputError
 from kun.filters import length
 from kun.filters.rules import base_folder
+from kun.models.tokenizer import FILES
+from kun.pipeline.stage import Build, Folders, Ingest, Stage, Step
 from kun.progress import Progress
 from kun.records import Document, Raw, Reject
-from kun.steps import Build, Folders, Ingest, Stage, Step
 from kun.store.digests import Digests, of_value
-from kun.tokenizer import FILES
 
 
 def stages(config: Config, digests: Digests) -> list[Stage]:

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from kun.answers import clean_instruction, copied, echo, folded, pointing_word, says_twice, unusable
-from kun.chat import Chat, load_chat
-from kun.config import Config, Label, Privacy
+from kun.checks.answers import clean_instruction, copied, echo, folded, pointing_word, says_twice, unusable
+from kun.config.schema import Config, Label, Privacy
 from kun.engines.base import Generate, Generated, request_seed
-from kun.engines.open import Engines, window_with_room
-from kun.filters.decontaminate import contaminated
-from kun.filters.privacy import personal
+from kun.engines.cache import Engines, window_with_room
+from kun.filters.decontamination.ngrams import contaminated
+from kun.filters.privacy.rules import personal
+from kun.models.chat import Chat, load_chat
+from kun.pipeline.stage import Ask, Stage, Step, flat
 from kun.prompts import Prompt, load_prompts
 from kun.records import Filtered, Labelled, Reject, extend
-from kun.steps import Ask, Stage, Step, flat
-from kun.text import preview
+from kun.text.normal import preview
 
 
 @dataclass(frozen=True)

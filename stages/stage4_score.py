@@ -2,7 +2,7 @@
 
 Kun judges the instruction only: scoring the pair did not tell good instructions from bad. The score is the probability
 of the good verdict over both verdicts, read from one forward pass; the paper's drawn verdict is `method: sampled`.
-Where to cut is decided afterwards, from the scores alone (kun/selection.py).
+Where to cut is decided afterwards, from the scores alone (kun/checks/selection.py).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any
 
 import msgspec
 
-from kun.answers import verdict
-from kun.chat import Chat, load_chat
-from kun.config import Config, Score
+from kun.checks.answers import verdict
+from kun.checks.selection import cut, read_calibration
+from kun.config.schema import Config, Score
 from kun.engines.base import Choose, Chosen, Engine, Failure, Generate, Generated, Request, request_seed
-from kun.engines.open import Engines, window
+from kun.engines.cache import Engines, window
 from kun.errors import ConfigError, KunError
+from kun.models.chat import Chat, load_chat
+from kun.pipeline.run_folder import read_whole
+from kun.pipeline.stage import Ask, Build, Folders, Map, Stage, Step, flat
 from kun.progress import Progress
 from kun.prompts import JudgePrompt, load_prompts
 from kun.records import Labelled, Reject, Scored, extend
-from kun.runs import read_whole
-from kun.selection import cut, read_calibration
-from kun.steps import Ask, Build, Folders, Map, Stage, Step, flat
 from kun.store import atomic, shards
 from kun.store.digests import Digests
-from kun.text import preview
+from kun.text.normal import preview
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from kun.answers import clean_output, echo, folded, pointing_word, repeats, says_again, unusable
-from kun.chat import Chat, load_chat
-from kun.config import Config, Polish, Privacy
+from kun.checks.answers import clean_output, echo, folded, pointing_word, repeats, says_again, unusable
+from kun.checks.faithfulness import faithfulness
+from kun.config.schema import Config, Polish, Privacy
 from kun.engines.base import Generate, Generated, request_seed
-from kun.engines.open import Engines, window
-from kun.faithfulness import faithfulness
-from kun.filters.decontaminate import contaminated
-from kun.filters.privacy import personal
+from kun.engines.cache import Engines, window
+from kun.filters.decontamination.ngrams import contaminated
+from kun.filters.privacy.rules import personal
+from kun.models.chat import Chat, load_chat
+from kun.pipeline.stage import Ask, Stage, Step, flat
 from kun.prompts import Prompt, load_prompts
 from kun.records import Polished, Reject, Scored, extend
-from kun.steps import Ask, Stage, Step, flat
-from kun.text import preview, split_sentences
+from kun.text.normal import preview, split_sentences
 
 # Room for a reply: a rewritten text is hardly over one and a half times as long as its material, plus a few sentences.
 GROWTH, SPARE = 1.5, 64

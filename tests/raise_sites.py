@@ -14,7 +14,7 @@ from typing import Any
 REPOSITORY = Path(__file__).parent.parent
 USERS = {"KunError", "ConfigError", "InputError", "BusyError"}  # what ends `kun` with a message
 FAILURES = {"Failure", "NoAnswerError"}  # why a record is `failed`
-VALIDATORS = "kun/config.py"  # its ValueErrors reach the user as ConfigErrors of kun/config_files.py
+VALIDATORS = "kun/config/schema.py"  # its ValueErrors reach the user as ConfigErrors of kun/config/files.py
 HOLE = "<>"  # in a form: what the code fills in
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
-MAIN = "from tests.errors_met import watch; watch(); from kun.cli import main; main()"
+MAIN = "from tests.errors_met import watch; watch(); from kun.cli.main import main; main()"
 
 
 def environment() -> dict[str, str]:

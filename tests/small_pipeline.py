@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kun.config import Sampling
+from kun.config.schema import Sampling
 from kun.engines.base import Answer, Failure, Generate, Generated, Request
+from kun.pipeline.run_folder import RunFolder
+from kun.pipeline.runner import run_stage
+from kun.pipeline.stage import Ask, Folders, Ingest, Map, Stage, Step
 from kun.records import Document, Filtered, Labelled, Origin, Reject, extend
-from kun.runner import run_stage
-from kun.runs import RunFolder
-from kun.steps import Ask, Folders, Ingest, Map, Stage, Step
 
 
 @dataclass

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from kun import cli, config_files
-from kun.filters.lmplz import find_program
+from kun.cli import main as cli
+from kun.config import files as config_files
+from kun.filters.perplexity.lmplz import find_program
 from kun.store.shards import DamagedError
 from tests import errors_met
 from tests.conftest import LEFT_OUT

@@ -1,7 +1,7 @@
 """Hostile input, in short: every target of the fuzzer, linear time on odd texts, and text that is never code.
 
 The long form is `make fuzz N=100000`; single cases stand beside what they once broke (tests/corpora/test_archives.py,
-test_bombs.py, test_files.py, tests/test_answers.py, ...).
+test_bombs.py, test_files.py, tests/checks/test_answers.py, ...).
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kun import answers, numerals
-from kun.chat import Chat, load_chat
-from kun.config import Clean, Polish, Score
-from kun.faithfulness import faithfulness
-from kun.filters import lm_text, quality
-from kun.filters.characters import count
+from kun.checks import answers
+from kun.checks.faithfulness import faithfulness
+from kun.config.schema import Clean, Polish, Score
+from kun.filters import quality
 from kun.filters.clean import clean
-from kun.filters.fold import fold
-from kun.filters.signatures import sign
-from kun.language import identify
+from kun.filters.duplicates.signatures import sign
+from kun.filters.perplexity import text as lm_text
+from kun.models.chat import Chat, load_chat
 from kun.prompts import load_prompts
 from kun.records import Origin, Scored
-from kun.text import normalise, printable, split_sentences
+from kun.text import numerals
+from kun.text.characters import count
+from kun.text.fold import fold
+from kun.text.language import identify
+from kun.text.normal import normalise, printable, split_sentences
 from kun.training import seeds
 from stages.stage4_score import Scoring
 from stages.stage5_polish import Polishing

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kun.chat import load_chat
-from kun.config_files import load
+from kun.config.files import load
 from kun.errors import ConfigError, InputError
+from kun.models.chat import load_chat
 from kun.prompts import load_prompts
 from tests.runs import REPOSITORY, command, environment, small_world
 from tests.tiny_models import llama
@@ -138,7 +138,7 @@ def test_yaml_makes_no_objects(tmp_path, tag):
 def test_an_array_that_is_a_pickle_is_refused(tmp_path):
     from kun.corpora.files import Found
     from kun.corpora.index import REPEATS, Unit, occurrences
-    from tests.training.test_models import Bomb
+    from tests.models.test_loading import Bomb
 
     np.save(tmp_path / REPEATS, np.array([Bomb(tmp_path / "made")], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="object"):

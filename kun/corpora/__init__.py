@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kun.config import Corpus
+from kun.config.schema import Corpus
 from kun.corpora.files import Found, find
 from kun.corpora.readers import read_part
 from kun.corpora.rows import Row

@@ -18,7 +18,7 @@ from kun.corpora.readers import read_text, rows_of_groups
 from kun.corpora.rows import Piece
 from kun.errors import InputError
 from kun.records import Reject
-from kun.text import normalise, preview
+from kun.text.normal import normalise, preview
 
 SETTING = "decontaminate.files"
 _PLAIN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")

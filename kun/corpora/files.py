@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from kun.config import Corpus
+from kun.config.schema import Corpus
 from kun.corpora.rows import Piece
 from kun.errors import InputError
 from kun.records import Reject

@@ -20,13 +20,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kun.config import Corpus
+from kun.config.schema import Corpus
 from kun.corpora.files import Found, find
 from kun.corpora.ingest import DIGEST_BYTES, Item, Split, items
 from kun.corpora.readers import read_part
 from kun.corpora.units import count_lines, cut
 from kun.errors import InputError
-from kun.processes import each
+from kun.execution.processes import each
 from kun.progress import Progress
 from kun.store import atomic
 

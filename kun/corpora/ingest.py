@@ -14,7 +14,7 @@ import msgspec
 
 from kun.corpora.rows import Row
 from kun.records import Document, Origin, Raw, Reject
-from kun.text import normalise, preview, split_paragraphs, split_sentences
+from kun.text.normal import normalise, preview, split_paragraphs, split_sentences
 
 Split = Callable[[str], list[str]]
 DIGEST_BYTES = 16

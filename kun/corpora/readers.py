@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import IO, Any, Self, cast
 
-from kun.config import Corpus
+from kun.config.schema import Corpus
 from kun.corpora import arrays
 from kun.corpora.files import BROKEN, ROW_LIMIT, Found, damaged, lines, open_file
 from kun.corpora.rows import Piece, Row, text_field, unusable
 from kun.errors import InputError
 from kun.records import Origin, Reject
-from kun.text import preview
+from kun.text.normal import preview
 
 Reader = Callable[[Found, str], Iterator[Row]]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from kun.records import Origin, Reject
-from kun.text import preview
+from kun.text.normal import preview
 
 
 class Row(NamedTuple):

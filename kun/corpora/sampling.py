@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import IO
 
-from kun.config import Corpus
+from kun.config.schema import Corpus
 from kun.corpora.files import ROW_LIMIT, Found, Meter, find
 from kun.corpora.readers import READERS
 from kun.corpora.rows import Row, text_field, unusable

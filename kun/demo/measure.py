@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kun.config import Config
+from kun.config.schema import Config
 from kun.demo import evaluate
 from kun.engines.base import Chosen
 from kun.errors import InputError
+from kun.pipeline.run_folder import RunFolder
 from kun.records import Filtered, Labelled, Polished, Raw, Reject
-from kun.runs import RunFolder
 from kun.store import shards
 
 R = TypeVar("R", bound=Raw)
@@ -52,8 +52,8 @@ def measure(run: RunFolder, config: Config) -> dict[str, Any]:
 
 def score(run: RunFolder, config: Config, instructions: list[str]) -> list[float]:
     """The scores that stage 4 gives these instructions, by the run's own chat model."""
-    from kun.chat import load_chat
-    from kun.engines.open import Engines
+    from kun.engines.cache import Engines
+    from kun.models.chat import load_chat
     from kun.prompts import load_prompts
     from stages.stage4_score import Scoring
 

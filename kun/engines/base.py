@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from kun.config import Sampling
+from kun.config.schema import Sampling
 
 
 class Generate(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from itertools import islice
 
 import msgspec
 
-from kun.config import Sampling
+from kun.config.schema import Sampling
 from kun.engines.base import Engine, Failure, Generate, Generated
 from kun.errors import InputError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from kun.records import Reject
 
 if TYPE_CHECKING:
-    from kun.filters.characters import Array
+    from kun.text.characters import Array
 
 Side = Literal["at_least", "at_most"]
 

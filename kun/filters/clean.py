@@ -11,9 +11,9 @@ import re
 from functools import lru_cache
 from typing import Any, Literal
 
-from kun.config import Clean
+from kun.config.schema import Clean
 from kun.filters.boilerplate import WORD
-from kun.text import MISREAD, normalise
+from kun.text.normal import MISREAD, normalise
 
 # The share of a text, white space aside, that must be left for lines to be taken out: the rest of a menu is no text.
 REST = 0.6

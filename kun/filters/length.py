@@ -37,7 +37,7 @@ def batch_counter(folder: Path, trust_remote_code: bool = False) -> Callable[[Se
     Many texts at once take half the time. Loaded once per process, without torch. InputError where the folder
     has no tokenizer.
     """
-    from kun.tokenizer import read_tokenizer, text_tokenizer
+    from kun.models.tokenizer import read_tokenizer, text_tokenizer
 
     encode = text_tokenizer(read_tokenizer(folder, trust_remote_code).raw, sections=False).encode_batch_fast
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kun.config import Quality
-from kun.filters import characters as c
+from kun.config.schema import Quality
 from kun.filters.boilerplate import boilerplate_share
 from kun.filters.bounds import Bound, Side
-from kun.filters.characters import Array, Characters, count
 from kun.filters.repetition import repeated_share
+from kun.text import characters as c
+from kun.text.characters import Array, Characters, count
 
 PART = 1 << 14  # characters that are counted together: more do not fit the caches of a core, and sorting is slower
 _NONE: Array = np.zeros(0)

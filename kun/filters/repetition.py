@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kun.filters.characters import BLANK, Array, Characters
+from kun.text.characters import BLANK, Array, Characters
 
 # Characters of a stretch that counts as repeated. Measured on real text (docs/measurements.md): with 5, menus of
 # shuffled entries stand at 0.46 to 0.84 and repeated units at 0.9 and more, and 99 % of web, technical and legal prose

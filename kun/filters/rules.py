@@ -12,16 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from kun import language
-from kun.config import Config, EngineConfig, Filter
+from kun.config.schema import Config, EngineConfig, Filter
 from kun.errors import ConfigError, InputError
-from kun.filters import decontaminate, length, lm, percentiles, privacy, quality
+from kun.filters import length, quality
 from kun.filters.bounds import Bound
-from kun.filters.characters import Array, Characters
 from kun.filters.clean import clean
-from kun.filters.percentiles import NO_LIMITS, Limits
-from kun.model_folder import local_folder
+from kun.filters.decontamination import ngrams as decontaminate
+from kun.filters.perplexity import lm, percentiles
+from kun.filters.perplexity.percentiles import NO_LIMITS, Limits
+from kun.filters.privacy import rules as privacy
+from kun.models.folder import local_folder
 from kun.records import Document, Filtered, Reject
+from kun.text import language
+from kun.text.characters import Array, Characters
 
 _CONTAMINATED = Bound("contaminated", "at_most", 0, "1 where an evaluation has a part of it")
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kun.chat import Message
-from kun.config_files import read_yaml
+from kun.config.files import read_yaml
 from kun.errors import ConfigError
+from kun.models.chat import Message
 
 SHIPPED = {
     "zh": Path(__file__).parent / "zh",

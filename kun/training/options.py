@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kun.config import Config
+from kun.config.schema import Config
 from kun.errors import ConfigError
-from kun.training.models import choose_device
+from kun.models.loading import choose_device
 
 # What Kun decides itself: where files go, that its token ids are taken as they are, that a resumed run ends the same,
 # that nothing is sent anywhere.

@@ -14,9 +14,9 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from kun.chat import Chat, Message
 from kun.corpora.files import BOM
 from kun.errors import InputError
+from kun.models.chat import Chat, Message
 
 Reason = Literal["not_json", "missing_field", "wrong_type", "empty_field", "duplicate", "over_long"]
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import msgspec
 
-from kun.chat import Chat, load_chat
-from kun.config import Config
+from kun.config.schema import Config
 from kun.errors import ConfigError, InputError
+from kun.models.chat import Chat, load_chat
 from kun.store import atomic, digests
 from kun.training.seeds import BadSeed, Example
 
@@ -127,7 +127,7 @@ def _trainer(
     from transformers import PreTrainedTokenizerFast, PrinterCallback, set_seed
     from trl import SFTTrainer
 
-    from kun.training.models import choose_dtype, embedding_names, load_base
+    from kun.models.loading import choose_dtype, embedding_names, load_base
     from kun.training.options import lora_config
 
     model = load_base(str(config.base_model), chat, choose_dtype(), config.trust_remote_code)

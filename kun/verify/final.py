@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from kun.dataset.final import LINEAGE, lineage, row
 from kun.errors import InputError
-from kun.final import LINEAGE, lineage, row
+from kun.pipeline.run_folder import Whole
 from kun.progress import bar
 from kun.records import Polished
-from kun.runs import Whole
 from kun.store import digests, shards
 from kun.verify.differences import differences
 from kun.verify.part import Problem

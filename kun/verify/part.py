@@ -42,7 +42,7 @@ class Place:
     """Where shards are, and what they are made from. `reads` and `writes`: the types of their records.
 
     `above` is the folder of the records' source, None in the ingest or where it is gone. `others` are the contents of
-    all else that is read (kun.runner), None where they are not known; `source` is given where it is one for all shards.
+    all else that is read (kun.pipeline), None where not known; `source` is given where it is one for all shards.
     """
 
     folder: Path

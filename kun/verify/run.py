@@ -12,11 +12,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from kun.processes import each
+from kun.execution.processes import each
+from kun.pipeline.run_folder import Whole, read_whole, summarise
+from kun.pipeline.stage import Ask, Build, Ingest, Map
 from kun.progress import bar
 from kun.records import Document, Raw
-from kun.runs import Whole, read_whole, summarise
-from kun.steps import Ask, Build, Ingest, Map
 from kun.store import digests, shards
 from kun.verify.part import Place, Problem, Seen, check_some, hash_id, ids_of
 from kun.verify.steps import MARKERS, Found, Key, find
@@ -119,7 +119,7 @@ def _contents(step: Found, wholes: Mapping[Key, Whole | None], first: int = 0) -
 
 
 def _place(step: Found, works: Works, known: Mapping[Key, Path], wholes: Mapping[Key, Whole | None]) -> Place:
-    """Where a step's shards are, and what each was made from (kun.runner)."""
+    """Where a step's shards are, and what each was made from (kun.pipeline.runner)."""
     work = works[step.stage]
     if isinstance(work, Ingest):
         contents = _contents(step, wholes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from kun.errors import InputError
-from kun.runs import Fingerprint, Whole, read_whole
+from kun.pipeline.run_folder import Fingerprint, Whole, read_whole
 from kun.store import atomic, digests
 from kun.verify.part import Problem
 

@@ -121,7 +121,7 @@ def _become_kun(arguments: list[str], folder: Path, output: int, spec: dict[str,
             os.environ["KUN_STRIKE"] = json.dumps(spec)
             if not spec.get("worker"):
                 strike.arm(spec)
-        from kun.cli import main
+        from kun.cli.main import main
 
         main()
         code = 0
@@ -144,8 +144,8 @@ def import_all() -> None:
     import transformers
     import trl
 
-    import kun.cli
-    import kun.engines.transformers_engine
+    import kun.cli.main
+    import kun.engines.transformers.engine
     import kun.training.sft  # noqa: F401
 
     _ = (trl.SFTTrainer, peft.LoraConfig, transformers.AutoModelForCausalLM, transformers.PreTrainedTokenizerFast)

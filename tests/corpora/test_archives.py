@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from kun.config import Corpus
+from kun.config.schema import Corpus
 from kun.corpora import read
 
 LINE = '{"content": "好"}\n'.encode()

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from kun.config import Corpus
+from kun.config.schema import Corpus
 from kun.corpora import read
 
 SCRIPT = """
 import json, resource, sys
 from collections import Counter
-from kun.config import Corpus
+from kun.config.schema import Corpus
 from kun.corpora import read
 from kun.corpora.ingest import items
 import pyarrow.parquet, zstandard

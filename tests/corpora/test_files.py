@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kun.config import Corpus
+from kun.config.schema import Corpus
 from kun.corpora import evaluation, find, read
 from kun.corpora.files import Found, open_file
 from kun.corpora.readers import read_part

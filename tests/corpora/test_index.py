@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kun.config import Corpus
+from kun.config.schema import Corpus
 from kun.corpora import index, read, units
 from kun.corpora.ingest import counted, documents, items, splitter
 from kun.corpora.readers import read_part

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kun.config import Corpus
+from kun.config.schema import Corpus
 from kun.corpora import evaluation, read
 from kun.corpora.files import Found
 from kun.corpora.units import cut

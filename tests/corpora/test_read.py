@@ -18,7 +18,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kun.config import Corpus
+from kun.config.schema import Corpus
 from kun.corpora import find, read
 from kun.errors import InputError
 from kun.records import Origin
@@ -369,7 +369,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     element = json.dumps({"content": "文" * 1000}, ensure_ascii=False).encode()
     (tmp_path / "a.json").write_bytes(b"[" + b",\n".join([element] * 20_000) + b"]")
     script = (
-        "import resource, sys; from kun.corpora import read; from kun.config import Corpus\n"
+        "import resource, sys; from kun.corpora import read; from kun.config.schema import Corpus\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak(); n = sum(1 for _ in read('w', Corpus(paths=(sys.argv[1],), format='wudao')))\n"
         "print(n, peak() - before)"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from kun.config import Corpus
+from kun.config.schema import Corpus
 from kun.corpora import read, sampling
 from kun.corpora.sampling import sample_rows
 from kun.errors import InputError

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kun.config import Config, Corpus, Seeds
-from kun.config_files import load
+from kun.config.files import load
+from kun.config.schema import Config, Corpus, Seeds
 from kun.demo.measure import measure, score
 from kun.errors import InputError
-from kun.runs import RunFolder
+from kun.pipeline.run_folder import RunFolder
 from tests.runs import kun, small_world
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from kun.config import Sampling
+from kun.config.schema import Sampling
 from kun.engines.base import Choose, Generate, Request
 from kun.engines.batches import batches, longest, shared_prefix
 

@@ -1,4 +1,4 @@
-"""The probe on engines whose speed is known; with the real one in tests/stages/test_plan.py."""
+"""The probe on engines whose speed is known; with the real one in tests/planning/test_plan.py."""
 
 import time
 

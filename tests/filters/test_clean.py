@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kun.config import Clean
+from kun.config.schema import Clean
 from kun.filters.clean import clean, convert, repair_encoding, without_page_lines
-from kun.text import normalise
+from kun.text.normal import normalise
 
 TEXT = "这家店的面很好吃，老板“人很好”；我们点了三样菜：（一）红烧肉……（二）ﬁsh！下次还会来。"
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kun.config import Quality
-from kun.filters import characters as c
+from kun.config.schema import Quality
 from kun.filters import quality
-from kun.filters.characters import common_han, count
 from kun.filters.repetition import LENGTH, repeated_share
+from kun.text import characters as c
+from kun.text.characters import common_han, count
 
 NEWS = (
     "周末我和几个老朋友去了城外的山里，走了大约三个小时才到山顶。天气比预报的好得多，远处的湖面在阳光下闪着光。"

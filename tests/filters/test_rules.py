@@ -6,15 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kun.config import Config, Filter, LanguageModel
+from kun.config.schema import Config, Filter, LanguageModel
 from kun.demo.tokens import build_tokenizer
 from kun.errors import ConfigError, InputError
-from kun.filters import length, lmplz
-from kun.filters.percentiles import Limits, percentile, sample, thresholds
+from kun.filters import length
+from kun.filters.perplexity import lmplz
+from kun.filters.perplexity.percentiles import Limits, percentile, sample, thresholds
 from kun.filters.rules import measure
 from kun.records import Document, Origin
 from kun.store.digests import of_bytes
-from tests.filters.tiny_lm import write_arpa
+from tests.filters.perplexity.tiny_lm import write_arpa
 
 
 @pytest.fixture(scope="module")

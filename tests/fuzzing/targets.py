@@ -18,22 +18,24 @@ from unittest.mock import patch
 
 import numpy as np
 
-from kun import answers, numerals
-from kun.config import Clean, Corpus
-from kun.config_files import dump, load
+from kun.checks import answers
+from kun.checks.faithfulness import faithfulness
+from kun.checks.selection import read_calibration
+from kun.config.files import dump, load
+from kun.config.schema import Clean, Corpus
 from kun.corpora import evaluation, files, index, read
 from kun.corpora.ingest import counted, documents, items
 from kun.corpora.readers import read_part
 from kun.errors import KunError
-from kun.faithfulness import faithfulness
-from kun.filters import lm_text, quality
-from kun.filters.characters import count
+from kun.filters import quality
 from kun.filters.clean import clean
-from kun.filters.fold import fold
-from kun.filters.signatures import sign
-from kun.language import identify
-from kun.selection import read_calibration
-from kun.text import normalise, printable, split_paragraphs, split_sentences
+from kun.filters.duplicates.signatures import sign
+from kun.filters.perplexity import text as lm_text
+from kun.text import numerals
+from kun.text.characters import count
+from kun.text.fold import fold
+from kun.text.language import identify
+from kun.text.normal import normalise, printable, split_paragraphs, split_sentences
 from kun.training import seeds
 from tests.fuzzing import inputs
 from tests.fuzzing.inputs import NAMES, as_text
@@ -253,7 +255,7 @@ def _lm_text(data: bytes) -> Iterator[str]:
 
 
 def _chat(data: bytes) -> Iterator[str]:
-    from kun.chat import Message
+    from kun.models.chat import Message
 
     text = as_text(data)
     scalar = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
@@ -271,7 +273,7 @@ def _chat(data: bytes) -> Iterator[str]:
 def _chats() -> list[tuple[str, Any, set[int]]]:
     import json
 
-    from kun.chat import load_chat
+    from kun.models.chat import load_chat
     from tests import tiny_models
 
     made = []

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kun.chat import Message, load_chat
-from kun.config import Config
+from kun.config.schema import Config
 from kun.errors import ConfigError
+from kun.models.chat import Message, load_chat
 from kun.prompts import load_prompts
 from kun.store.digests import Digests
 from kun.training.seeds import BadSeed
@@ -79,7 +79,8 @@ def test_a_useless_seed_file_stops_before_torch(config: Config, tmp_path: Path) 
     Path(config.seeds.pairs or "").write_text('{"instruction": "only"}\n')
     (tmp_path / "config.json").write_text(config.model_dump_json())
     code = (
-        "import sys; from pathlib import Path; from kun.config import Config; from kun.errors import InputError\n"
+        "import sys; from pathlib import Path\n"
+        "from kun.config.schema import Config; from kun.errors import InputError\n"
         "from stages.stage1_train import train_model\n"
         f"config = Config.model_validate_json(Path({str(tmp_path / 'config.json')!r}).read_bytes())\n"
         f"try: train_model(config, 'label', Path({str(tmp_path / 'label')!r}), print)\n"

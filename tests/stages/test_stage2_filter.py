@@ -7,26 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from kun.config import Config, Decontaminate, Quality
+from kun.config.schema import Config, Decontaminate, Quality
 from kun.corpora import read
 from kun.corpora.ingest import counted, documents, items
 from kun.demo.tokens import build_tokenizer
-from kun.engines.open import Engines
+from kun.engines.cache import Engines
 from kun.errors import InputError
-from kun.filters.characters import common_han
-from kun.filters.decontaminate import build
-from kun.filters.lmplz import make
-from kun.filters.percentiles import Limits
+from kun.filters.decontamination.ngrams import build
+from kun.filters.perplexity.lmplz import make
+from kun.filters.perplexity.percentiles import Limits
 from kun.filters.rules import measure, open_filter
+from kun.pipeline.run_folder import RunFolder
+from kun.pipeline.runner import run_stage
 from kun.records import Document, Filtered, Origin, Reject
-from kun.runner import run_stage
-from kun.runs import RunFolder
+from kun.report.trace import find, render
 from kun.store.digests import Digests
 from kun.store.shards import read_all
-from kun.trace import find, render
+from kun.text.characters import common_han
 from stages import pipeline
 from stages.stage2_ingest import piece_splitter
-from tests.filters.tiny_lm import needs_lmplz, write_arpa
+from tests.filters.perplexity.tiny_lm import needs_lmplz, write_arpa
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 PROSE = "周末我和几个老朋友去了城外的山里，走了大约三个小时才到山顶。天气比预报的好得多。"

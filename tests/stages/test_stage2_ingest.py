@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kun.config import Config, Corpus
+from kun.config.schema import Config, Corpus
 from kun.corpora import index
 from kun.errors import InputError
+from kun.pipeline.run_folder import RunFolder
+from kun.pipeline.runner import run_stage
 from kun.records import Document
-from kun.runner import run_stage
-from kun.runs import RunFolder
 from kun.store import shards
 from kun.store.digests import Digests
 from stages import stage2_ingest

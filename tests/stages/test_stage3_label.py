@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from kun.chat import Chat, load_chat
-from kun.config import Config, Decontaminate, EngineConfig, Label, Polish, Privacy, Sampling, Score
+from kun.config.schema import Config, Decontaminate, EngineConfig, Label, Polish, Privacy, Sampling, Score
 from kun.demo.tokens import build_tokenizer
 from kun.engines.base import Generate, Generated
-from kun.engines.open import Engines
-from kun.filters import decontaminate
+from kun.engines.cache import Engines
+from kun.filters.decontamination import ngrams as decontaminate
+from kun.models.chat import Chat, load_chat
+from kun.pipeline.run_folder import RunFolder, read_whole
+from kun.pipeline.runner import run_stage
+from kun.pipeline.stage import Build, Ingest, Map, Stage, Step
 from kun.prompts import load_prompts
 from kun.records import Filtered, Labelled, Origin, Reject, Scored, extend
-from kun.runner import run_stage
-from kun.runs import RunFolder, read_whole
-from kun.steps import Build, Ingest, Map, Stage, Step
 from kun.store.digests import Digests
 from stages import stage3_label, stage4_score, stage5_polish
 from stages.stage3_label import Labelling

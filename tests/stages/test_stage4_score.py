@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from kun.chat import Chat, load_chat
-from kun.config import Config, Sampling, Score
+from kun.config.schema import Config, Sampling, Score
 from kun.demo.tokens import build_tokenizer
 from kun.engines.base import Answer, Choose, Chosen, Failure, Generate, Generated, Request
-from kun.engines.open import Engines
+from kun.engines.cache import Engines
 from kun.errors import ConfigError, InputError, KunError
+from kun.models.chat import Chat, load_chat
+from kun.pipeline.run_folder import Whole
+from kun.pipeline.stage import Map, Step
 from kun.prompts import load_prompts
 from kun.records import Labelled, Origin, Reject, Scored, extend
-from kun.runs import Whole
-from kun.steps import Map, Step
 from kun.store import markers, shards
 from kun.store.digests import Digests
 from stages import stage4_score

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from kun.chat import Chat, load_chat
-from kun.config import Decontaminate, Polish, Privacy, Sampling
+from kun.config.schema import Decontaminate, Polish, Privacy, Sampling
 from kun.demo.tokens import build_tokenizer
 from kun.engines.base import Generate, Generated
-from kun.filters import decontaminate
+from kun.filters.decontamination import ngrams as decontaminate
+from kun.models.chat import Chat, load_chat
 from kun.prompts import load_prompts
 from kun.records import Origin, Polished, Reject, Scored
-from kun.text import split_sentences
+from kun.text.normal import split_sentences
 from stages.stage5_polish import Polishing
 
 INSTRUCTION = "请介绍清溪县的位置、面积和人口。"

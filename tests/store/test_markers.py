@@ -1,6 +1,6 @@
 import pytest
 
-from kun.runs import Whole
+from kun.pipeline.run_folder import Whole
 from kun.store import markers, shards
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from kun.config import Config
+from kun.config.schema import Config
 
 
 def start(config: Config, folder: Path) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kun.config import Config, Seeds, Train
+from kun.config.schema import Config, Seeds, Train
 
 PROMPTS = {
     "label.yaml": 'user: "写出这段文字所回答的指令：\\n{text}"\n',

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kun.config import Config, Train
-from kun.config_files import load
+from kun.config.files import load
+from kun.config.schema import Config, Train
 from kun.errors import ConfigError
 from kun.training.options import lora_config, sft_config
 from tests.runs import REPOSITORY

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kun.chat import Chat, Message, load_chat
 from kun.errors import InputError
+from kun.models.chat import Chat, Message, load_chat
 from kun.training import seeds
 from kun.training.seeds import BadSeed, Judged, Pair, Task
 from tests.tiny_models import qwen

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from kun.chat import Chat, Message, load_chat
 from kun.errors import ConfigError, InputError
+from kun.models.chat import Chat, Message, load_chat
 from kun.training.seeds import Example, Pair, Seed, Task
 from kun.training.sft import batched_by_length
 from tests.runs import REPOSITORY, environment
@@ -65,7 +65,7 @@ def test_a_model_folder_is_complete(trained: tuple[Path, Path, list[Any]]) -> No
 def test_loaded_again_with_and_without_merging(trained: tuple[Path, Path, list[Any]]) -> None:
     import torch
 
-    from kun.training.models import load_model
+    from kun.models.loading import load_model
 
     base, folder, _ = trained
     merged, chat = load_model(base, folder)
@@ -79,7 +79,7 @@ def test_loaded_again_with_and_without_merging(trained: tuple[Path, Path, list[A
 def test_new_rows_are_trained_and_saved(trained: tuple[Path, Path, list[Any]]) -> None:
     import torch
 
-    from kun.training.models import load_base, load_model
+    from kun.models.loading import load_base, load_model
 
     base, folder, _ = trained
     chat = load_chat(base)
@@ -95,7 +95,7 @@ def test_a_merged_model_needs_no_base(tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from kun.training.models import load_model
+    from kun.models.loading import load_model
     from stages.stage1_train import train_model
 
     base = yi(tmp_path / "base")
@@ -114,7 +114,7 @@ def test_a_merged_model_needs_no_base(tmp_path: Path) -> None:
 
 
 def test_a_damaged_adapter_is_named_with_the_remedy(trained: tuple[Path, Path, list[Any]], tmp_path: Path) -> None:
-    from kun.training.models import load_model
+    from kun.models.loading import load_model
 
     base, folder, _ = trained
     for name, length in (("adapter_model.safetensors", 100), ("tokenizer.json", 0)):
@@ -130,7 +130,7 @@ def test_a_damaged_adapter_is_named_with_the_remedy(trained: tuple[Path, Path, l
 
 @pytest.mark.parametrize("device", ["cuda:99", "meta", "gpu"])
 def test_a_device_that_is_not_here_is_named(tmp_path: Path, device: str) -> None:
-    from kun.training.models import load_model
+    from kun.models.loading import load_model
 
     with pytest.raises(
         ConfigError, match=rf"engine\.device: {device} cannot be used here .*; auto takes what there is"

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from kun.config import Config
-from kun.final import assemble
-from kun.runs import RunFolder
+from kun.cli.verify import remedy
+from kun.config.schema import Config
+from kun.dataset.final import assemble
+from kun.pipeline.run_folder import RunFolder
 from kun.store.digests import Digests
-from kun.verify.command import remedy
 from kun.verify.final import UNCHECKED, is_final, verify_final
 from kun.verify.steps import find
-from tests.test_final import OUTPUTS, finished_run, state_of
+from tests.dataset.test_final import OUTPUTS, finished_run, state_of
 from tests.verify.test_run import break_disk
 
 

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from kun.errors import InputError
-from kun.runner import run_stage
-from kun.runs import read_whole
+from kun.pipeline.run_folder import read_whole
+from kun.pipeline.runner import run_stage
 from kun.store import atomic, markers, shards
 from kun.store.digests import of_file
 from kun.verify.run import Finding, verify

@@ -1,0 +1,83 @@
+"""Where to cut the scores of stage 4: `cut(scores, config.score, read_calibration(path))`, per subset.
+
+Functions of the scores alone: another selection asks no model again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from kun.config.schema import Score
+from kun.corpora.files import BOM
+from kun.errors import InputError
+from kun.text.normal import preview
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """A line of the calibration file."""
+
+    instruction: str
+    verdict: str
+
+
+def cut(scores: Sequence[float], settings: Score, calibration: Sequence[tuple[float, bool]] = ()) -> float:
+    """The lowest score that is kept.
+
+    `calibration` (score, is good) is needed for best_f1, `scores` (those of one subset) for top_share.
+    """
+    match settings.select:
+        case "threshold":
+            return settings.threshold
+        case "top_share":
+            return top_share(scores, settings.top_share)
+        case "best_f1":
+            return best_f1(calibration)
+
+
+def top_share(scores: Sequence[float], share: float) -> float:
+    """The score of the last record of the best share (rounded up). Those tied with it stay too, whatever the order."""
+    if not scores:
+        return 0.0
+    return sorted(scores, reverse=True)[math.ceil(share * len(scores) - 1e-9) - 1]
+
+
+def best_f1(calibration: Sequence[tuple[float, bool]]) -> float:
+    """The cut with the best F1 of the good verdict; of equal ones the strictest, halfway to the next lower score."""
+    goods = sum(is_good for _, is_good in calibration)
+    if not 0 < goods < len(calibration):
+        raise InputError("score.calibration: needs both good and bad instructions that got a score")
+    ranked = sorted(calibration, reverse=True)
+    best, found, right = -1.0, 0.0, 0
+    for place, (score, is_good) in enumerate(ranked, start=1):
+        right += is_good
+        below = ranked[place][0] if place < len(ranked) else 0.0
+        f1 = 2 * right / (place + goods)
+        if (below < score or place == len(ranked)) and f1 > best:
+            best, found = f1, (score + below) / 2
+    return found
+
+
+def read_calibration(path: Path) -> list[tuple[str, bool]]:
+    """The judged instructions of a JSON lines file: instruction, is good. InputError names the line that is wrong."""
+    try:
+        lines = path.read_bytes().removeprefix(BOM).split(b"\n")
+    except OSError as error:
+        raise InputError(f"score.calibration: {path}: {error.strerror}") from None
+    judged = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = msgspec.json.decode(line, type=Judged)
+        except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
+            raise InputError(f"score.calibration: {path}:{number}: {error}") from None
+        if row.verdict not in ("good", "bad"):
+            raise InputError(
+                f"score.calibration: {path}:{number}: verdict must be good or bad, not {preview(row.verdict)!r}"
+            )
+        judged.append((row.instruction, row.verdict == "good"))
+    return judged

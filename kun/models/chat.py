@@ -1,0 +1,253 @@
+"""Messages to token ids, the same for training and inference: `load_chat("models/yi-6b").prompt(messages)`.
+
+Text is never code. The chat template is rendered with marks in place of the contents; only what the template itself
+writes may become control tokens, and `<|im_end|>` inside a document stays the ten characters that it is. Contents are
+not trimmed either, whatever the template does. A tokenizer without a usable template is completed with ChatML, in the
+same way wherever it is loaded, so that a base model and the adapter trained on it speak the same tokens.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from kun.errors import InputError
+from kun.models.folder import local_folder
+from kun.models.tokenizer import ROLES, TokenizerFiles, puts_blanks, read_tokenizer, text_tokenizer
+
+Role = Literal["system", "user", "assistant"]
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+PAD = "<|pad|>"
+EXCHANGE: tuple[Role, ...] = ("user", "assistant")
+TEMPLATE_DAY = datetime.date(2024, 7, 26)  # the day that Llama's own templates fall back to
+CONTROL_SHAPE = re.compile(r"<[|｜][^<>|｜\s]+[|｜]>|<(?:start|end)_of_turn>")
+MARK = "\ue000{}\ue001"  # a content's place in a rendered template; contents themselves never pass through it
+MARKS = re.compile("\ue000(\\d+)\ue001")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, eq=False)
+class Chat:
+    """A tokenizer with its chat template. `new_ids`: control tokens that the base model was not trained on."""
+
+    files: TokenizerFiles
+    end_id: int
+    pad_id: int
+    new_ids: tuple[int, ...]
+    _skeletons: dict[tuple[Role, ...], list[int | str]] = field(default_factory=dict, repr=False, compare=False)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids up to and including the generation prompt. InputError where the template refuses the roles."""
+        roles = tuple(message.role for message in messages)
+        if roles not in self._skeletons:
+            self._skeletons[roles] = _skeleton(self.files, roles)
+        contents = [message.content for message in messages]
+        ids: list[int] = []
+        for part in self._skeletons[roles]:
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                text = MARKS.sub(lambda mark: contents[int(mark[1])], part)
+                ids.extend(self._section(text))
+        return ids
+
+    def completion(self, text: str) -> list[int]:
+        """Token ids of a reply: the text, then exactly one end token."""
+        return [*self.encode(text), self.end_id]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text; no control tokens, none added."""
+        return self._encode(text, self._inner)
+
+    def count(self, text: str) -> int:
+        """Length of a text in tokens."""
+        return len(self.encode(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, control tokens left out."""
+        return str(self._inner.decode(list(ids), skip_special_tokens=True))
+
+    @cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that stop generation: the end of a turn, and the tokenizer's own end of text."""
+        eos = self.files.special("eos_token")
+        return tuple(dict.fromkeys((self.end_id, self.files.id(eos) if eos else self.end_id)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of all that decides token ids: tokenizer, template, end and padding token."""
+        spec = json.loads(self.files.raw.to_str())
+        parts = [spec[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "model", "decoder")]
+        text = json.dumps([*parts, self.files.template, self.end_ids, self.pad_id], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer and template into a model folder, completed as they are here."""
+        self.files.save(folder)
+
+    @cached_property
+    def _inner(self) -> Any:
+        return text_tokenizer(self.files.raw, sections=False)
+
+    @cached_property
+    def _sections(self) -> Any:
+        return text_tokenizer(self.files.raw, sections=True) if puts_blanks(self.files.raw) else self._inner
+
+    @cached_property
+    def _section(self) -> Callable[[str], tuple[int, ...]]:
+        """Token ids of what stands between two control tokens; a rubric comes with every record, and is cut up once."""
+        return lru_cache(maxsize=64)(lambda text: tuple(self._encode(text, self._sections)))
+
+    @cached_property
+    def _forbidden(self) -> frozenset[int]:
+        tokens = set(self.files.added()) | {self.end_id, self.pad_id}
+        unknown = self.files.special("unk_token")  # stands for characters outside the vocabulary: text, not control
+        return frozenset(tokens - {self.files.id(unknown) if unknown else -1})
+
+    def _encode(self, text: str, tokenizer: Any) -> list[int]:
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        if self._forbidden.isdisjoint(encoding.ids):
+            return list(encoding.ids)
+        cuts = [0]
+        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token in self._forbidden and end - start > 1:  # in the vocabulary itself: cut its string in the middle
+                cuts.append((start + end) // 2)
+        if len(cuts) == 1:
+            return [token for token in encoding.ids if token not in self._forbidden]
+        first, *others = (text[start:end] for start, end in pairwise([*cuts, len(text)]))
+        return self._encode(first, tokenizer) + [token for part in others for token in self._encode(part, self._inner)]
+
+
+def load_chat(folder: str | Path, trust_remote_code: bool = False) -> Chat:
+    """The chat of a model folder (base, adapter or merged), without torch. InputError where it has no tokenizer."""
+    files = read_tokenizer(local_folder(folder), trust_remote_code)
+    new: tuple[str, ...] = ()
+    if files.template is None:
+        bos = files.special("bos_token")
+        adds_bos = bos is not None and files.raw.encode("a").ids[:1] == [files.id(bos)]
+        new, template = CHATML_TOKENS, ("{{ bos_token }}" if adds_bos else "") + CHATML
+        files = files.with_control_tokens(new).with_config(template)
+    end, after = _end(files)
+    if CONTROL_SHAPE.match(after):  # an instruct template, in the folder of a base model without its tokens
+        text = "".join(part for part in _skeleton(files, EXCHANGE, reply=False) if isinstance(part, str))
+        new = tuple(dict.fromkeys(CONTROL_SHAPE.findall(text)))
+        files = files.with_control_tokens(new)
+        end, _ = _end(files)
+    eos = files.special("eos_token")
+    if end is None and eos is None:
+        raise InputError(
+            f"base_model: the tokenizer in {folder} has neither an end token in its template nor an EOS; "
+            "name its eos_token in tokenizer_config.json"
+        )
+    end_id = files.id(eos or "") if end is None else end
+    if new:
+        files = files.with_config(eos_token=files.raw.id_to_token(end_id))
+    padded, pad = _with_padding(files, end_id)
+    if files.raw.token_to_id(pad) is None:
+        new = (*new, pad)
+    return Chat(padded, end_id, padded.id(pad), tuple(sorted(padded.id(token) for token in new)))
+
+
+def _end(files: TokenizerFiles) -> tuple[int | None, str]:
+    """The control token that the template writes after a reply, and the text that it writes there before that."""
+    parts = _skeleton(files, EXCHANGE, reply=False)
+    mark = MARK.format(len(EXCHANGE) - 1)
+    place = next(number for number, part in enumerate(parts) if isinstance(part, str) and mark in part)
+    end = next((part for part in parts[place:] if isinstance(part, int)), None)
+    return end, str(parts[place]).split(mark)[1].strip()
+
+
+def _with_padding(files: TokenizerFiles, end_id: int) -> tuple[TokenizerFiles, str]:
+    """A padding token that is not the end token, or a model would never learn to stop: the given one, or another."""
+    given, unknown, eos = (files.special(role) for role in ("pad_token", "unk_token", "eos_token"))
+    names = [token.content for token in files.added().values()]
+    spare = [name for name in names if re.search(r"reserved|unused|extra_", name)]
+    candidates = [given, *(name for name in names if "pad" in name.lower()), unknown, *spare, eos]
+    token = next((name for name in candidates if name and files.id(name) != end_id), None)
+    if token is None:
+        token = PAD
+        files = files.with_control_tokens([PAD])
+    if token != given:
+        files = files.with_config(pad_token=token)
+    return files, token
+
+
+def _skeleton(files: TokenizerFiles, roles: tuple[Role, ...], reply: bool = True) -> list[int | str]:
+    """What the template makes of these roles: control tokens as ids, text with marks in place of the contents."""
+    marks = [MARK.format(number) for number in range(len(roles))]
+    attempts = [[{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]]
+    if roles[:2] == ("system", "user"):  # templates without a system role: its text opens the user's turn
+        attempts.append([{"role": "user", "content": f"{marks[0]}\n\n{marks[1]}"}, *attempts[0][2:]])
+    problem = "it leaves out a message"
+    for messages in attempts:
+        try:
+            text = _render(files, messages, reply)
+        except Exception as error:  # a template may raise what it likes
+            problem = str(error)
+            continue
+        if MARKS.findall(text) == [str(number) for number in range(len(roles))]:
+            return _split(files, text)
+    raise InputError(f"base_model: the chat template in {files.folder} refuses {' + '.join(roles)}: {problem}")
+
+
+def _render(files: TokenizerFiles, messages: list[dict[str, str]], reply: bool) -> str:
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise ValueError(message)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    # The marks of TRL and transformers for the assistant's part mean nothing here.
+    source = re.sub(r"(\{%-?\s*)generation(\s*-?%\})", r"\1if true\2", files.template or "")
+    source = re.sub(r"(\{%-?\s*)endgeneration(\s*-?%\})", r"\1endif\2", source)
+    special = {role: files.special(role) or "" for role in ROLES}
+    return environment.from_string(source).render(
+        messages=messages,
+        add_generation_prompt=reply,
+        enable_thinking=False,
+        raise_exception=refuse,
+        strftime_now=lambda form: TEMPLATE_DAY.strftime(form),  # a prompt must not change with the day
+        **special,
+    )
+
+
+def _split(files: TokenizerFiles, text: str) -> list[int | str]:
+    """Rendered text as ids of control tokens and strings in between."""
+    tokens = sorted(files.added().values(), key=lambda token: -len(token.content))
+    if not tokens:
+        return [text]
+    blank = r"\s*"  # some tokens take the white space beside them along
+    forms = (
+        (blank if token.lstrip else "") + "(" + re.escape(token.content) + ")" + (blank if token.rstrip else "")
+        for token in tokens
+    )
+    parts: list[int | str] = []
+    position = 0
+    for match in re.finditer("|".join(forms), text):
+        parts.append(text[position : match.start()])
+        parts.append(files.id(next(group for group in match.groups() if group)))
+        position = match.end()
+    parts.append(text[position:])
+    return [part for part in parts if part != ""]

@@ -1,0 +1,184 @@
+"""The life of one record: `find(run, stages, subsets, key)`, by its id or by a line of a final file, `"wudao:18"`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kun.errors import InputError
+from kun.pipeline.run_folder import RunFolder, read_whole
+from kun.store import shards
+from kun.text.normal import printable
+from kun.verify.final import made_by
+from kun.verify.steps import Found, other_settings, outdated
+from kun.verify.steps import find as steps_of
+
+
+def find(run: RunFolder, stages: list[str], subsets: list[str], key: str) -> dict[str, Any]:
+    """What each of `stages` (record stages, in order) did with the record, and where it is in the final files. Where
+    the file that would tell is gone or damaged, the outcome is `unknown`, and the reason names it. `note`, of a stage
+    or the final file, tells that it was made from other settings than the present ones of a stage above it.
+
+    Raises InputError where no subset of the run has it, or where `lineage.parquet`, which knows the lines, is gone.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in key):  # bytes of the command line that are no UTF-8
+        raise InputError(f"{run.path}: no record has the id {key}, which is no UTF-8")
+    record_id = _id_of_line(run, key) if ":" in key else key
+    place = _place(run, stages, subsets, record_id)
+    if place is None:
+        raise InputError(f"{run.path}: no record has the id {record_id}; ids are in the shards and in lineage.parquet")
+    subset, index = place
+    notes = _notes(run, f"{stages[-1]}/{subset}")
+    life: list[dict[str, Any]] = []
+    for stage in stages:
+        folder = run.path / stage / subset
+        event = _event(folder, index, record_id)
+        if event is None and (not life or life[-1]["outcome"] in ("kept", "unknown")):
+            event = _unknown(run, folder, index, f"{stage}/{subset}" in notes)
+        if event is not None:
+            life.append({"stage": stage, **event, **notes.get(f"{stage}/{subset}", {})})
+    final = _final_line(run, subset, record_id)
+    return {
+        "id": record_id,
+        "subset": subset,
+        "shard": index,
+        "life": life,
+        "final": final and {**final, **notes.get("final", {})},
+    }
+
+
+def render(found: dict[str, Any]) -> str:
+    """The life as text: what each stage added, or why the record ended there."""
+    lines = [f"{found['id']} ({found['subset']}, shard {found['shard']})"]
+    known: dict[str, Any] = {"id": found["id"], "subset": found["subset"]}
+    for event in found["life"]:
+        why = event.get("reason") or event.get("error")
+        lines.append(f"{event['stage']}: {event['outcome']}" + (f": {why}" if why else ""))
+        lines += [f"    {event[key]}" for key in ("detail", "note") if event.get(key)]
+        for name, value in event["record"].items():
+            if known.get(name) != value:
+                shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+                lines.append(f"    {name}: {shown}")
+        known |= event["record"]
+    if final := found["final"]:
+        where = f"unknown: {final['reason']}" if final["line"] is None else f"{final['file']}, line {final['line']}"
+        lines.append(f"final: {where}")
+        lines += [f"    {final['note']}"] if "note" in final else []
+    return printable("\n".join(lines))
+
+
+def _notes(run: RunFolder, last: str) -> dict[str, dict[str, str]]:
+    """The note of each step, and of the final files, that are of other settings; `last` is what those hold."""
+    steps, _ = steps_of(run.path)
+    final = run.path / "final"
+    digest = made_by(final).get(last) or next((step.digest for step in steps if step.name == last), "")
+    steps.append(Found("final", final, {last: digest}))
+    return {name: {"note": other_settings(above)} for name, above in outdated(steps).items()}
+
+
+def _place(run: RunFolder, stages: list[str], subsets: list[str], record_id: str) -> tuple[str, int] | None:
+    """The subset and shard of a record; a later stage is asked only where no subset has it in those before."""
+    for stage in stages:
+        for subset in subsets:
+            folder = run.path / stage / subset
+            for index in shards.finished(folder):
+                if any(True for _ in _lines(folder, index, record_id)):
+                    return subset, index
+    return None
+
+
+def _lines(folder: Path, index: int, record_id: str) -> Iterator[tuple[str, bytes]]:
+    """The lines of a shard that have the record, with the outcome that they stand for."""
+    needle = b'"id":' + msgspec.json.encode(record_id)
+    for kind, outcome in (("", "kept"), ("rejects", "rejected"), ("failed", "failed")):
+        with contextlib.suppress(OSError), shards.part(folder, index, kind).open("rb") as file:  # `_gone` names it
+            yield from ((outcome, line) for line in file if needle in line)
+
+
+def _event(folder: Path, index: int, record_id: str) -> dict[str, Any] | None:
+    for outcome, line in _lines(folder, index, record_id):
+        try:
+            row = msgspec.json.decode(line, type=dict[str, Any])
+            record = msgspec.convert(row.get("record", row), dict[str, Any])
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+            return {"outcome": "unknown", "reason": "the line that has it is damaged", "record": {}}
+        if record.get("id") == record_id:
+            more: dict[str, Any] = {
+                name: row[name] for name in ("reason", "detail", "error") if row is not record and name in row
+            }
+            return {"outcome": outcome, **more, "record": record}
+    return None
+
+
+def _unknown(run: RunFolder, folder: Path, index: int, other: bool) -> dict[str, Any] | None:
+    """The event of a stage that was through with the shard and does not have the record; None where it was not.
+    `other`: it was made from other settings, by which the record may not have come so far."""
+    marker = shards.marker(folder, index)
+    if folder.is_symlink() and not folder.exists():
+        gone = f"{folder}: gone or damaged"
+    elif marker is None:
+        if read_whole(folder) is None:
+            return None
+        gone = f"{shards.part(folder, index, 'done')}: gone or damaged"
+    elif files := _gone(folder, index, marker):
+        gone = f"{', '.join(map(str, files))}: gone or damaged"
+    elif other:
+        return {"outcome": "unknown", "reason": f"{folder}: shard {index} was made without the record", "record": {}}
+    else:
+        gone = f"{folder}: shard {index} is there without the record"
+    reason = f"{gone}; `kun verify {run.path}` tells how to make it again"
+    return {"outcome": "unknown", "reason": reason, "record": {}}
+
+
+def _gone(folder: Path, index: int, marker: shards.Done) -> list[Path]:
+    """The files that the marker of a shard names and that are not there, or cannot be read."""
+    found = []
+    for kind in marker.digests:
+        path = shards.part(folder, index, "" if kind == "kept" else kind)
+        try:
+            path.read_bytes()
+        except OSError:
+            found.append(path)
+    return found
+
+
+def _lineage(run: RunFolder, **where: Any) -> dict[str, Any] | None:
+    """The row of the lineage that has these values; InputError where there is a final/ and its lineage is unread."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    path = run.path / "final" / "lineage.parquet"
+    if not path.is_file():
+        if not path.exists() and not path.parent.exists() and not path.parent.is_symlink():
+            return None
+        raise InputError(f"{path}: gone; `kun verify {run.path}` tells how to make it again")
+    filters = [(name, "=", value) for name, value in where.items()]
+    try:
+        rows = parquet.read_table(path, columns=["subset", "line", "id"], filters=filters).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        raise InputError(f"{path}: damaged ({why}); `kun verify {run.path}` tells how to make it again") from None
+    return rows[0] if rows else None
+
+
+def _id_of_line(run: RunFolder, key: str) -> str:
+    subset, _, line = key.rpartition(":")
+    subset = Path(subset).name.removesuffix(".jsonl")
+    row = _lineage(run, subset=subset, line=int(line)) if line.isdecimal() and len(line) < 19 else None
+    if row is None:
+        raise InputError(f"{run.path / 'final'}: there is no line {line} of {subset}.jsonl; give it as wudao:18")
+    return str(row["id"])
+
+
+def _final_line(run: RunFolder, subset: str, record_id: str) -> dict[str, Any] | None:
+    """The file and line of the data set; without the line, and with the reason, where the lineage cannot tell."""
+    file = f"final/{subset}.jsonl"
+    try:
+        row = _lineage(run, subset=subset, id=record_id)
+    except InputError as error:
+        return {"file": file, "line": None, "reason": str(error)}
+    return {"file": file, "line": row["line"]} if row else None
