@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.inference import Bench, models_of
 from kun.config.schema import EngineConfig, Sampling
 from kun.engines.base import Generate, Generated
-from kun.engines.cache import Engines
+from kun.engines.cache import EngineCache
 from kun.engines.transformers.engine import TransformersEngine
 
 
@@ -64,7 +64,7 @@ def main() -> None:
         config = config.model_copy(update={name: getattr(config, name).model_copy(update=settings)})
     for stage in ("label", "polish"):
         bench = Bench(config, models, stage, arguments.rows, arguments.rows, Path())
-        engines = Engines(config)
+        engines = EngineCache(config)
         engine = engines.open("label", bench.model)
         assert isinstance(engine, TransformersEngine)
         requests = bench.requests(bench.records(arguments.rows, seed=1))

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kun.config.schema import Corpus, Decontaminate
-from kun.corpora import read
+from kun.corpora import read_corpus
 from kun.filters.decontamination.ngrams import Index, Overlap, build, open_index
 from kun.text.normal import normalise
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 def documents(data: Path, name: str) -> list[str]:
     corpus = Corpus.model_validate({"paths": [str(data / "corpora" / name)], "format": name})
-    return [normalise(row.text) for row in read(name, corpus) if row.reject is None]
+    return [normalise(row.text) for row in read_corpus(name, corpus) if row.reject is None]
 
 
 def index_of(data: Path, folder: Path, ngram: int) -> Index:

@@ -29,7 +29,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as `kun` does: one c
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kun.config.schema import Config
-from kun.corpora import read
+from kun.corpora import read_corpus
 from kun.corpora.ingest import counted, documents, items
 from kun.filters import length, quality
 from kun.filters.clean import clean
@@ -144,7 +144,7 @@ def report(subset: str, config: Config, model: Path, arguments: argparse.Namespa
 
 
 def ingested(subset: str, config: Config) -> list[tuple[Raw, Document | Reject]]:
-    texts = list(items(read(subset, config.corpora[subset])))
+    texts = list(items(read_corpus(subset, config.corpora[subset])))
     return list(documents(subset, texts, counted(texts)))
 
 
@@ -208,7 +208,7 @@ def timed(task: Callable[[], object]) -> float:
 
 def kinds_of(subset: str, config: Config, key: Path) -> dict[Origin, str]:
     """Kind of a row by its origin; the key numbers rows over the files of a subset."""
-    rows = [row.origin for row in read(subset, config.corpora[subset])]
+    rows = [row.origin for row in read_corpus(subset, config.corpora[subset])]
     lines = [json.loads(line) for line in key.read_bytes().splitlines()]
     return {rows[line["row"]]: line["kind"] for line in lines if line["subset"] == subset}
 

@@ -40,7 +40,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kun.config.schema import Config
-from kun.corpora import read
+from kun.corpora import read_corpus
 from kun.corpora.ingest import counted, documents, items
 from kun.filters.perplexity import lm, lmplz
 from kun.filters.perplexity.text import CHARACTERS, NORMALISATIONS
@@ -136,7 +136,7 @@ def kept_texts(data: Path, work: Path) -> list[str]:
     config = Config.model_validate({"corpora": corpora})
     texts: list[str] = []
     for name, corpus in config.corpora.items():
-        pieces = list(items(read(name, corpus)))
+        pieces = list(items(read_corpus(name, corpus)))
         made = [document for _, document in documents(name, pieces, counted(pieces)) if isinstance(document, Document)]
         texts += [outcome.text for outcome in judge(made) if isinstance(outcome, Filtered)]
     return texts

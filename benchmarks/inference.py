@@ -44,14 +44,14 @@ from ruamel.yaml import YAML
 from kun.config.files import load
 from kun.config.schema import Config, Label, Polish, Sampling, Score
 from kun.demo.documents import new_item, page
-from kun.engines.base import Choose, Generate
-from kun.engines.cache import Engines, window
+from kun.engines.base import Generate, ScoreChoices
+from kun.engines.cache import EngineCache, window
 from kun.engines.vllm.engine import environment
 from kun.engines.vllm.start import vllm_start
 from kun.models.chat import CHATML_TOKENS, load_chat
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import run_stage
-from kun.pipeline.stage import Ask, Build, Ingest, Stage, Step
+from kun.pipeline.stage import Build, Infer, Ingest, Stage, Step
 from kun.prompts import SHIPPED, load_prompts
 from kun.records import Origin, Scored
 from kun.store.digests import Digests
@@ -161,7 +161,7 @@ class Bench:
             )  # fmt: skip
         return found
 
-    def stages(self, engines: Engines, name: str, records: list[Scored]) -> list[Stage]:
+    def stages(self, engines: EngineCache, name: str, records: list[Scored]) -> list[Stage]:
         """A stage that publishes the records, one that puts the model there, and Kun's stage."""
 
         def copy(step: Step, folder: Path, *_: Any) -> dict[str, Any]:
@@ -186,16 +186,16 @@ class Bench:
 
     def requests(self, records: list[Scored]) -> list[Any]:
         """What Kun's stage asks of the model."""
-        asked = self.stages(Engines(self.config), "bench", records)[-1]
-        assert isinstance(asked.work, Ask)
+        asked = self.stages(EngineCache(self.config), "bench", records)[-1]
+        assert isinstance(asked.work, Infer)
         engine: Any = SimpleNamespace(window=window(self.config))
         asker = asked.work.asker(asked.steps[0], lambda step: self.model, engine)
-        return [item for item in map(asker.ask, records) if isinstance(item, Generate | Choose)]
+        return [item for item in map(asker.ask, records) if isinstance(item, Generate | ScoreChoices)]
 
 
 def kun(bench: Bench) -> float:
     """Rows per second of Kun's stage."""
-    engines, run, seconds = Engines(bench.config), RunFolder(bench.work / "run"), 0.0
+    engines, run, seconds = EngineCache(bench.config), RunFolder(bench.work / "run"), 0.0
     run.store.mkdir(parents=True)
     for name, count in (("warm", WARM), ("timed", bench.rows)):
         *before, asked = bench.stages(engines, name, bench.records(count, seed=len(name)))

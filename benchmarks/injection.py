@@ -20,9 +20,9 @@ import msgspec
 from kun.checks.answers import folded
 from kun.config.files import load
 from kun.engines.base import Failure, Generated, Request
-from kun.engines.cache import Engines
+from kun.engines.cache import EngineCache
 from kun.pipeline.run_folder import RunFolder
-from kun.pipeline.stage import Ask, Stage
+from kun.pipeline.stage import Infer, Stage
 from kun.records import Filtered, Labelled, Polished, Reject, Scored
 from kun.store import shards
 from kun.store.digests import Digests
@@ -52,7 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     run = RunFolder(arguments.run)
     config = load(run.path / "config.yaml")
-    digests, engines = Digests(run.store / "digests.json"), Engines(config)
+    digests, engines = Digests(run.store / "digests.json"), EngineCache(config)
     stages = {stage.name: stage for stage in pipeline(config, digests, engines)}
     records = _records(run, stages["stage4_score"], arguments.rows)
     judged = [json.loads(line) for line in Path(config.seeds.judge or "").read_text(encoding="utf-8").splitlines()]
@@ -67,14 +67,16 @@ def main() -> None:
 def _records(run: RunFolder, stage: Stage, rows: int) -> list[Scored]:
     """Of every subset as many, from the first shard."""
     share = -(-rows // len(stage.steps))
-    return [record for step in stage.steps for record in list(shards.read(run.folder(step), 0, Scored))[:share]][:rows]
+    return [record for step in stage.steps for record in list(shards.read_kept(run.folder(step), 0, Scored))[:share]][
+        :rows
+    ]
 
 
 class Model:
     """The model of a stage and what the stage asks it."""
 
     def __init__(self, run: RunFolder, stage: Stage) -> None:
-        assert isinstance(stage.work, Ask)
+        assert isinstance(stage.work, Infer)
         self.reads = stage.work.reads
         self.engine = stage.work.engine(run.folder)
         self.asker: Any = stage.work.asker(stage.steps[0], run.folder, self.engine)

@@ -73,7 +73,7 @@ def kun(work: Path) -> Callable[[Path, Path], None]:
     import msgspec
 
     from kun.config.schema import Corpus
-    from kun.corpora import read
+    from kun.corpora import read_corpus
     from kun.filters.perplexity import lm
 
     perplexity = lm.open_given(work / "zh.arpa.bin", work / "zh.sp.model", "cc_net")
@@ -81,7 +81,7 @@ def kun(work: Path) -> Callable[[Path, Path], None]:
     def run(source: Path, out: Path) -> None:
         out.mkdir(parents=True)
         with (out / "out.jsonl").open("wb") as file:
-            for row in read("web", Corpus(paths=(str(source),), format="jsonl")):
+            for row in read_corpus("web", Corpus(paths=(str(source),), format="jsonl")):
                 ppl = perplexity(row.text)
                 if LOW <= ppl <= HIGH:
                     file.write(msgspec.json.encode({"text": row.text, "ppl": ppl}) + b"\n")
@@ -92,7 +92,7 @@ def kun(work: Path) -> Callable[[Path, Path], None]:
 def kun_stage2(work: Path) -> Callable[[Path, Path], None]:
     """All of stage 2 with one worker: reading, normalisation, exact duplicates, length, rules, perplexity, shards."""
     from kun.config.schema import Config
-    from kun.engines.cache import Engines
+    from kun.engines.cache import EngineCache
     from kun.pipeline.run_folder import RunFolder
     from kun.pipeline.runner import run_stage
     from kun.store.digests import Digests
@@ -111,7 +111,7 @@ def kun_stage2(work: Path) -> Callable[[Path, Path], None]:
         )
         folder = RunFolder(out)
         folder.store.mkdir(parents=True)
-        for stage in pipeline(config, Digests(folder.store / "digests.json"), Engines(config)):
+        for stage in pipeline(config, Digests(folder.store / "digests.json"), EngineCache(config)):
             if stage.command == "stage2":
                 run_stage(stage, folder, workers=1)
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from kun.config.files import load
 from kun.config.schema import Config
-from kun.corpora import read, sampling
+from kun.corpora import read_corpus, sampling
 from kun.corpora.sampling import sample_rows
-from kun.engines.base import Choose
+from kun.engines.base import ScoreChoices
 from kun.engines.cache import window
 from kun.models.chat import load_chat
-from kun.pipeline.run_folder import read_whole
+from kun.pipeline.run_folder import read_manifest
 from kun.planning.figures import rows_of
 from kun.planning.plan import Options, plan
 from kun.prompts import load_prompts
@@ -49,11 +49,11 @@ def real(config: Config, name: str) -> Iterator[tuple[str, float, float, float, 
         kept = list(read_all(run / stage / name, writes))
         asked = [one for one in map(asking.ask, records) if not isinstance(one, Reject)]
         prefill = sum(
-            len(one.prompt) + (max(map(len, one.choices)) - 1 if isinstance(one, Choose) else 0) for one in asked
+            len(one.prompt) + (max(map(len, one.choices)) - 1 if isinstance(one, ScoreChoices) else 0) for one in asked
         )
         texts = [getattr(record, "instruction" if writes is Labelled else "output", "") for record in kept]
         mean = sum(chat.count(text) + 1 for text in texts) / max(len(texts), 1) if writes is not Scored else 0
-        whole = read_whole(run / stage / name)
+        whole = read_manifest(run / stage / name)
         cut = whole.rejected.get("unfinished", 0) if whole else 0
         most = config.label.sampling.max_tokens if writes is Labelled else config.polish.sampling.max_tokens
         yield stage, len(records), len(kept), prefill, (len(asked) - cut) * mean + cut * most
@@ -91,7 +91,7 @@ def against_rows(config: Config) -> None:
         "| corpus | true | rows | mean of estimates | spread of one | true inside its 95 % |\n|---|---|---|---|---|---|"
     )
     for name, corpus in config.corpora.items():
-        true = sum(1 for _ in read(name, corpus))
+        true = sum(1 for _ in read_corpus(name, corpus))
         sampling.WHOLE = 0  # as if the corpus were too large to be read whole
         for size in SIZES:
             figures = []

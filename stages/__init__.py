@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kun.config.schema import Config
-from kun.engines.cache import Engines
+from kun.engines.cache import EngineCache
 from kun.pipeline.stage import Stage
 from kun.store.digests import Digests
 from stages import (
@@ -17,7 +17,7 @@ from stages import (
 )
 
 
-def pipeline(config: Config, digests: Digests, engines: Engines) -> list[Stage]:
+def pipeline(config: Config, digests: Digests, engines: EngineCache) -> list[Stage]:
     """Seeds make two models; each corpus is read, filtered, labelled, judged, selected and polished."""
     train = stage1_train.stage(config, digests)
     label_model, primary_chat = train.steps

@@ -18,12 +18,12 @@ from kun.config.schema import Config, ModelName
 from kun.errors import ConfigError
 from kun.models.chat import Chat, Message, load_chat
 from kun.models.folder import local_folder
-from kun.pipeline.stage import Build, Folders, Stage, Step, flat
+from kun.pipeline.stage import Build, Folders, Stage, Step, flatten_settings
 from kun.progress import Progress
 from kun.prompts import PromptSet, load_prompts
 from kun.store.digests import Digests
 from kun.training import seeds
-from kun.training.seeds import BadSeed, Example, Judged, Pair, Polish, Seed, Task
+from kun.training.seeds import BadSeed, Example, JudgedInstruction, PolishedText, Seed, SeedPair, Task
 
 
 def stage(config: Config, digests: Digests) -> Stage:
@@ -43,7 +43,7 @@ def decides(config: Config, job: ModelName, digests: Digests) -> dict[str, Any]:
     """What makes the model: base, seed files, prompts (by content), and the settings of the training."""
     base_model, pairs = _needed(config)
     prompts = load_prompts(config.prompts)
-    settings = flat("train", config.train) | {"seeds.held_out": config.seeds.held_out, "seed": config.seed}
+    settings = flatten_settings("train", config.train) | {"seeds.held_out": config.seeds.held_out, "seed": config.seed}
     settings["base_model"] = digests.path(local_folder(base_model), "base_model")
     settings["seeds.pairs"] = digests.path(pairs, "seeds.pairs")
     if job == "label":
@@ -82,40 +82,40 @@ def collect(config: Config, job: ModelName, chat: Chat, bad: list[BadSeed]) -> l
     """The examples of a model; seeds that cannot be used are added to `bad`."""
     prompts = load_prompts(config.prompts)
     files, limit = config.seeds, config.train.max_length
-    pairs = seeds.read(_needed(config)[1], Pair, "seeds.pairs", bad)
+    pairs = seeds.read_seeds(_needed(config)[1], SeedPair, "seeds.pairs", bad)
     if job == "label":
         return seeds.encode(label_tasks(pairs, prompts), chat, limit, "seeds.pairs", bad)
 
     examples = seeds.encode(reply_tasks(pairs), chat, limit, "seeds.pairs", bad)
     if files.judge is not None:
-        judged = seeds.read(files.judge, Judged, "seeds.judge", bad)
+        judged = seeds.read_seeds(files.judge, JudgedInstruction, "seeds.judge", bad)
         examples += seeds.encode(judge_tasks(judged, prompts), chat, limit, "seeds.judge", bad)
     if files.polish is not None:
-        polished = seeds.read(files.polish, Polish, "seeds.polish", bad)
+        polished = seeds.read_seeds(files.polish, PolishedText, "seeds.polish", bad)
         examples += seeds.encode(polish_tasks(polished, prompts), chat, limit, "seeds.polish", bad)
     return examples
 
 
-def label_tasks(pairs: list[Seed[Pair]], prompts: PromptSet) -> Iterator[Task]:
+def label_tasks(pairs: list[Seed[SeedPair]], prompts: PromptSet) -> Iterator[Task]:
     """Output -> instruction."""
     for seed in pairs:
         yield Task(seed, prompts.label.messages(text=seed.row.output), seed.row.instruction)
 
 
-def reply_tasks(pairs: list[Seed[Pair]]) -> Iterator[Task]:
+def reply_tasks(pairs: list[Seed[SeedPair]]) -> Iterator[Task]:
     """Instruction -> output."""
     for seed in pairs:
         yield Task(seed, [Message("user", seed.row.instruction)], seed.row.output)
 
 
-def judge_tasks(judged: list[Seed[Judged]], prompts: PromptSet) -> Iterator[Task]:
+def judge_tasks(judged: list[Seed[JudgedInstruction]], prompts: PromptSet) -> Iterator[Task]:
     """Instruction -> verdict word, as stage 4 asks."""
     for seed in judged:
         word = prompts.score.word(seed.row.verdict == "good")
         yield Task(seed, prompts.score.messages(instruction=seed.row.instruction), word)
 
 
-def polish_tasks(polished: list[Seed[Polish]], prompts: PromptSet) -> Iterator[Task]:
+def polish_tasks(polished: list[Seed[PolishedText]], prompts: PromptSet) -> Iterator[Task]:
     """Text and instruction -> reply, as stage 5 asks."""
     for seed in polished:
         messages = prompts.polish.messages(text=seed.row.text, instruction=seed.row.instruction)

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from kun.config.schema import Config
-from kun.corpora.evaluation import SETTING, find
+from kun.corpora.evaluation import SETTING, find_evaluations
 from kun.filters.decontamination import ngrams as decontaminate
-from kun.pipeline.stage import Build, Folders, Stage, Step, flat
+from kun.pipeline.stage import Build, Folders, Stage, Step, flatten_settings
 from kun.progress import Progress
 from kun.store.digests import Digests
 
@@ -24,10 +24,10 @@ def stages(config: Config, digests: Digests) -> list[Stage]:
         return []
 
     def decides() -> dict[str, Any]:
-        found = find(config.decontaminate.files)
+        found = find_evaluations(config.decontaminate.files)
         content = digests.files([file.path for file in found], SETTING)
         files = [[file.name, digest] for file, digest in zip(found, content, strict=True)]
-        return {**flat("decontaminate", config.decontaminate), SETTING: files}
+        return {**flatten_settings("decontaminate", config.decontaminate), SETTING: files}
 
     def build(step: Step, folder: Path, folders: Folders, progress: Progress) -> dict[str, Any]:
         info = decontaminate.build(config.decontaminate, folder, progress)

@@ -21,7 +21,7 @@ from kun.filters.duplicates.signatures import algorithm
 from kun.filters.perplexity import lmplz
 from kun.filters.perplexity.percentiles import NO_LIMITS
 from kun.filters.rules import Rules, base_folder, measure, open_filter
-from kun.pipeline.stage import Build, Folders, Map, Stage, Step, flat
+from kun.pipeline.stage import Build, Folders, Map, Stage, Step, flatten_settings
 from kun.progress import Progress
 from kun.records import Document, Filtered, Reject
 from kun.store import atomic
@@ -52,7 +52,7 @@ def language_model(config: Config, digests: Digests) -> list[Stage]:
         return []
 
     def decides() -> dict[str, Any]:
-        settings = flat("filter.lm", config.filter.lm)
+        settings = flatten_settings("filter.lm", config.filter.lm)
         for name in ("filter.lm.model", "filter.lm.sentencepiece", "filter.lm.estimate_from"):
             if path := settings[name]:
                 settings[name] = digests.path(path, name)
@@ -84,7 +84,9 @@ def _rules(
 
     def decides(part: str) -> dict[str, Any]:
         own = config.of_subset(part).filter.model_copy(update={"lm": LanguageModel()})  # the model is a step of its own
-        decided = {name: value for name, value in flat("filter", own).items() if name not in NEAR_DUPLICATES}
+        decided = {
+            name: value for name, value in flatten_settings("filter", own).items() if name not in NEAR_DUPLICATES
+        }
         # Runs from before there was such a rule stay current while it is off.
         decided = {name: value for name, value in decided.items() if value or not name.startswith("filter.privacy.")}
         decided |= tokenizer_decides(config, digests)

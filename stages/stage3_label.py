@@ -14,11 +14,11 @@ from pathlib import Path
 from kun.checks.answers import clean_instruction, copied, echo, folded, pointing_word, says_twice, unusable
 from kun.config.schema import Config, Label, Privacy
 from kun.engines.base import Generate, Generated, request_seed
-from kun.engines.cache import Engines, window_with_room
+from kun.engines.cache import EngineCache, window_with_room
 from kun.filters.decontamination.ngrams import contaminated
 from kun.filters.privacy.rules import personal
 from kun.models.chat import Chat, load_chat
-from kun.pipeline.stage import Ask, Stage, Step, flat
+from kun.pipeline.stage import Infer, Stage, Step, flatten_settings
 from kun.prompts import Prompt, load_prompts
 from kun.records import Filtered, Labelled, Reject, extend
 from kun.text.normal import preview
@@ -69,17 +69,17 @@ class Labelling:
 
 
 def stage(
-    config: Config, engines: Engines, label_model: Step, filtered: Sequence[Step], evaluations: Step | None = None
+    config: Config, engines: EngineCache, label_model: Step, filtered: Sequence[Step], evaluations: Step | None = None
 ) -> Stage:
     """The stage over the steps of the filter, by the label model that stage 1 made. `evaluations` is the step with the
     index of evaluation files, where some are named."""
     prompt = cache(lambda: load_prompts(config.prompts).label)  # not here: a run that was received may lack the folder
-    settings = {**flat("label", config.label), "seed": config.seed}
+    settings = {**flatten_settings("label", config.label), "seed": config.seed}
     needs = (label_model,) if evaluations is None else (label_model, evaluations)
     return Stage(
         "stage3",
         "stage3_label",
-        Ask(
+        Infer(
             reads=Filtered,
             writes=Labelled,
             engine=lambda folders: engines.open("label", folders(label_model)),

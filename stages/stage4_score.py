@@ -19,12 +19,12 @@ import msgspec
 from kun.checks.answers import verdict
 from kun.checks.selection import cut, read_calibration
 from kun.config.schema import Config, Score
-from kun.engines.base import Choose, Chosen, Engine, Failure, Generate, Generated, Request, request_seed
-from kun.engines.cache import Engines, window
+from kun.engines.base import ChoiceLogprobs, Engine, Failure, Generate, Generated, Request, ScoreChoices, request_seed
+from kun.engines.cache import EngineCache, window
 from kun.errors import ConfigError, KunError
 from kun.models.chat import Chat, load_chat
-from kun.pipeline.run_folder import read_whole
-from kun.pipeline.stage import Ask, Build, Folders, Map, Stage, Step, flat
+from kun.pipeline.run_folder import read_manifest
+from kun.pipeline.stage import Build, Folders, Infer, Map, Stage, Step, flatten_settings
 from kun.progress import Progress
 from kun.prompts import JudgePrompt, load_prompts
 from kun.records import Labelled, Reject, Scored, extend
@@ -47,7 +47,7 @@ class Scoring:
         text = record.text if self.settings.method == "pair" else None
         return self.judge(record.instruction, text, record.id)
 
-    def accept(self, record: Labelled, answer: Generated | Chosen) -> Scored | Reject:
+    def accept(self, record: Labelled, answer: Generated | ChoiceLogprobs) -> Scored | Reject:
         score = self.score(answer)
         return score if isinstance(score, Reject) else extend(record, Scored, score=score)
 
@@ -62,11 +62,11 @@ class Scoring:
             return Reject("over_window", f"{len(tokens)} + {room} of {self.window} tokens")
         if sampled:
             return Generate(tokens, sampling, request_seed(self.seed, identity, "score"))
-        return Choose(tokens + shared, choices)
+        return ScoreChoices(tokens + shared, choices)
 
-    def score(self, answer: Generated | Chosen) -> float | Reject:
+    def score(self, answer: Generated | ChoiceLogprobs) -> float | Reject:
         """The share of the good verdict, in [0, 1]; 1 or 0 for a drawn verdict."""
-        if isinstance(answer, Chosen):
+        if isinstance(answer, ChoiceLogprobs):
             good, bad = answer.logprobs
             if max(good, bad) == -math.inf:
                 return Reject("no_verdict", "both verdicts have probability 0")
@@ -96,14 +96,14 @@ def _verdict_tokens(chat: Chat, prompt: JudgePrompt) -> tuple[list[int], tuple[t
 
 
 def stages(
-    config: Config, digests: Digests, engines: Engines, primary_chat: Step, labelled: Sequence[Step]
+    config: Config, digests: Digests, engines: EngineCache, primary_chat: Step, labelled: Sequence[Step]
 ) -> list[Stage]:
     """The verdicts of the primary chat of stage 1 (on the calibration file too, if that decides); the selection."""
     settings = config.score
     prompt = cache(lambda: load_prompts(config.prompts).score)  # not here: a run that was received may lack the folder
     asked: dict[str, Any] = {"score.method": settings.method}
     if settings.method == "sampled":
-        asked |= {**flat("score.sampling", settings.sampling), "seed": config.seed}
+        asked |= {**flatten_settings("score.sampling", settings.sampling), "seed": config.seed}
 
     def decides() -> Mapping[str, Any]:
         return {**asked, "prompts.score": prompt().digest, "window": window(config)}
@@ -116,7 +116,7 @@ def stages(
     verdicts = Stage(
         "stage4",
         "stage4_verdicts",
-        Ask(
+        Infer(
             reads=Labelled,
             writes=Scored,
             engine=lambda folders: engines.open("chat", folders(primary_chat)),
@@ -187,8 +187,8 @@ def _selector(settings: Score, step: Step, folders: Folders) -> partial[list[Sco
         )
     if settings.select == "top_share":
         folder = folders(source)
-        whole = read_whole(folder)
-        rows = (shards.read(folder, index, Scored) for index in range(whole.shards if whole else 0))
+        whole = read_manifest(folder)
+        rows = (shards.read_kept(folder, index, Scored) for index in range(whole.shards if whole else 0))
         scores = [record.score for records in rows for record in records]
     return partial(_select_all, lowest=cut(scores, settings, judged))
 

@@ -15,11 +15,11 @@ from kun.checks.answers import clean_output, echo, folded, pointing_word, repeat
 from kun.checks.faithfulness import faithfulness
 from kun.config.schema import Config, Polish, Privacy
 from kun.engines.base import Generate, Generated, request_seed
-from kun.engines.cache import Engines, window
+from kun.engines.cache import EngineCache, window
 from kun.filters.decontamination.ngrams import contaminated
 from kun.filters.privacy.rules import personal
 from kun.models.chat import Chat, load_chat
-from kun.pipeline.stage import Ask, Stage, Step, flat
+from kun.pipeline.stage import Infer, Stage, Step, flatten_settings
 from kun.prompts import Prompt, load_prompts
 from kun.records import Polished, Reject, Scored, extend
 from kun.text.normal import preview, split_sentences
@@ -102,17 +102,17 @@ class Polishing:
 
 
 def stage(
-    config: Config, engines: Engines, primary_chat: Step, scored: Sequence[Step], evaluations: Step | None = None
+    config: Config, engines: EngineCache, primary_chat: Step, scored: Sequence[Step], evaluations: Step | None = None
 ) -> Stage:
     """The stage over the selected records, by the primary chat that stage 1 made. `evaluations` is the step with the
     index of evaluation files, where some are named."""
     prompt = cache(lambda: load_prompts(config.prompts).polish)  # not here: a run that was received may lack the folder
-    settings = {**flat("polish", config.polish), "seed": config.seed}
+    settings = {**flatten_settings("polish", config.polish), "seed": config.seed}
     needs = (primary_chat,) if evaluations is None else (primary_chat, evaluations)
     return Stage(
         "stage5",
         "stage5_polish",
-        Ask(
+        Infer(
             reads=Scored,
             writes=Polished,
             engine=lambda folders: engines.open("chat", folders(primary_chat)),

@@ -11,7 +11,7 @@ from kun.config.schema import Sampling
 from kun.engines.base import Answer, Failure, Generate, Generated, Request
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import run_stage
-from kun.pipeline.stage import Ask, Folders, Ingest, Map, Stage, Step
+from kun.pipeline.stage import Folders, Infer, Ingest, Map, Stage, Step
 from kun.records import Document, Filtered, Labelled, Origin, Reject, extend
 
 
@@ -105,7 +105,7 @@ class Small:
             Stage(
                 "stage3",
                 "stage3_label",
-                Ask(Filtered, Labelled, lambda _: self.engine, lambda *_: LabelByLength()),
+                Infer(Filtered, Labelled, lambda _: self.engine, lambda *_: LabelByLength()),
                 tuple(label),
             ),
         ]

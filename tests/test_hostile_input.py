@@ -158,7 +158,7 @@ def test_seeds_texts_and_labels_put_no_control_token_into_a_prompt(chat: Chat, t
     prompts = load_prompts("zh")
     tasks = [
         seeds.Task(seed, prompts.label.messages(text=seed.row.output), seed.row.instruction)
-        for seed in seeds.read(str(tmp_path / "seeds.jsonl"), seeds.Pair, "seeds.pairs", [])
+        for seed in seeds.read_seeds(str(tmp_path / "seeds.jsonl"), seeds.SeedPair, "seeds.pairs", [])
     ]
     nasty, plain = seeds.encode(tasks, chat, 100_000, "seeds.pairs", [])
     scoring = Scoring(prompts.score, Score(), chat, 100_000, 0)

@@ -136,13 +136,13 @@ def test_yaml_makes_no_objects(tmp_path, tag):
 
 
 def test_an_array_that_is_a_pickle_is_refused(tmp_path):
-    from kun.corpora.files import Found
+    from kun.corpora.files import CorpusFile
     from kun.corpora.index import REPEATS, Unit, occurrences
     from tests.models.test_loading import Bomb
 
     np.save(tmp_path / REPEATS, np.array([Bomb(tmp_path / "made")], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="object"):
-        list(occurrences(tmp_path, Unit("wudao", 0, Found(tmp_path, "a"), 0, 1)))
+        list(occurrences(tmp_path, Unit("wudao", 0, CorpusFile(tmp_path, "a"), 0, 1)))
     assert not (tmp_path / "made").exists()
 
 

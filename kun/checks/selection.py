@@ -17,7 +17,7 @@ from kun.errors import InputError
 from kun.text.normal import preview
 
 
-class Judged(msgspec.Struct, frozen=True):
+class CalibrationRow(msgspec.Struct, frozen=True):
     """A line of the calibration file."""
 
     instruction: str
@@ -72,7 +72,7 @@ def read_calibration(path: Path) -> list[tuple[str, bool]]:
         if not line.strip():
             continue
         try:
-            row = msgspec.json.decode(line, type=Judged)
+            row = msgspec.json.decode(line, type=CalibrationRow)
         except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
             raise InputError(f"score.calibration: {path}:{number}: {error}") from None
         if row.verdict not in ("good", "bad"):

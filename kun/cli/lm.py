@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from kun.config.schema import Filter, LanguageModel
-from kun.corpora.files import Found, lines, open_file
+from kun.corpora.files import CorpusFile, lines, open_file
 from kun.corpora.readers import read_lines, read_text
 from kun.corpora.rows import Row
 from kun.errors import InputError
@@ -199,15 +199,15 @@ def _rows(file: str, field: str) -> Iterator[Iterator[Row]]:
             raise InputError(f"{file}: a folder; give one of its files")
         if not Path(file).is_file():
             raise InputError(f"{file}: no such file; - is standard input")
-        yield _read(Found(Path(file), file), field)
+        yield _read(CorpusFile(Path(file), file), field)
         return
     with tempfile.NamedTemporaryFile(prefix="kun-lm-") as copy:
         shutil.copyfileobj(sys.stdin.buffer, copy)
         copy.flush()
-        yield _read(Found(Path(copy.name), "standard input"), field)
+        yield _read(CorpusFile(Path(copy.name), "standard input"), field)
 
 
-def _read(found: Found, field: str) -> Iterator[Row]:
+def _read(found: CorpusFile, field: str) -> Iterator[Row]:
     """JSON lines where the file begins with an object, and text otherwise."""
     with open_file(found) as stream:
         pieces = (piece for _, piece in lines(stream, found))

@@ -28,13 +28,13 @@ from kun.cli import plan as plan_command
 from kun.cli import verify as verify_commands
 from kun.config.files import command_of_run, dump, load, load_of_run, print_settings
 from kun.config.schema import Config
-from kun.dataset.final import assemble, is_current, look
-from kun.engines.cache import Engines
+from kun.dataset.final import assemble, final_state, is_current
+from kun.engines.cache import EngineCache
 from kun.errors import BusyError, ConfigError, InputError, KunError
 from kun.pipeline import status
 from kun.pipeline.lock import check_free, hold
 from kun.pipeline.run_folder import RunFolder
-from kun.pipeline.runner import mending, run_stage
+from kun.pipeline.runner import run_stage, with_repair
 from kun.pipeline.stage import Stage, Step
 from kun.report import trace
 from kun.report.plots import draw
@@ -148,7 +148,7 @@ def _stage(word: str) -> str:
 
 def _works() -> dict[str, Any]:
     """What each stage does, by its name: the same in every run."""
-    stages = pipeline(Config(), Digests(Path(os.devnull)), Engines(Config()))
+    stages = pipeline(Config(), Digests(Path(os.devnull)), EngineCache(Config()))
     return {stage.name: stage.work for stage in stages}
 
 
@@ -174,14 +174,14 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         for below in ("", "*/"):  # and not in the folders of finished steps, which have none
             atomic.remove_temporaries(run.path, below)
         digests = Digests(run.store / "digests.json")
-        engines = Engines(config)
+        engines = EngineCache(config)
         stages = pipeline(config, digests, engines)
         settings = run.path / "config.yaml"
         before = settings.read_bytes() if settings.exists() else None
         try:
             _make(arguments, run, stages, config, digests)
             states = status.survey(stages, run)
-            final = look(run, stages[-1].steps, digests, states)
+            final = final_state(run, stages[-1].steps, digests, states)
         except ConfigError:  # settings that are refused are not those of the run
             if before is not None:
                 atomic.write(settings, before)
@@ -204,7 +204,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 def _make(arguments: argparse.Namespace, run: RunFolder, stages: list[Stage], config: Config, digests: Digests) -> None:
     """Bring what was asked for up to date."""
-    mend = partial(mending, stages=stages, run=run, workers=config.workers)
+    mend = partial(with_repair, stages=stages, run=run, workers=config.workers)
     for stage in stages:
         if arguments.stage in ("all", stage.command):
             own, shared = _narrow(stage, stages, config, arguments.subset)
@@ -298,7 +298,7 @@ def _assemble_and_draw(run: RunFolder, stages: list[Stage], config: Config, dige
 def _status(arguments: argparse.Namespace, _: list[str]) -> int:
     config, run, stages, digests = _open(arguments.run, arguments.config)
     states = status.survey(stages, run)
-    final = look(run, stages[-1].steps, digests, states)
+    final = final_state(run, stages[-1].steps, digests, states)
     if arguments.json:
         print(msgspec.json.encode(status.as_json(states, run, final)).decode())
     else:
@@ -318,7 +318,7 @@ def _open(folder: str | None, config_path: str | None) -> tuple[Config, RunFolde
     config = load(config_path or "configs/demo.yaml") if config_path or not folder else load_of_run(Path(folder))
     run = RunFolder(Path(folder or config.run))
     digests = Digests(run.store / "digests.json")
-    return config, run, pipeline(config, digests, Engines(config)), digests
+    return config, run, pipeline(config, digests, EngineCache(config)), digests
 
 
 def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
@@ -328,7 +328,7 @@ def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from kun.planning.sample import look_at_all
+    from kun.planning.sample import preview_corpora
     from kun.report import filter_preview as preview
     from kun.report.filter_page import page
 
@@ -337,7 +337,7 @@ def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if arguments.sample < 1:
         raise InputError(f"--sample {arguments.sample}: at least one row is needed")
     seen = []
-    for one in look_at_all(config, arguments.subset, arguments.sample):
+    for one in preview_corpora(config, arguments.subset, arguments.sample):
         seen.append(one)
         if not arguments.json:
             print(printable(preview.summary(one)), flush=True)

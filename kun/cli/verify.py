@@ -13,11 +13,11 @@ import msgspec
 from kun.config.files import command_of_run, load_of_run
 from kun.errors import InputError, KunError
 from kun.pipeline.lock import check_free
-from kun.pipeline.run_folder import Whole
+from kun.pipeline.run_folder import StepManifest
 from kun.verify.final import is_final, made_by, verify_final
 from kun.verify.part import Problem
 from kun.verify.run import Finding, Works, verify
-from kun.verify.steps import Found, astray, find, leftovers, made_from, other_settings, outdated, size
+from kun.verify.steps import StepFolder, astray, find, leftovers, made_from, other_settings, outdated, size
 
 DESCRIPTION = """Check a run, or a data set alone, against its own digests, counts and lineage.
 
@@ -65,15 +65,15 @@ def _verify(arguments: argparse.Namespace, works: Works) -> int:
         good = {key: folder for key, folder in known.items() if folder in sound}
         final = path / "final"
         if wrong := astray(path, final):
-            findings.append(Finding("final", "bad", final, Whole(), [wrong]))
+            findings.append(Finding("final", "bad", final, StepManifest(), [wrong]))
         elif final.is_dir():
             findings.append(verify_final(final, good, [(step.name, step.digest) for step in steps if step.digest]))
         elif any(step.stage == "stage5_polish" and step.whole is not None for step in steps):
             findings.append(
-                Finding("final", "bad", final, Whole(), [Problem(".", "is not here, though stage 5 is through")])
+                Finding("final", "bad", final, StepManifest(), [Problem(".", "is not here, though stage 5 is through")])
             )
         polished = {step.name: step.digest for step in steps if step.stage == "stage5_polish"}
-        old = outdated([*steps, Found("final", final, polished)])
+        old = outdated([*steps, StepFolder("final", final, polished)])
         for finding in findings:
             if above := old.get(finding.step):
                 finding.notes.append(other_settings(above))

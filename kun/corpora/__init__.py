@@ -1,4 +1,4 @@
-"""Raw corpora, row by row: `for row in read("wudao", config.corpora["wudao"]): row.origin, row.text, row.reject`.
+"""Raw corpora, row by row: `for row in read_corpus("wudao", corpus): row.text, row.reject`.
 
 wudao: one JSON array of objects per `.json` file (`content`; the title is left out). wanjuan: JSON lines (`content`),
 also inside tar archives. skypile and jsonl: JSON lines (`text`, or the setting `field`). text: documents separated by
@@ -19,14 +19,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kun.config.schema import Corpus
-from kun.corpora.files import Found, find
+from kun.corpora.files import CorpusFile, find
 from kun.corpora.readers import read_part
 from kun.corpora.rows import Row
 
-__all__ = ["Found", "Row", "find", "read"]
+__all__ = ["CorpusFile", "Row", "find", "read_corpus"]
 
 
-def read(name: str, corpus: Corpus) -> Iterator[Row]:
+def read_corpus(name: str, corpus: Corpus) -> Iterator[Row]:
     """The rows of the corpus `name`, file by file; memory does not grow with the files.
 
     Row numbers are those of the file, from 0: physical lines, elements of the array, rows of the table. InputError,

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import IO, Any
 
 from kun.corpora import arrays
-from kun.corpora.files import BOM, COMPRESSIONS, ROW_LIMIT, Found, damaged, expand, lines, open_file
+from kun.corpora.files import BOM, COMPRESSIONS, ROW_LIMIT, CorpusFile, damaged, expand, lines, open_file
 from kun.corpora.readers import read_text, rows_of_groups
 from kun.corpora.rows import Piece
 from kun.errors import InputError
@@ -25,12 +25,12 @@ _PLAIN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 ENDINGS = (".parquet", *(ending + more for ending in _PLAIN for more in ("", *COMPRESSIONS)))
 
 
-def find(entries: Sequence[str]) -> list[Found]:
+def find_evaluations(entries: Sequence[str]) -> list[CorpusFile]:
     """The evaluation files of paths, folders and globs. InputError where an entry gives none."""
     return expand(entries, ENDINGS, SETTING)
 
 
-def read(file: Found, fields: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
+def read_texts(file: CorpusFile, fields: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
     """Row number (from 0, as in kun.corpora) and texts of each row: the strings under `fields`, or all there are.
 
     InputError, naming the setting and the row, where a row cannot be read or has none of the fields, or there is none.
@@ -57,7 +57,7 @@ def read(file: Found, fields: Sequence[str] = ()) -> Iterator[tuple[int, list[st
         raise InputError(f"{SETTING}: {file.path} has no rows; take it out of the list, or put its content there")
 
 
-def _values(file: Found) -> Iterator[tuple[int, Any]]:
+def _values(file: CorpusFile) -> Iterator[tuple[int, Any]]:
     name = file.path.name.lower()
     for compression in COMPRESSIONS:
         name = name.removesuffix(compression)
@@ -72,13 +72,13 @@ def _values(file: Found) -> Iterator[tuple[int, Any]]:
     return _text(file)
 
 
-def _lines(file: Found) -> Iterator[tuple[int, Any]]:
+def _lines(file: CorpusFile) -> Iterator[tuple[int, Any]]:
     with open_file(file) as stream:
         filled = ((row, line) for row, line in lines(stream, file) if isinstance(line, Reject) or line.strip())
         yield from _decoded(filled, file)
 
 
-def _json(file: Found) -> Iterator[tuple[int, Any]]:
+def _json(file: CorpusFile) -> Iterator[tuple[int, Any]]:
     """An array, one document as a whole (SQuAD), or JSON lines after all."""
     with open_file(file) as stream:
         head = stream.read(2**16).removeprefix(BOM).lstrip()
@@ -103,7 +103,7 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _decoded(pieces: Iterable[Piece], file: Found) -> Iterator[tuple[int, Any]]:
+def _decoded(pieces: Iterable[Piece], file: CorpusFile) -> Iterator[tuple[int, Any]]:
     for row, data in pieces:
         if isinstance(data, Reject):
             raise _broken(file, row, f"{data.reason}, {data.detail}")
@@ -121,7 +121,7 @@ def _all(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _parquet(file: Found) -> Iterator[tuple[int, Any]]:
+def _parquet(file: CorpusFile) -> Iterator[tuple[int, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -139,7 +139,7 @@ def _parquet(file: Found) -> Iterator[tuple[int, Any]]:
         raise _broken(file, row, f"no whole Parquet file: {preview(str(error))}") from None
 
 
-def _table(file: Found, delimiter: str) -> Iterator[tuple[int, Any]]:
+def _table(file: CorpusFile, delimiter: str) -> Iterator[tuple[int, Any]]:
     with open_file(file) as stream:
         row = 0
         try:
@@ -151,14 +151,14 @@ def _table(file: Found, delimiter: str) -> Iterator[tuple[int, Any]]:
             raise _broken(file, row, str(error)) from None
 
 
-def _text_lines(stream: IO[bytes], file: Found) -> Iterator[str]:
+def _text_lines(stream: IO[bytes], file: CorpusFile) -> Iterator[str]:
     for row, line in lines(stream, file):
         if isinstance(line, Reject):
             raise _broken(file, row, f"{line.reason}, {line.detail}")
         yield line.decode("utf-8")
 
 
-def _text(file: Found) -> Iterator[tuple[int, Any]]:
+def _text(file: CorpusFile) -> Iterator[tuple[int, Any]]:
     for row in read_text(file, ""):
         if row.reject is not None:
             raise _broken(file, row.origin.row, f"{row.reject.reason}, {row.reject.detail}")
@@ -178,5 +178,5 @@ def _strings(value: Any, fields: frozenset[str], wanted: bool) -> Iterator[str]:
             left += [(inner, wanted) for inner in reversed(value)]
 
 
-def _broken(file: Found, row: int, what: str) -> InputError:
+def _broken(file: CorpusFile, row: int, what: str) -> InputError:
     return InputError(f"{SETTING}: {file.path}: row {row}: {what}; what cannot be read cannot be kept out")

@@ -49,7 +49,7 @@ class Meter:
 
 
 @dataclass(frozen=True)
-class Found:
+class CorpusFile:
     """A file of a corpus, or a part of one. `name` says it in records: relative to the folder, or to the fixed part of
     the glob. `start` and `end` are bytes, at the borders of lines, or row groups of a Parquet file; `first_row` is the
     number of the part's first row in the file. `meter`, where one is given, follows the reading."""
@@ -62,7 +62,7 @@ class Found:
     meter: Meter | None = field(default=None, compare=False, repr=False)
 
 
-def find(name: str, corpus: Corpus) -> list[Found]:
+def find(name: str, corpus: Corpus) -> list[CorpusFile]:
     """The files of the corpus `name`, in the order of its paths, inside a path sorted; each file once.
 
     A folder gives the files with the format's endings, in it and below; hidden ones are left out. InputError where a
@@ -81,7 +81,7 @@ def find(name: str, corpus: Corpus) -> list[Found]:
     return files
 
 
-def expand(entries: Sequence[str], endings: tuple[str, ...], setting: str) -> list[Found]:
+def expand(entries: Sequence[str], endings: tuple[str, ...], setting: str) -> list[CorpusFile]:
     """The files of paths, folders (those with one of the endings) and globs. InputError names the setting."""
     bases: dict[Path, Path] = {}
     for entry in entries:
@@ -94,7 +94,9 @@ def expand(entries: Sequence[str], endings: tuple[str, ...], setting: str) -> li
         common = os.path.commonpath([path.absolute().parent for path in bases])
         names = [path.absolute().relative_to(common).as_posix() for path in bases]
     # A file name may be no UTF-8, but records are.
-    return [Found(path, os.fsencode(name).decode("utf-8", "replace")) for path, name in zip(bases, names, strict=True)]
+    return [
+        CorpusFile(path, os.fsencode(name).decode("utf-8", "replace")) for path, name in zip(bases, names, strict=True)
+    ]
 
 
 def _expand(entry: str, endings: tuple[str, ...], setting: str) -> Iterator[tuple[Path, Path]]:
@@ -149,7 +151,7 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def open_file(found: Found) -> IO[bytes]:
+def open_file(found: CorpusFile) -> IO[bytes]:
     """The bytes of a file or part, decompressed as its name says (.gz, .tgz, .zst). InputError where it cannot be
     opened."""
     name = found.path.name.lower()
@@ -262,7 +264,7 @@ def damaged(error: Exception) -> Reject | None:
     return None
 
 
-def lines(stream: IO[bytes], found: Found) -> Iterator[Piece]:
+def lines(stream: IO[bytes], found: CorpusFile) -> Iterator[Piece]:
     """The physical lines of a file or part, split at b"\\n" only, with their numbers in the file; a broken file ends in
     a Reject."""
     row = found.first_row

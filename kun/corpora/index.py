@@ -21,12 +21,12 @@ import msgspec
 import numpy as np
 
 from kun.config.schema import Corpus
-from kun.corpora.files import Found, find
+from kun.corpora.files import CorpusFile, find
 from kun.corpora.ingest import DIGEST_BYTES, Item, Split, items
 from kun.corpora.readers import read_part
 from kun.corpora.units import count_lines, cut
 from kun.errors import InputError
-from kun.execution.processes import each
+from kun.execution.processes import map_unordered
 from kun.progress import Progress
 from kun.store import atomic
 
@@ -43,7 +43,7 @@ class Unit:
 
     subset: str
     number: int
-    found: Found
+    found: CorpusFile
     first_item: int
     items: int
 
@@ -78,7 +78,7 @@ def build(
     ]
     whole = sum(size for *_, size in parts)
     done = whole - sum(size for *_, size in missing)
-    for size in each(partial(_scan, folder, subset, corpus, make_split), missing, workers):
+    for size in map_unordered(partial(_scan, folder, subset, corpus, make_split), missing, workers):
         done += size
         progress(done // 10**6, whole // 10**6)
     rows, lines, first_item = [], [0] * len(files), 0
@@ -100,7 +100,7 @@ def _scan(
     corpus: Corpus,
     make_split: Callable[[], Split | None],
     number: int,
-    part: Found,
+    part: CorpusFile,
     size: int,
 ) -> int:
     """Write the table of one part: lines and items, then a digest (zero for a reject) for each item."""

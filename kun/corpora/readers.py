@@ -9,28 +9,28 @@ from typing import IO, Any, Self, cast
 
 from kun.config.schema import Corpus
 from kun.corpora import arrays
-from kun.corpora.files import BROKEN, ROW_LIMIT, Found, damaged, lines, open_file
+from kun.corpora.files import BROKEN, ROW_LIMIT, CorpusFile, damaged, lines, open_file
 from kun.corpora.rows import Piece, Row, text_field, unusable
 from kun.errors import InputError
 from kun.records import Origin, Reject
 from kun.text.normal import preview
 
-Reader = Callable[[Found, str], Iterator[Row]]
+Reader = Callable[[CorpusFile, str], Iterator[Row]]
 
 
-def read_array(found: Found, field: str) -> Iterator[Row]:
+def read_array(found: CorpusFile, field: str) -> Iterator[Row]:
     """One JSON array of objects (WuDao)."""
     with open_file(found) as stream:
         yield from _objects(arrays.elements(stream), found.name, field)
 
 
-def read_lines(found: Found, field: str) -> Iterator[Row]:
+def read_lines(found: CorpusFile, field: str) -> Iterator[Row]:
     """One JSON object per line (SkyPile, WanJuan); blank lines are counted, and give nothing."""
     with open_file(found) as stream:
         yield from _objects(_filled(stream, found), found.name, field)
 
 
-def read_lines_or_tar(found: Found, field: str) -> Iterator[Row]:
+def read_lines_or_tar(found: CorpusFile, field: str) -> Iterator[Row]:
     """JSON lines, or an archive of such files (WanJuan), read as a stream: nothing is ever extracted.
 
     Rows of an archive have the origin `archive.tar.gz/member`. Links, devices, sparse files and members whose path
@@ -58,7 +58,7 @@ def read_lines_or_tar(found: Found, field: str) -> Iterator[Row]:
                         continue
                     data = archive.extractfile(member)
                     assert data is not None  # it is a regular file
-                    for row in _objects(_filled(data, Found(found.path, member_name)), member_name, field):
+                    for row in _objects(_filled(data, CorpusFile(found.path, member_name)), member_name, field):
                         here = row.origin.row + 1
                         yield row
                         if row.reject is not None and row.reject.reason in BROKEN:
@@ -129,7 +129,7 @@ def _wanted(path: PurePosixPath) -> bool:
     return path.suffix.lower() == ".jsonl" and not path.name.startswith(".")
 
 
-def read_text(found: Found, field: str) -> Iterator[Row]:
+def read_text(found: CorpusFile, field: str) -> Iterator[Row]:
     """Plain text: documents are separated by blank lines, their row is that of the first line.
 
     A file without blank lines is one document.
@@ -146,7 +146,7 @@ def read_text(found: Found, field: str) -> Iterator[Row]:
                 yield unusable(origin, block, Reject("not_utf8", detail))
 
 
-def _blocks(stream: IO[bytes], found: Found) -> Iterator[tuple[Origin, bytes | Reject]]:
+def _blocks(stream: IO[bytes], found: CorpusFile) -> Iterator[tuple[Origin, bytes | Reject]]:
     block = bytearray()  # not a list: a short line takes 40 bytes there
     first, size = 0, 0
     too_big = Reject("too_big", f"a document of more than {ROW_LIMIT:,} bytes")
@@ -167,7 +167,7 @@ def _blocks(stream: IO[bytes], found: Found) -> Iterator[tuple[Origin, bytes | R
         yield Origin(found.name, first), bytes(block) if size <= ROW_LIMIT else too_big
 
 
-def read_parquet(found: Found, field: str) -> Iterator[Row]:
+def read_parquet(found: CorpusFile, field: str) -> Iterator[Row]:
     """A column of a Parquet file, or of some of its row groups, a batch at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -235,7 +235,7 @@ def _cell(origin: Origin, value: bytes | None, field: str) -> Row:
         return unusable(origin, value, Reject("not_utf8", detail))
 
 
-def _filled(stream: IO[bytes], found: Found) -> Iterator[Piece]:
+def _filled(stream: IO[bytes], found: CorpusFile) -> Iterator[Piece]:
     return ((row, line) for row, line in lines(stream, found) if isinstance(line, Reject) or line.strip())
 
 
@@ -260,7 +260,7 @@ READERS: dict[str, tuple[Reader, str]] = {  # with the field of the text, where 
 }
 
 
-def read_part(subset: str, corpus: Corpus, part: Found) -> Iterator[Row]:
+def read_part(subset: str, corpus: Corpus, part: CorpusFile) -> Iterator[Row]:
     """The rows of a file of the corpus, or of a part of one. InputError where it cannot be opened."""
     reader, field = READERS[corpus.format]
     try:

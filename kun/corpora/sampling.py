@@ -19,7 +19,7 @@ from itertools import accumulate
 from typing import IO
 
 from kun.config.schema import Corpus
-from kun.corpora.files import ROW_LIMIT, Found, Meter, find
+from kun.corpora.files import ROW_LIMIT, CorpusFile, Meter, find
 from kun.corpora.readers import READERS
 from kun.corpora.rows import Row, text_field, unusable
 from kun.corpora.units import is_plain_lines
@@ -68,7 +68,7 @@ def sample_rows(name: str, corpus: Corpus, size: int, seed: int) -> Taken:
         raise InputError(f"corpora.{name}.paths: {error.filename or name}: {error.strerror or error}") from None
 
 
-def _of_many(corpus: Corpus, files: list[Found], sizes: list[int], size: int, rng: random.Random) -> Taken:
+def _of_many(corpus: Corpus, files: list[CorpusFile], sizes: list[int], size: int, rng: random.Random) -> Taken:
     ends = list(accumulate(sizes))
     drawn: dict[int, list[int]] = {}  # file -> places in it
     for _ in range(size):
@@ -108,7 +108,7 @@ def _files(number: int) -> str:
     return "1 file" if number == 1 else f"{number:,} files"
 
 
-def _rows(corpus: Corpus, files: Iterable[Found]) -> Iterator[Row]:
+def _rows(corpus: Corpus, files: Iterable[CorpusFile]) -> Iterator[Row]:
     reader, field = READERS[corpus.format]
     for found in files:
         yield from reader(found, corpus.field or field)
@@ -127,7 +127,7 @@ def _reservoir(rows: Iterable[Row], size: int, rng: random.Random) -> tuple[list
     return [row for _, row in sorted(taken, key=lambda item: item[0])], total
 
 
-def _beginning(corpus: Corpus, found: Found, least: int) -> tuple[list[Row], float]:
+def _beginning(corpus: Corpus, found: CorpusFile, least: int) -> tuple[list[Row], float]:
     """The first `least` rows, and how many the file has: by its own account (Parquet), or as many as the bytes on the
     disk behind the first ones say. What is read ahead, compressed or not, is the same at each read, and cancels out."""
     first: list[Row] = []
@@ -149,13 +149,13 @@ def _beginning(corpus: Corpus, found: Found, least: int) -> tuple[list[Row], flo
     return first, count
 
 
-def _parquet_rows(found: Found) -> int:
+def _parquet_rows(found: CorpusFile) -> int:
     import pyarrow.parquet as pq
 
     return int(pq.read_metadata(found.path).num_rows)
 
 
-def _rows_at(found: Found, field: str, places: list[int]) -> Iterator[tuple[Row, float]]:
+def _rows_at(found: CorpusFile, field: str, places: list[int]) -> Iterator[tuple[Row, float]]:
     """The rows that begin after these bytes of a file of JSON lines, numbered by the byte at which they begin; and for
     how many rows per byte each stands: one for the bytes of the line before it, and again where it is drawn again."""
     text_of = text_field(field)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from kun.corpora.files import COMPRESSIONS, ROW_LIMIT, Found, open_file
+from kun.corpora.files import COMPRESSIONS, ROW_LIMIT, CorpusFile, open_file
 from kun.corpora.readers import rows_of_groups
 
 LINES = ("wanjuan", "skypile", "jsonl")
@@ -18,7 +18,7 @@ ARCHIVES = (".tar", ".tgz")
 PART_BYTES = 16 * 2**20  # a few seconds of reading, some minutes of filtering
 
 
-def cut(found: Found, kind: str) -> Iterator[tuple[Found, int]]:
+def cut(found: CorpusFile, kind: str) -> Iterator[tuple[CorpusFile, int]]:
     """The parts of a file of format `kind`, in order, each with its bytes on the disk."""
     size = found.path.stat().st_size
     if size >= 2 * PART_BYTES and kind == "parquet":
@@ -29,12 +29,12 @@ def cut(found: Found, kind: str) -> Iterator[tuple[Found, int]]:
         yield found, size
 
 
-def is_plain_lines(found: Found, kind: str) -> bool:
+def is_plain_lines(found: CorpusFile, kind: str) -> bool:
     """Whether a file of format `kind` can be read from the beginning of any line."""
     return kind in LINES and not found.path.name.lower().endswith((*COMPRESSIONS, *ARCHIVES))
 
 
-def _ranges(found: Found, size: int) -> Iterator[tuple[Found, int]]:
+def _ranges(found: CorpusFile, size: int) -> Iterator[tuple[CorpusFile, int]]:
     start = 0
     with found.path.open("rb") as file:
         while start < size:
@@ -47,7 +47,7 @@ def _ranges(found: Found, size: int) -> Iterator[tuple[Found, int]]:
             start = end
 
 
-def _row_groups(found: Found, size: int) -> Iterator[tuple[Found, int]]:
+def _row_groups(found: CorpusFile, size: int) -> Iterator[tuple[CorpusFile, int]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -65,7 +65,7 @@ def _row_groups(found: Found, size: int) -> Iterator[tuple[Found, int]]:
         yield replace(found, start=start, end=end, first_row=sum(rows[:start])), size // parts
 
 
-def count_lines(found: Found) -> int:
+def count_lines(found: CorpusFile) -> int:
     """Newlines in a range of bytes, 0 of what is no such range."""
     if found.end is None:
         return 0

@@ -19,7 +19,7 @@ import msgspec
 from kun.config.files import dump
 from kun.config.schema import Config
 from kun.filters.privacy.rules import MEANINGS, PLACEHOLDERS
-from kun.pipeline.run_folder import RunFolder, Whole
+from kun.pipeline.run_folder import RunFolder, StepManifest
 from kun.pipeline.stage import Step
 from kun.pipeline.status import Final, State
 from kun.records import Polished
@@ -40,7 +40,7 @@ def is_current(run: RunFolder, polished: Sequence[Step], known: Digests) -> bool
     return all(path.is_file() for path in paths) and all(name in told for name in known.files(paths, "run"))
 
 
-def look(run: RunFolder, polished: Sequence[Step], known: Digests, funnel: Sequence[State]) -> Final:
+def final_state(run: RunFolder, polished: Sequence[Step], known: Digests, funnel: Sequence[State]) -> Final:
     """What there is of `final/`, without a change to it."""
     if not (run.path / "final").is_dir():
         return Final("missing")
@@ -59,11 +59,11 @@ def _rows_in(lineage: Path) -> int:
         return 0
 
 
-def _done(run: RunFolder, polished: Sequence[Step]) -> dict[Step, Whole]:
+def _done(run: RunFolder, polished: Sequence[Step]) -> dict[Step, StepManifest]:
     return {step: whole for step in polished if (whole := run.whole(step)) is not None}
 
 
-def _folder(run: RunFolder, done: dict[Step, Whole]) -> Path:
+def _folder(run: RunFolder, done: dict[Step, StepManifest]) -> Path:
     content = [[step.name, run.fingerprint(step).digest, whole.content, whole.failed] for step, whole in done.items()]
     return run.store / f"final-{digests.of_value(content)[:16]}"
 
@@ -92,10 +92,10 @@ def assemble(run: RunFolder, polished: Sequence[Step], config: Config, funnel: l
     return True
 
 
-def _write_rows(folder: Path, whole: Whole, target: Path) -> None:
+def _write_rows(folder: Path, whole: StepManifest, target: Path) -> None:
     with atomic.replacing(target) as file:
         for index in range(whole.shards):
-            for record in shards.read(folder, index, Polished):
+            for record in shards.read_kept(folder, index, Polished):
                 file.write(row(record))
 
 
@@ -104,7 +104,7 @@ def row(record: Polished) -> bytes:
     return msgspec.json.encode({"instruction": record.instruction, "output": record.output}) + b"\n"
 
 
-def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> None:
+def _write_lineage(run: RunFolder, done: dict[Step, StepManifest], target: Path) -> None:
     """Row `line` (from 1) of `<subset>.jsonl`: id, origin, measures, source text. Models and prompts: file metadata."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -120,7 +120,7 @@ def _write_lineage(run: RunFolder, done: dict[Step, Whole], target: Path) -> Non
             line = 0
             for index in range(whole.shards):
                 rows = []
-                for record in shards.read(run.folder(step), index, Polished):
+                for record in shards.read_kept(run.folder(step), index, Polished):
                     line += 1
                     rows.append(lineage(record, line))
                 if rows:
@@ -141,7 +141,7 @@ def _with_needs(steps: list[Step]) -> list[Step]:
     return list(found.values())
 
 
-def _personal_data(run: RunFolder, done: dict[Step, Whole], config: Config, funnel: list[State]) -> str:
+def _personal_data(run: RunFolder, done: dict[Step, StepManifest], config: Config, funnel: list[State]) -> str:
     """What the card says of it; nothing where no kind is looked for."""
     settings = [config.of_subset(step.part).filter.privacy for step in done]
     kinds = [kind for kind in PLACEHOLDERS if any(getattr(own, kind) for own in settings)]
@@ -150,7 +150,7 @@ def _personal_data(run: RunFolder, done: dict[Step, Whole], config: Config, funn
     masked, shown = Counter[str](), Counter[str]()
     for step, whole in done.items():
         for index in range(whole.shards):
-            for record in shards.read(run.folder(step), index, Polished):
+            for record in shards.read_kept(run.folder(step), index, Polished):
                 masked.update(record.cleaned)
                 shown.update(kind for kind in kinds if any(word in record.output for word in PLACEHOLDERS[kind]))
     dropped = Counter[str]()
@@ -173,7 +173,7 @@ for it ({PLACEHOLDERS["phone"][0]}); with the placeholder: rows whose output has
 
 def card(
     run: RunFolder,
-    done: dict[Step, Whole],
+    done: dict[Step, StepManifest],
     files: dict[str, str],
     config: Config,
     funnel: list[State],

@@ -10,7 +10,7 @@ import msgspec
 
 from kun.config.schema import Config
 from kun.demo import evaluate
-from kun.engines.base import Chosen
+from kun.engines.base import ChoiceLogprobs
 from kun.errors import InputError
 from kun.pipeline.run_folder import RunFolder
 from kun.records import Filtered, Labelled, Polished, Raw, Reject
@@ -52,7 +52,7 @@ def measure(run: RunFolder, config: Config) -> dict[str, Any]:
 
 def score(run: RunFolder, config: Config, instructions: list[str]) -> list[float]:
     """The scores that stage 4 gives these instructions, by the run's own chat model."""
-    from kun.engines.cache import Engines
+    from kun.engines.cache import EngineCache
     from kun.models.chat import load_chat
     from kun.prompts import load_prompts
     from stages.stage4_score import Scoring
@@ -60,7 +60,7 @@ def score(run: RunFolder, config: Config, instructions: list[str]) -> list[float
     folder = run.path / "stage1_train" / "chat"
     if not folder.exists():
         raise InputError(f"{folder}: there is no primary chat yet; run `kun run stage1` first")
-    engines = Engines(config)
+    engines = EngineCache(config)
     engine = engines.open("chat", folder)
     settings = config.score.model_copy(update={"method": "probability"})
     scoring = Scoring(load_prompts(config.prompts).score, settings, load_chat(folder), engine.window, config.seed)
@@ -71,7 +71,7 @@ def score(run: RunFolder, config: Config, instructions: list[str]) -> list[float
     scores = []
     for request in requests:
         answer = None if isinstance(request, Reject) else next(answers)
-        value = scoring.score(answer) if isinstance(answer, Chosen) else 0.0
+        value = scoring.score(answer) if isinstance(answer, ChoiceLogprobs) else 0.0
         scores.append(value if isinstance(value, float) else 0.0)
     return scores
 

@@ -1,1 +1,1 @@
-"""Engines answer requests of token ids; `Engines` (engines/open.py) opens the configured one."""
+"""Engines answer requests of token ids; `EngineCache` (engines/open.py) opens the configured one."""

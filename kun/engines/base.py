@@ -19,14 +19,14 @@ class Generate(msgspec.Struct, frozen=True):
     seed: int
 
 
-class Choose(msgspec.Struct, frozen=True):
+class ScoreChoices(msgspec.Struct, frozen=True):
     """Log-probability of each of `choices` (token ids of one or more tokens) as the continuation of `prompt`."""
 
     prompt: list[int]
     choices: tuple[tuple[int, ...], ...]
 
 
-Request = Generate | Choose
+Request = Generate | ScoreChoices
 
 
 class Generated(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class Generated(msgspec.Struct, frozen=True):
     finished: bool
 
 
-class Chosen(msgspec.Struct, frozen=True):
+class ChoiceLogprobs(msgspec.Struct, frozen=True):
     """One log-probability (natural logarithm, fp32) per choice."""
 
     logprobs: tuple[float, ...]
@@ -48,7 +48,7 @@ class Failure(msgspec.Struct, frozen=True):
     error: str
 
 
-Answer = Generated | Chosen | Failure
+Answer = Generated | ChoiceLogprobs | Failure
 
 
 def until_end(tokens: list[int], end_ids: Collection[int]) -> Generated:

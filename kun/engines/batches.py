@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kun.engines.base import Choose, Generate, Request
+from kun.engines.base import Generate, Request, ScoreChoices
 
 
 def longest(request: Request) -> int:
@@ -21,12 +21,12 @@ def problem(request: Request, window: int, vocabulary: int) -> str | None:
     """Why a request must not reach the model."""
     if not request.prompt:
         return "the prompt is empty"
-    if isinstance(request, Choose) and not all(request.choices):
+    if isinstance(request, ScoreChoices) and not all(request.choices):
         return "a choice is empty"
     needed = len(request.prompt) + 1 if isinstance(request, Generate) else longest(request)
     if needed > window:
         return f"prompt and reply take {needed} tokens or more, the window has {window}"
-    continuations = request.choices if isinstance(request, Choose) else ()
+    continuations = request.choices if isinstance(request, ScoreChoices) else ()
     if max(map(max, (request.prompt, *continuations))) >= vocabulary:
         return f"a token id is outside the model's vocabulary of {vocabulary}"
     return None

@@ -1,4 +1,4 @@
-"""The configured engine: `Engines(config).open("label", Path("runs/demo/stage1_train/label"))`; heavy when called."""
+"""The configured engine: `EngineCache(config).open("label", Path("runs/demo/stage1_train/label"))`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kun.models.folder import local_folder, text_settings
 EngineKind = TypeVar("EngineKind", bound=Engine)
 
 
-class Engines:
+class EngineCache:
     """Opens an engine when a stage asks for it, and keeps it for the next that asks for the same model. Whoever makes
     it closes it."""
 

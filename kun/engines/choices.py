@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from kun.engines.base import Choose, Chosen, Failure
+from kun.engines.base import ChoiceLogprobs, Failure, ScoreChoices
 
 Beginning = tuple[int, ...]
 
 
-def beginnings(request: Choose) -> dict[Beginning, list[int]]:
+def beginnings(request: ScoreChoices) -> dict[Beginning, list[int]]:
     """What the choices open with (nothing, their first token, ...), and the tokens that follow it in one of them."""
     follow: dict[Beginning, list[int]] = {}
     for choice in request.choices:
@@ -24,7 +24,7 @@ def beginnings(request: Choose) -> dict[Beginning, list[int]]:
     return follow
 
 
-def chosen(request: Choose, told: Mapping[Beginning, Mapping[int, float]]) -> Chosen | Failure:
+def chosen(request: ScoreChoices, told: Mapping[Beginning, Mapping[int, float]]) -> ChoiceLogprobs | Failure:
     """The log-probabilities of the whole choices, from those of the tokens after each beginning."""
     sums = tuple(sum(told[choice[:place]][token] for place, token in enumerate(choice)) for choice in request.choices)
-    return Failure("the model returned NaN") if any(map(math.isnan, sums)) else Chosen(sums)
+    return Failure("the model returned NaN") if any(map(math.isnan, sums)) else ChoiceLogprobs(sums)

@@ -1,4 +1,4 @@
-"""Work spread over processes: `for rows in each(function, tasks, workers=8): ...`, in the order in which tasks end.
+"""Work spread over processes: `for rows in map_unordered(function, tasks, workers=8): ...`, as tasks end.
 
 Ctrl-C is the parent's alone: the processes never see it, and end at once when the parent gives up.
 """
@@ -24,7 +24,7 @@ from kun.errors import KunError
 R = TypeVar("R")
 
 
-def each(function: Callable[..., R], tasks: Sequence[tuple[Any, ...]], workers: int) -> Iterator[R]:
+def map_unordered(function: Callable[..., R], tasks: Sequence[tuple[Any, ...]], workers: int) -> Iterator[R]:
     """`function(*task)` for every task, in `workers` processes (0: one per core), or here where one is enough.
 
     The function is pickled once for each process, so what many tasks share belongs into it, as by functools.partial.

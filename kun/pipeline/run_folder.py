@@ -21,7 +21,7 @@ class Fingerprint(msgspec.Struct, frozen=True):
     parts: dict[str, Any]
 
 
-class Whole(Marker, frozen=True):
+class StepManifest(Marker, frozen=True):
     """`done.json` of a finished step. `content` digests what it wrote; `source`, what it read."""
 
     shards: int = 0
@@ -95,16 +95,16 @@ class RunFolder:
             atomic.write(self.path / "config.yaml", self._settings)
             self._settings = None
 
-    def finish(self, step: Step, whole: Whole) -> None:
-        markers.write(self.folder(step) / "done.json", whole)
+    def finish(self, step: Step, whole: StepManifest) -> None:
+        markers.write_marker(self.folder(step) / "done.json", whole)
 
-    def whole(self, step: Step) -> Whole | None:
+    def whole(self, step: Step) -> StepManifest | None:
         """The marker of a step that finished on what its needs hold now, or None."""
-        whole = read_whole(self.folder(step))
+        whole = read_manifest(self.folder(step))
         return whole if whole is not None and whole.source == self.source(step) else None
 
     def content(self, step: Step) -> str:
-        """Digest of what a step that is no records wrote, for `Whole.content`. Reads it."""
+        """Digest of what a step that is no records wrote, for `StepManifest.content`. Reads it."""
         return digests.of_folder(self.folder(step), leave_out=("fingerprint.json", "done.json"))
 
     def check(self, step: Step) -> None:
@@ -136,20 +136,20 @@ class RunFolder:
         above = [f"{name.removeprefix('needs.')} changed" for name in names if name.startswith("needs.")]
         return own or above
 
-    def progress(self, step: Step) -> Whole:
+    def progress(self, step: Step) -> StepManifest:
         """What is done of a step so far, from the markers of its shards."""
         folder = self.folder(step)
         markers = [shards.marker(folder, index) for index in shards.finished(folder)]
         return summarise([marker for marker in markers if marker is not None], source="")
 
 
-def summarise(markers: list[shards.Done], source: str) -> Whole:
+def summarise(markers: list[shards.ShardManifest], source: str) -> StepManifest:
     """The counts of all shards of a step, in order."""
     rejected: dict[str, int] = {}
     for marker in markers:
         for reason, count in marker.rejected.items():
             rejected[reason] = rejected.get(reason, 0) + count
-    return Whole(
+    return StepManifest(
         shards=len(markers),
         rows=sum(m.rows for m in markers),
         kept=sum(m.kept for m in markers),
@@ -161,5 +161,5 @@ def summarise(markers: list[shards.Done], source: str) -> Whole:
     )
 
 
-def read_whole(folder: Path) -> Whole | None:
-    return markers.read(folder / "done.json", Whole)
+def read_manifest(folder: Path) -> StepManifest | None:
+    return markers.read_marker(folder / "done.json", StepManifest)

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from kun.engines.base import Answer, Failure, Request
 from kun.errors import InputError, KunError
-from kun.execution.processes import each
-from kun.pipeline.run_folder import RunFolder, Whole, summarise
-from kun.pipeline.stage import Ask, Asker, Build, Ingest, Map, Stage, Step
+from kun.execution.processes import map_unordered
+from kun.pipeline.run_folder import RunFolder, StepManifest, summarise
+from kun.pipeline.stage import Build, Infer, InferenceTask, Ingest, Map, Stage, Step
 from kun.progress import bar
 from kun.records import Raw
 from kun.store import atomic, digests, shards
@@ -68,7 +68,7 @@ def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = Fals
         _check_needs(run, step, pending)
     for need in {need.name: need for step in pending for need in step.needs if need not in pending}.values():
         run.check(need)
-    if force and isinstance(stage.work, Ask):
+    if force and isinstance(stage.work, Infer):
         stage.work.engine(run.folder)
     for step in pending:
         if force:
@@ -81,12 +81,12 @@ def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = Fals
             _run_ingest(stage, stage.work, pending, run, workers)
         case Map():
             _run_map(stage, stage.work, pending, run, workers)
-        case Ask():
+        case Infer():
             _run_ask(stage, stage.work, pending, run)
     return pending
 
 
-def mending(work: Callable[[], T], stages: Sequence[Stage], run: RunFolder, workers: int = 1) -> T:
+def with_repair(work: Callable[[], T], stages: Sequence[Stage], run: RunFolder, workers: int = 1) -> T:
     """`work()`, and again each time after a damaged shard that it met was made again by the one of `stages` that wrote
     it. DamagedError where a shard is damaged as soon as it is made."""
     made: set[Path] = set()
@@ -102,7 +102,7 @@ def mending(work: Callable[[], T], stages: Sequence[Stage], run: RunFolder, work
             ((stage, step),) = [
                 (s, step) for s in stages for step in s.steps if run.folder(step).resolve() == damage.folder
             ]
-            mending(partial(run_stage, replace(stage, steps=(step,)), run, workers), stages, run, workers)
+            with_repair(partial(run_stage, replace(stage, steps=(step,)), run, workers), stages, run, workers)
 
 
 def _pending(run: RunFolder, step: Step) -> bool:
@@ -130,7 +130,7 @@ def _run_build(stage: Stage, work: Build, steps: list[Step], run: RunFolder) -> 
         ):
             report = work.build(step, run.folder(step), run.folder, progress)
         seconds = round(time.monotonic() - start, 3)
-        whole = Whole(content=run.content(step), source=_source(run, step), seconds=seconds, report=dict(report))
+        whole = StepManifest(content=run.content(step), source=_source(run, step), seconds=seconds, report=dict(report))
         run.finish(step, whole)
 
 
@@ -150,7 +150,7 @@ def _run_ingest(stage: Stage, work: Ingest, steps: list[Step], run: RunFolder, w
                 tasks.append((folder, unit, items, first, source))
     with bar(f"{stage.command} {stage.name}", "rows", total) as progress:
         progress(done, total)
-        for rows in each(partial(_ingest_unit, work.items, work.shard_rows), tasks, workers):
+        for rows in map_unordered(partial(_ingest_unit, work.items, work.shard_rows), tasks, workers):
             progress(done := done + rows, total)
     for step in steps:
         made = [shards.marker(run.folder(step), index) for index in range(counts[step.name])]
@@ -191,7 +191,7 @@ def _run_map(stage: Stage, work: Map, steps: list[Step], run: RunFolder, workers
         for shard in pending[step.name]
     ]
     with _rows(stage, run, pending) as advance:
-        for rows in each(partial(_map_shard, functions), tasks, workers):
+        for rows in map_unordered(partial(_map_shard, functions), tasks, workers):
             advance(rows)
     for step in steps:
         _finish(run, step)
@@ -202,7 +202,7 @@ def _map_shard(
 ) -> int:
     start = time.monotonic()
     function = functions[name]
-    records = shards.read(source_folder, index, reads)
+    records = shards.read_kept(source_folder, index, reads)
     outcomes = _map(function, records)
     seconds = time.monotonic() - start
     items = zip(records, outcomes, strict=True)
@@ -220,7 +220,7 @@ def _map(function: Callable[[Sequence[Any]], Sequence[Outcome]], records: Sequen
         return [_guarded(lambda record: function([record])[0], record) for record in records]
 
 
-def _run_ask(stage: Stage, work: Ask, steps: list[Step], run: RunFolder) -> None:
+def _run_ask(stage: Stage, work: Infer, steps: list[Step], run: RunFolder) -> None:
     pending = {step.name: _pending_shards(run, step) for step in steps}
     if any(pending.values()):
         with _rows(stage, run, pending) as advance:
@@ -232,17 +232,17 @@ def _run_ask(stage: Stage, work: Ask, steps: list[Step], run: RunFolder) -> None
         _finish(run, step)
 
 
-def _jobs(steps: list[Step], pending: dict[str, list[Pending]], work: Ask, run: RunFolder) -> Iterator[Job]:
+def _jobs(steps: list[Step], pending: dict[str, list[Pending]], work: Infer, run: RunFolder) -> Iterator[Job]:
     for step in steps:
         folder = run.folder(step)
         for shard in pending[step.name]:
             settled = shards.outcomes(folder, shard.index, work.writes) if shard.retry else {}
-            records = shards.read(run.folder(step.needs[0]), shard.index, work.reads)
+            records = shards.read_kept(run.folder(step.needs[0]), shard.index, work.reads)
             yield Job(step, folder, shard.index, records, shard.source, settled)
 
 
 def _ask_and_publish(
-    jobs: Iterator[Job], askers: dict[str, Asker], engine: Any, advance: Callable[[int], None]
+    jobs: Iterator[Job], askers: dict[str, InferenceTask], engine: Any, advance: Callable[[int], None]
 ) -> None:
     """Stream the requests of all shards through the engine; publish each shard when its last answer is in."""
     open_jobs: deque[tuple[Job, list[Request | Outcome]]] = deque()
@@ -266,7 +266,7 @@ def _ask_and_publish(
 
 
 def _outcomes(
-    job: Job, asked: list[Request | Outcome], answers: Iterator[Answer], asker: Asker
+    job: Job, asked: list[Request | Outcome], answers: Iterator[Answer], asker: InferenceTask
 ) -> Iterator[tuple[Raw, Outcome]]:
     for record, item in zip(job.records, asked, strict=True):
         if not isinstance(item, Request):

@@ -38,7 +38,7 @@ class Step:
         return self.stage.split("_")[0]
 
 
-class Asker(Protocol):
+class InferenceTask(Protocol):
     """The two pure functions of a model stage."""
 
     def ask(self, record: Any) -> Request | Reject: ...
@@ -80,14 +80,14 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Infer:
     """Work by a model. One engine, which whoever runs the stage closes, serves all steps; `asker(step, folders,
     engine)` gives ask and accept."""
 
     reads: type[Raw]
     writes: type[Raw]
     engine: Callable[[Folders], Engine]
-    asker: Callable[[Step, Folders, Engine], Asker]
+    asker: Callable[[Step, Folders, Engine], InferenceTask]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Stage:
 
     command: str
     name: str
-    work: Build | Ingest | Map | Ask
+    work: Build | Ingest | Map | Infer
     steps: tuple[Step, ...]
 
     @property
@@ -104,9 +104,9 @@ class Stage:
         return not isinstance(self.work, Build)
 
 
-def flat(name: str, section: Section) -> dict[str, Any]:
+def flatten_settings(name: str, section: Section) -> dict[str, Any]:
     """The settings of a section under dotted names, so that a change can be named: `{"score.threshold": 0.5}`."""
     settings: dict[str, Any] = {}
     for key, value in section:
-        settings |= flat(f"{name}.{key}", value) if isinstance(value, Section) else {f"{name}.{key}": value}
+        settings |= flatten_settings(f"{name}.{key}", value) if isinstance(value, Section) else {f"{name}.{key}": value}
     return settings

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kun.errors import KunError
-from kun.pipeline.run_folder import RunFolder, Whole, read_whole
+from kun.pipeline.run_folder import RunFolder, StepManifest, read_manifest
 from kun.pipeline.stage import Stage, Step
 from kun.text.normal import printable
 
@@ -23,7 +23,7 @@ class State:
     part: str
     condition: Condition
     why: tuple[str, ...]
-    counts: Whole
+    counts: StepManifest
     records: bool
 
 
@@ -50,12 +50,12 @@ def next_command(states: list[State], final: Final) -> str | None:
 
 def _state(stage: Stage, step: Step, run: RunFolder) -> State:
     records = stage.makes_records
-    counts = Whole()
+    counts = StepManifest()
     try:
-        counts = read_whole(run.link(step)) or counts
+        counts = read_manifest(run.link(step)) or counts
         condition, why = _condition(step, run)
         if condition in ("complete", "failures"):
-            counts = read_whole(run.folder(step)) or counts
+            counts = read_manifest(run.folder(step)) or counts
         elif condition == "partial" and records:
             counts = run.progress(step)
     except KunError as error:
@@ -70,7 +70,7 @@ def _condition(step: Step, run: RunFolder) -> tuple[Condition, tuple[str, ...]]:
     why = run.why_stale(step)
     if why:
         return "stale", tuple(why)
-    if read_whole(run.folder(step)) is not None:
+    if read_manifest(run.folder(step)) is not None:
         return "stale", (f"{step.needs[0].name} has new content",)
     return ("partial" if run.folder(step).exists() else "waiting"), ()
 
@@ -125,7 +125,7 @@ def render(states: list[State], run: RunFolder, final: Final) -> str:
     return printable("\n".join(lines))
 
 
-def in_words(stage: Stage, whole: Whole) -> str:
+def in_words(stage: Stage, whole: StepManifest) -> str:
     """`1,000 in, 900 kept, 100 rejected (too_short 60, duplicate 40)`, or what a build has to report."""
     if not stage.makes_records:
         return _report(whole)
@@ -139,7 +139,7 @@ def _most_first(reasons: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _report(counts: Whole) -> str:
+def _report(counts: StepManifest) -> str:
     return ", ".join(f"{name} {_short(value)}" for name, value in counts.report.items())
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from kun.errors import InputError
-from kun.pipeline.run_folder import Fingerprint, RunFolder, Whole, read_whole, summarise
+from kun.pipeline.run_folder import Fingerprint, RunFolder, StepManifest, read_manifest, summarise
 from kun.pipeline.stage import Step
 from kun.planning.figures import Figure
 from kun.records import Raw
@@ -30,18 +30,18 @@ class Evidence:
         self.path = run.path
         self._steps = steps
 
-    def counts(self, stage: str, subset: str) -> Whole | None:
+    def counts(self, stage: str, subset: str) -> StepManifest | None:
         """Of the finished shards of a step; None where there is none with rows."""
         folder = self._folder(stage, subset)
-        whole = read_whole(folder)
+        whole = read_manifest(folder)
         if whole is None:
             markers = [shards.marker(folder, index) for index in shards.finished(folder)]
             whole = summarise([marker for marker in markers if marker is not None], "")
         return whole if whole.rows > whole.failed else None
 
-    def whole(self, stage: str, subset: str) -> Whole | None:
+    def whole(self, stage: str, subset: str) -> StepManifest | None:
         """Of a step that is through."""
-        whole = read_whole(self._folder(stage, subset))
+        whole = read_manifest(self._folder(stage, subset))
         return whole if whole is not None and whole.rows > whole.failed else None
 
     def records(self, stage: str, subset: str, kind: type[R]) -> list[R]:

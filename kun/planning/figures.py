@@ -29,7 +29,7 @@ class Figure(msgspec.Struct, frozen=True):
     high: float | None = None
 
 
-class Asked(msgspec.Struct, frozen=True):
+class StageLoad(msgspec.Struct, frozen=True):
     """What a model stage is asked for each row that comes to it, in tokens on average; `repeated` are those of
     the prompt that all prompts open with, `kept` is the share of rows that go on.
 
@@ -58,7 +58,7 @@ class Subset(msgspec.Struct, frozen=True):
     filter_seconds: Figure
     filter_bytes: float
     final_bytes: float
-    asked: tuple[Asked, ...]
+    asked: tuple[StageLoad, ...]
 
 
 class Training(msgspec.Struct, frozen=True):

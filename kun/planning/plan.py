@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 from kun.config.schema import Config, ModelName
 from kun.engines.batches import shared_prefix
-from kun.engines.cache import Engines, window, window_with_room
+from kun.engines.cache import EngineCache, window, window_with_room
 from kun.engines.probe import Speed, probe
 from kun.engines.vllm.start import devices
 from kun.errors import ConfigError
@@ -33,7 +33,7 @@ from kun.pipeline.stage import Stage
 from kun.planning.disk import language_models, models, shards, size
 from kun.planning.evidence import Evidence
 from kun.planning.figures import Figure, Plan, Rates, Training, flow
-from kun.planning.subset import INSTRUCTION, REMEMBERING, Given, measure
+from kun.planning.subset import INSTRUCTION, REMEMBERING, PlanContext, measure
 from kun.prompts import load_prompts
 from kun.records import Polished
 from kun.store.digests import Digests
@@ -101,14 +101,14 @@ def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
     )
 
 
-def _given(config: Config, run: RunFolder, digests: Digests, options: Options) -> Given:
+def _given(config: Config, run: RunFolder, digests: Digests, options: Options) -> PlanContext:
     longest_label = window_with_room(config, config.label.sampling, "label.sampling")
     longest = window(config)
     chat, prompts = load_chat(config.base_model or "", config.trust_remote_code), load_prompts(config.prompts)
-    steps = {step.name: step for stage in pipeline(config, digests, Engines(config)) for step in stage.steps}
+    steps = {step.name: step for stage in pipeline(config, digests, EngineCache(config)) for step in stage.steps}
     evidence = Evidence(run, steps)
-    pairs = seeds.read(config.seeds.pairs, seeds.Pair, "seeds.pairs", []) if config.seeds.pairs else []
-    return Given(
+    pairs = seeds.read_seeds(config.seeds.pairs, seeds.SeedPair, "seeds.pairs", []) if config.seeds.pairs else []
+    return PlanContext(
         config=config,
         evidence=evidence,
         chat=chat,
@@ -130,7 +130,7 @@ def _growth(config: Config, evidence: Evidence, chat: Chat) -> Figure:
         return Figure(written / sum(record.tokens for record in done), "run", f"{len(done):,} replies")
     if config.seeds.polish is None:
         return Figure(1.0, "assumed", "as long as its text; seeds.polish would tell")
-    rows = [seed.row for seed in seeds.read(config.seeds.polish, seeds.Polish, "seeds.polish", [])]
+    rows = [seed.row for seed in seeds.read_seeds(config.seeds.polish, seeds.PolishedText, "seeds.polish", [])]
     written = sum(chat.count(row.output) for row in rows)
     read = sum(chat.count(clean(row.text, config.filter.clean)[0]) for row in rows)  # as stage 5 will have them
     return Figure(written / max(read, 1), "seeds", f"{len(rows):,} of seeds.polish")
@@ -190,7 +190,7 @@ def _probed(config: Config, run: RunFolder, prompts: Sequence[list[int]], second
     """The rates of the configured engine on this machine, with the label model where the run has it."""
     trained = run.path / "stage1_train" / "label"
     is_trained = (trained / "done.json").exists()
-    engines = Engines(config)
+    engines = EngineCache(config)
     try:
         engine = engines.open("label", trained if is_trained else local_folder(config.base_model or ""))
         repeated = shared_prefix(prompts) if config.engine.kind in REMEMBERING and len(prompts) > 1 else 0

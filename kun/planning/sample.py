@@ -18,18 +18,18 @@ from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import run_stage
 from kun.records import Document, Raw, Reject
 from kun.report import filter_preview as preview
-from kun.report.filter_preview import Seen
+from kun.report.filter_preview import CorpusSample
 from kun.store.digests import Digests
 from stages import stage2_evaluations, stage2_filter
 from stages.stage2_ingest import piece_splitter
 
 
-def look_at_all(config: Config, subset: str | None, size: int) -> Iterator[Seen]:
+def preview_corpora(config: Config, subset: str | None, size: int) -> Iterator[CorpusSample]:
     """The corpora one after the other, or one of them: what becomes of `size` rows of each."""
     made = prepare(config, RunFolder(Path(config.run)))
     model = base_folder(config) if config.filter.lm.base else made.get("stage2_lm")
     for name in [subset] if subset else config.corpora:
-        yield look(config.of_subset(name), name, model, made.get("stage2_evaluations"), size)
+        yield preview_corpus(config.of_subset(name), name, model, made.get("stage2_evaluations"), size)
 
 
 def prepare(config: Config, run: RunFolder) -> dict[str, Path]:
@@ -72,7 +72,7 @@ def read_sample(config: Config, name: str, model: Path | None, evaluations: Path
     return Sampled(taken, outcomes, open_filter(config, model, limits, evaluations), limits, rest_on)
 
 
-def look(config: Config, name: str, model: Path | None, evaluations: Path | None, size: int) -> Seen:
+def preview_corpus(config: Config, name: str, model: Path | None, evaluations: Path | None, size: int) -> CorpusSample:
     """What becomes of `size` rows of the corpus `name`: read and judged as the stage does it, by its own settings.
 
     Relative limits are measured on the sample; duplicates are those within it, and near-duplicates are not looked for.
@@ -91,7 +91,7 @@ def look(config: Config, name: str, model: Path | None, evaluations: Path | None
         why = next(made for raw, made in outcomes if raw is first and isinstance(made, Reject))
         at = f"{first.origin.file}, row {first.origin.row}"
         notes.append(f"the first row that gives no document: {at}: {why.reason}, {why.detail}")
-    return Seen(
+    return CorpusSample(
         subset=name,
         how=taken.how,
         rows=len(taken.rows),

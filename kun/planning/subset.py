@@ -20,12 +20,12 @@ import msgspec
 from kun.config.schema import Config
 from kun.corpora.ingest import documents, items
 from kun.dataset.final import row
-from kun.engines.base import Choose, Request
+from kun.engines.base import Request, ScoreChoices
 from kun.engines.batches import shared_prefix
 from kun.filters.duplicates import signatures
 from kun.models.chat import Chat
 from kun.planning.evidence import Evidence
-from kun.planning.figures import Asked, Figure, Subset, mean, rows_of, share_of
+from kun.planning.figures import Figure, StageLoad, Subset, mean, rows_of, share_of
 from kun.planning.sample import Sampled, read_sample
 from kun.records import Filtered, Labelled, Polished, Raw, Reject, Scored, extend
 from stages.stage2_ingest import piece_splitter
@@ -42,7 +42,7 @@ REMEMBERING = ("vllm", "server")  # engines that compute what prompts open with 
 
 
 @dataclass(frozen=True)
-class Given:
+class PlanContext:
     """What all corpora have in common. `growth`: tokens of a polished reply for each of its text; `kept`: shares of
     stages 3 to 5 from the command line."""
 
@@ -59,7 +59,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Measured:
+class CorpusEstimate:
     """The corpus, the prompts of stage 3 for the sampled texts, and what to tell of the sample."""
 
     subset: Subset
@@ -67,7 +67,7 @@ class Measured:
     notes: list[str]
 
 
-class Outline(NamedTuple):
+class StageSample(NamedTuple):
     """A model stage on the kept texts: its requests, a reply in tokens on average and at most, and the bytes of a kept
     record and of one as it came."""
 
@@ -78,7 +78,7 @@ class Outline(NamedTuple):
     written: tuple[float, float]
 
 
-def measure(given: Given, name: str, model: Path | None, evaluations: Path | None, size: int) -> Measured:
+def measure(given: PlanContext, name: str, model: Path | None, evaluations: Path | None, size: int) -> CorpusEstimate:
     """What `size` rows of the corpus `name` tell of all of it. `model`, `evaluations`: as for the filter's preview."""
     config, evidence = given.config.of_subset(name), given.evidence
     sample = read_sample(config, name, model, evaluations, size)
@@ -109,7 +109,9 @@ def measure(given: Given, name: str, model: Path | None, evaluations: Path | Non
     seconds = Figure(_seconds(config, sample, texts), "sample", "processor time")
     notes = _notes(name, sample, texts)
     total = max(sum(weights), 1.0)
-    return Measured(Subset(name, rows, filtered, seconds, filter_bytes / total, final_bytes, asked), prompts, notes)
+    return CorpusEstimate(
+        Subset(name, rows, filtered, seconds, filter_bytes / total, final_bytes, asked), prompts, notes
+    )
 
 
 def _filtered(evidence: Evidence, name: str, of_sample: Figure) -> Figure:
@@ -122,8 +124,8 @@ def _filtered(evidence: Evidence, name: str, of_sample: Figure) -> Figure:
 
 
 def _asked(
-    given: Given, config: Config, name: str, texts: Sequence[Filtered], weights: Sequence[float]
-) -> tuple[tuple[Asked, ...], list[list[int]], float]:
+    given: PlanContext, config: Config, name: str, texts: Sequence[Filtered], weights: Sequence[float]
+) -> tuple[tuple[StageLoad, ...], list[list[int]], float]:
     """The model stages on the kept texts; prompts of stage 3; bytes of a row of the final files and their lineage."""
     done = given.evidence.records("stage3_label", name, Labelled)
     rng = random.Random(f"kun plan {config.seed} {name}")
@@ -144,21 +146,21 @@ def _asked(
     drawn = Figure(0, "setting", f"score.method: {score.method} draws nothing")
     if score.method == "sampled":
         drawn = Figure(sum(verdict) / 2, "assumed", "the verdict and no more")
-    label = Outline(
+    label = StageSample(
         "stage3_label",
         [given.labelling.ask(text) for text in texts],
         msgspec.structs.replace(said, value=short),
         config.label.sampling.max_tokens,
         (sizes[1], sizes[0]),
     )
-    judge = Outline(
+    judge = StageSample(
         "stage4_score",
         [given.scoring.ask(record) for record in labelled],
         drawn,
         score.sampling.max_tokens,
         (2 * sizes[2], 2 * sizes[2]),  # verdicts, and the selection of them
     )
-    polish = Outline(
+    polish = StageSample(
         "stage5_polish",
         [given.polishing.ask(record) for record in scored],
         Figure(grown, given.growth.basis, f"{given.growth.value:.2f} of the text's; {given.growth.how}"),
@@ -170,7 +172,7 @@ def _asked(
     return found, prompts, _final_bytes(polished, weights)
 
 
-def _stage(given: Given, config: Config, name: str, outline: Outline, weights: Sequence[float]) -> Asked:
+def _stage(given: PlanContext, config: Config, name: str, outline: StageSample, weights: Sequence[float]) -> StageLoad:
     """What a stage is asked; prompts over the window are not asked, and none of them is kept."""
     stage, requests, reply, most, written = outline
     fit = [not isinstance(one, Reject) for one in requests]
@@ -186,8 +188,8 @@ def _stage(given: Given, config: Config, name: str, outline: Outline, weights: S
     if kept.basis in ("assumed", "setting") and asked < 1:
         why = f"{kept.how}; {1 - asked:.1%} of the sample is over the window"
         kept = msgspec.structs.replace(kept, value=kept.value * asked, how=why)
-    chooses = any(isinstance(one, Choose) for one in requests)
-    return Asked(
+    chooses = any(isinstance(one, ScoreChoices) for one in requests)
+    return StageLoad(
         stage=stage,
         prompt=Figure(mean(weights, tokens), "sample", "prompts of the kept texts"),
         repeated=repeated * asked,
@@ -199,10 +201,10 @@ def _stage(given: Given, config: Config, name: str, outline: Outline, weights: S
 
 
 def _choice(request: Request) -> int:
-    return max(map(len, request.choices)) - 1 if isinstance(request, Choose) else 0
+    return max(map(len, request.choices)) - 1 if isinstance(request, ScoreChoices) else 0
 
 
-def _kept(given: Given, config: Config, stage: str, name: str) -> Figure:
+def _kept(given: PlanContext, config: Config, stage: str, name: str) -> Figure:
     """The share of rows that one of the three stages keeps: as asked for, by a setting, by the run, or assumed."""
     if given.kept is not None:
         return Figure(given.kept[list(KEPT).index(stage)], "given", "--kept")
@@ -214,7 +216,7 @@ def _kept(given: Given, config: Config, stage: str, name: str) -> Figure:
     return found or Figure(KEPT[stage], "assumed", "as on the demo's world, the upper end; --kept changes it")
 
 
-def _grown(text: str, given: Given) -> str:
+def _grown(text: str, given: PlanContext) -> str:
     """A reply of the length that polishing gives it."""
     length = max(round(len(text) * given.growth.value), 1)
     return (text * math.ceil(length / max(len(text), 1)))[:length]

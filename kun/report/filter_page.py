@@ -10,9 +10,9 @@ from kun.filters.bounds import Bound
 from kun.report.filter_plot import STATES, WORDS, histogram
 from kun.report.filter_preview import (
     EXAMPLE_CHARACTERS,
-    Judged,
+    CorpusSample,
     Measure,
-    Seen,
+    SampledDocument,
     cleaning,
     funnel,
     limit_in_words,
@@ -26,7 +26,7 @@ from kun.report.filter_preview import (
 from kun.text.normal import preview
 
 
-def page(title: str, subsets: Sequence[Seen]) -> str:
+def page(title: str, subsets: Sequence[CorpusSample]) -> str:
     """The whole page. Text of the corpora is escaped, cut, and cannot reorder what is around it."""
     links = " · ".join(f'<a href="#{escape(seen.subset)}">{escape(seen.subset)}</a>' for seen in subsets)
     style = STYLE.read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def page(title: str, subsets: Sequence[Seen]) -> str:
     )
 
 
-def _subset(seen: Seen) -> str:
+def _subset(seen: CorpusSample) -> str:
     found = measures(seen)
     on, off = [m for m in found if m.bounds], [m for m in found if not m.bounds]
     parts = [f'<section id="{escape(seen.subset)}"><h2>{escape(seen.subset)}</h2>', _sample(seen)]
@@ -58,7 +58,7 @@ def _subset(seen: Seen) -> str:
     return "".join([*parts, "</section>"])
 
 
-def _sample(seen: Seen) -> str:
+def _sample(seen: CorpusSample) -> str:
     kept = sum(one.reason is None for one in seen.judged)
     total = len(seen.judged)
     tiles = [("rows sampled", f"{seen.rows:,}"), ("documents", f"{total:,}"), ("kept", f"{share(kept, total)}")]
@@ -70,7 +70,7 @@ def _sample(seen: Seen) -> str:
     return f"<div class=tiles>{shown}</div>" + "".join(f"<p class=note>{escape(note)}</p>" for note in notes)
 
 
-def _funnel(seen: Seen) -> str:
+def _funnel(seen: CorpusSample) -> str:
     total = len(seen.judged)
     heads = ("rule", "limit", "broken by", "", "alone", "dropped here", "left", "")
     rows = [f"<tr class=all><td>all documents<td><td><td><td><td><td>{total:,}<td>{_bar(total, 0, total)}"]
@@ -95,7 +95,7 @@ def _bar(left: int, dropped: int, total: int) -> str:
     return f'<div class=bar><i style="width:{widths[0]:.2f}%"></i><u style="width:{widths[1]:.2f}%"></u></div>'
 
 
-def _overlaps(seen: Seen) -> str:
+def _overlaps(seen: CorpusSample) -> str:
     table = overlaps(seen)
     if len(table) < 2:
         return ""
@@ -116,7 +116,7 @@ def _overlaps(seen: Seen) -> str:
     )
 
 
-def _measure(seen: Seen, measure: Measure) -> str:
+def _measure(seen: CorpusSample, measure: Measure) -> str:
     names = ", ".join(measure.reasons)
     quantiles = " · ".join(f"{name} {number(value)}" for name, value in measure.quantiles.items())
     anchors = "".join(f'<a id="{_anchor(seen, reason)}"></a>' for reason in measure.reasons)
@@ -127,11 +127,11 @@ def _measure(seen: Seen, measure: Measure) -> str:
     )
 
 
-def _anchor(seen: Seen, reason: str) -> str:
+def _anchor(seen: CorpusSample, reason: str) -> str:
     return escape(f"{seen.subset}.{reason}")
 
 
-def _examples(seen: Seen, bound: Bound) -> str:
+def _examples(seen: CorpusSample, bound: Bound) -> str:
     allowed, beyond = near(seen, bound)
     sides = [("Just allowed", allowed), ("Just beyond", beyond)]
     columns = "".join(
@@ -144,7 +144,7 @@ def _examples(seen: Seen, bound: Bound) -> str:
     )
 
 
-def _example(seen: Seen, bound: Bound, one: Judged) -> str:
+def _example(seen: CorpusSample, bound: Bound, one: SampledDocument) -> str:
     fate = "kept" if one.reason is None else f"dropped: {one.reason}"
     more = [reason for reason in one.broken if reason != one.reason]
     fate += f" (and {', '.join(more)})" if more else ""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from kun.filters.bounds import Bound
-from kun.report.filter_preview import Measure, Seen, limit_in_words, number
+from kun.report.filter_preview import CorpusSample, Measure, limit_in_words, number
 
 BINS = 60
 WIDTH, HEIGHT, MARGIN = 520, 150, 10  # of a plot, in its own units
@@ -15,7 +15,7 @@ STATES = ("kept", "elsewhere", "here")  # of a document in a plot, from the axis
 WORDS = {"kept": "kept", "elsewhere": "dropped by other rules only", "here": "beyond the limit"}
 
 
-def histogram(seen: Seen, measure: Measure) -> str:
+def histogram(seen: CorpusSample, measure: Measure) -> str:
     """The distribution of a value as SVG, with what becomes of the documents and with the limits; of one or more."""
     limits = [bound.limit for bound in measure.bounds]
     scale, ticks = _scale(measure.values, limits)

@@ -27,7 +27,7 @@ EXAMPLE_CHARACTERS = 240
 
 
 @dataclass(frozen=True)
-class Judged:
+class SampledDocument:
     """A document as cleaned, what cleaning changed, all that was measured, all rules that it breaks, and the one that
     stage 2 names (None: kept)."""
 
@@ -39,7 +39,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Seen:
+class CorpusSample:
     """The sample of a subset. `how` says how it was taken, `unread` counts rows that gave no document by reason,
     `notes` are for people; `by_byte` are files whose rows are numbered by bytes."""
 
@@ -48,7 +48,7 @@ class Seen:
     rows: int
     unread: Mapping[str, int]
     bounds: tuple[Bound, ...]
-    judged: tuple[Judged, ...]
+    judged: tuple[SampledDocument, ...]
     notes: tuple[str, ...] = ()
     by_byte: frozenset[str] = frozenset()
 
@@ -81,7 +81,7 @@ class Measure:
         return {f"p{percent}": percentile(ordered, percent) for percent in PERCENTS} if ordered else {}
 
 
-def judge(rules: Rules, documents: Sequence[Document]) -> tuple[Judged, ...]:
+def judge(rules: Rules, documents: Sequence[Document]) -> tuple[SampledDocument, ...]:
     """Each document with what the rules measure of it and with what the stage decides."""
     found = []
     for document, outcome in zip(documents, rules(documents), strict=True):
@@ -90,11 +90,11 @@ def judge(rules: Rules, documents: Sequence[Document]) -> tuple[Judged, ...]:
         text, cleaned = rules.clean(document)
         shown = msgspec.structs.replace(document, text=text)
         reason = outcome.reason if isinstance(outcome, Reject) else None
-        found.append(Judged(shown, cleaned, values, broken, reason))
+        found.append(SampledDocument(shown, cleaned, values, broken, reason))
     return tuple(found)
 
 
-def funnel(seen: Seen) -> list[Line]:
+def funnel(seen: CorpusSample) -> list[Line]:
     """The rules in the order in which they decide."""
     bounds = {bound.reason: bound for bound in seen.bounds}
     dropped = Counter(one.reason for one in seen.judged if one.reason is not None)
@@ -107,7 +107,7 @@ def funnel(seen: Seen) -> list[Line]:
     return lines
 
 
-def overlaps(seen: Seen) -> dict[str, dict[str, int]]:
+def overlaps(seen: CorpusSample) -> dict[str, dict[str, int]]:
     """How many documents break both of two rules; of rules that any breaks. A rule with itself: all it breaks."""
     counts: Counter[tuple[str, str]] = Counter()
     for one in seen.judged:
@@ -116,7 +116,7 @@ def overlaps(seen: Seen) -> dict[str, dict[str, int]]:
     return {first: {second: counts[first, second] for second in hit} for first in hit}
 
 
-def measures(seen: Seen) -> list[Measure]:
+def measures(seen: CorpusSample) -> list[Measure]:
     """What is measured, in the order of the rules, those that are off last; rules on the same value are one."""
     meanings = privacy.MEANINGS | {rule.reason: rule.meaning for rule in quality.RULES}
     meanings |= {bound.reason: bound.meaning for bound in seen.bounds}
@@ -136,16 +136,18 @@ def measures(seen: Seen) -> list[Measure]:
     ]
 
 
-def near(seen: Seen, bound: Bound, count: int = EXAMPLES) -> tuple[list[Judged], list[Judged]]:
+def near(
+    seen: CorpusSample, bound: Bound, count: int = EXAMPLES
+) -> tuple[list[SampledDocument], list[SampledDocument]]:
     """The documents nearest to a limit, nearest first: those that it allows, those that it does not."""
-    allowed: list[Judged] = []
-    beyond: list[Judged] = []
+    allowed: list[SampledDocument] = []
+    beyond: list[SampledDocument] = []
     for one in sorted(seen.judged, key=lambda one: abs(one.values[bound.reason] - bound.limit)):
         (beyond if bound.reason in one.broken else allowed).append(one)
     return allowed[:count], beyond[:count]
 
 
-def cleaning(seen: Seen) -> str:
+def cleaning(seen: CorpusSample) -> str:
     """How many documents cleaning changed, in words; empty where none."""
     counts = Counter(change for one in seen.judged for change in one.cleaned)
     changed = sum(bool(one.cleaned) for one in seen.judged)
@@ -153,7 +155,7 @@ def cleaning(seen: Seen) -> str:
     return f"cleaning changed {changed:,} documents ({how})" if changed else ""
 
 
-def place(seen: Seen, origin: Origin) -> str:
+def place(seen: CorpusSample, origin: Origin) -> str:
     """Where a document is from, for people."""
     row = f"{origin.file}, {'byte' if origin.file in seen.by_byte else 'row'} {origin.row:,}"
     return f"{row}, piece {origin.piece}" if origin.piece else row
@@ -174,7 +176,7 @@ def share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "–"
 
 
-def summary(seen: Seen) -> str:
+def summary(seen: CorpusSample) -> str:
     """The funnel as text for a terminal."""
     total = len(seen.judged)
     unread = ", ".join(f"{reason} {count}" for reason, count in seen.unread.items())
@@ -206,7 +208,7 @@ def summary(seen: Seen) -> str:
     return "\n".join(lines)
 
 
-def as_json(seen: Seen) -> dict[str, Any]:
+def as_json(seen: CorpusSample) -> dict[str, Any]:
     """All of it but the documents themselves, of which the examples are shown."""
     return {
         "subset": seen.subset,
@@ -234,7 +236,7 @@ def as_json(seen: Seen) -> dict[str, Any]:
     }
 
 
-def _examples(seen: Seen, bound: Bound) -> dict[str, list[dict[str, Any]]]:
+def _examples(seen: CorpusSample, bound: Bound) -> dict[str, list[dict[str, Any]]]:
     sides = zip(("allowed", "dropped"), near(seen, bound), strict=True)
     return {
         side: [

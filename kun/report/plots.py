@@ -72,5 +72,5 @@ def _histogram(axes: Any, values: dict[str, list[float]], title: str, log: bool)
 def _values(folder: Path, kind: type[Raw], field: str) -> Iterator[Any]:
     finished = shards.finished(folder)
     for index in finished[:: max(1, -(-len(finished) // MOST_SHARDS))]:
-        for record in shards.read(folder, index, kind):
+        for record in shards.read_kept(folder, index, kind):
             yield getattr(record, field)

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from kun.errors import InputError
-from kun.pipeline.run_folder import RunFolder, read_whole
+from kun.pipeline.run_folder import RunFolder, read_manifest
 from kun.store import shards
 from kun.text.normal import printable
 from kun.verify.final import made_by
-from kun.verify.steps import Found, other_settings, outdated
+from kun.verify.steps import StepFolder, other_settings, outdated
 from kun.verify.steps import find as steps_of
 
 
@@ -76,7 +76,7 @@ def _notes(run: RunFolder, last: str) -> dict[str, dict[str, str]]:
     steps, _ = steps_of(run.path)
     final = run.path / "final"
     digest = made_by(final).get(last) or next((step.digest for step in steps if step.name == last), "")
-    steps.append(Found("final", final, {last: digest}))
+    steps.append(StepFolder("final", final, {last: digest}))
     return {name: {"note": other_settings(above)} for name, above in outdated(steps).items()}
 
 
@@ -121,7 +121,7 @@ def _unknown(run: RunFolder, folder: Path, index: int, other: bool) -> dict[str,
     if folder.is_symlink() and not folder.exists():
         gone = f"{folder}: gone or damaged"
     elif marker is None:
-        if read_whole(folder) is None:
+        if read_manifest(folder) is None:
             return None
         gone = f"{shards.part(folder, index, 'done')}: gone or damaged"
     elif files := _gone(folder, index, marker):
@@ -134,7 +134,7 @@ def _unknown(run: RunFolder, folder: Path, index: int, other: bool) -> dict[str,
     return {"outcome": "unknown", "reason": reason, "record": {}}
 
 
-def _gone(folder: Path, index: int, marker: shards.Done) -> list[Path]:
+def _gone(folder: Path, index: int, marker: shards.ShardManifest) -> list[Path]:
     """The files that the marker of a shard names and that are not there, or cannot be read."""
     found = []
     for kind in marker.digests:

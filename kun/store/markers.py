@@ -20,7 +20,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 M = TypeVar("M", bound=Marker)
 
 
-def write(path: Path, marker: M) -> M:
+def write_marker(path: Path, marker: M) -> M:
     """Write the marker, last of all; gives it as it is read back."""
     marker = msgspec.json.decode(msgspec.json.encode(marker), type=type(marker))  # 0 seconds are 0.0 when read
     checked = msgspec.structs.replace(marker, check=_check(marker))
@@ -28,7 +28,7 @@ def write(path: Path, marker: M) -> M:
     return checked
 
 
-def read(path: Path, kind: type[M]) -> M | None:
+def read_marker(path: Path, kind: type[M]) -> M | None:
     """The marker, or None where there is none as it was written: what it stood for is looked at again."""
     try:
         with atomic.naming(path):

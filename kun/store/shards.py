@@ -49,7 +49,7 @@ class Failed(msgspec.Struct, frozen=True):
 Outcome = Raw | Reject | Failed  # of one record: kept (in its new form), rejected for good, failed for now
 
 
-class Done(Marker, frozen=True):
+class ShardManifest(Marker, frozen=True):
     """The marker of a whole shard. rows = kept + sum(rejected) + failed."""
 
     rows: int
@@ -82,7 +82,7 @@ def part(folder: Path, index: int, kind: str = "") -> Path:
 
 def publish(
     folder: Path, index: int, outcomes: Iterable[tuple[Raw, Outcome]], *, rows: int, source: str, seconds: float = 0.0
-) -> Done:
+) -> ShardManifest:
     """Write one shard whole: every record with what became of it, in order. `source` is the digest of its input.
 
     Raises AssertionError where the outcomes are not one for each of `rows`.
@@ -114,13 +114,13 @@ def publish(
         data = b"".join(line + b"\n" for line in content)
         atomic.write(path, data)
         digests[kind or "kept"] = of_bytes(data)
-    done = Done(rows, kept, dict(sorted(reasons.items())), failed, source, digests, round(seconds, 3))
-    return markers.write(part(folder, index, "done"), done)
+    done = ShardManifest(rows, kept, dict(sorted(reasons.items())), failed, source, digests, round(seconds, 3))
+    return markers.write_marker(part(folder, index, "done"), done)
 
 
-def marker(folder: Path, index: int) -> Done | None:
+def marker(folder: Path, index: int) -> ShardManifest | None:
     """The marker of a shard, or None where the shard is not done."""
-    return markers.read(part(folder, index, "done"), Done)
+    return markers.read_marker(part(folder, index, "done"), ShardManifest)
 
 
 def finished(folder: Path) -> list[int]:
@@ -128,7 +128,7 @@ def finished(folder: Path) -> list[int]:
     return sorted(int(path.name[len("part-") : -len(".done.json")]) for path in folder.glob("part-*.done.json"))
 
 
-def read(folder: Path, index: int, kind: type[R]) -> list[R]:
+def read_kept(folder: Path, index: int, kind: type[R]) -> list[R]:
     """The kept records of a shard. DamagedError where they are not what was published."""
     return list(_decode(folder, index, "", kind))
 
@@ -136,14 +136,14 @@ def read(folder: Path, index: int, kind: type[R]) -> list[R]:
 def read_all(folder: Path, kind: type[R]) -> Iterator[R]:
     """The kept records of every finished shard of a step, in order."""
     for index in finished(folder):
-        yield from read(folder, index, kind)
+        yield from read_kept(folder, index, kind)
 
 
 def read_some(folder: Path, kind: type[R], most: int) -> Iterator[R]:
     """The kept records of at most `most` shards, spread evenly over the step; the same ones each time."""
     indexes = finished(folder)
     for number in range(min(most, len(indexes))):
-        yield from read(folder, indexes[number * len(indexes) // min(most, len(indexes))], kind)
+        yield from read_kept(folder, indexes[number * len(indexes) // min(most, len(indexes))], kind)
 
 
 def rejects(folder: Path, index: int) -> Iterator[RejectedRow]:
@@ -156,7 +156,7 @@ def failures(folder: Path, index: int) -> Iterator[FailedRow]:
 
 def outcomes(folder: Path, index: int, kind: type[Raw]) -> dict[str, Outcome]:
     """What became of each record of a shard that has failures, by id, without the failed ones."""
-    settled: dict[str, Outcome] = {record.id: record for record in read(folder, index, kind)}
+    settled: dict[str, Outcome] = {record.id: record for record in read_kept(folder, index, kind)}
     for row in rejects(folder, index):
         settled[msgspec.json.decode(row.record)["id"]] = Reject(row.reason, row.detail)
     return settled

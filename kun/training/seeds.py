@@ -1,4 +1,4 @@
-"""Seed files to examples in token ids, every bad line named: `seeds.read(path, Pair, "seeds.pairs", bad)`.
+"""Seed files to examples in token ids, every bad line named: `seeds.read(path, SeedPair, "seeds.pairs", bad)`.
 
 Nothing here needs torch: a seed file that cannot be used ends the stage before a model is loaded.
 """
@@ -21,21 +21,21 @@ from kun.models.chat import Chat, Message
 Reason = Literal["not_json", "missing_field", "wrong_type", "empty_field", "duplicate", "over_long"]
 
 
-class Pair(msgspec.Struct, frozen=True):
+class SeedPair(msgspec.Struct, frozen=True):
     """A seed pair."""
 
     instruction: str
     output: str
 
 
-class Judged(msgspec.Struct, frozen=True):
+class JudgedInstruction(msgspec.Struct, frozen=True):
     """An instruction with its verdict."""
 
     instruction: str
     verdict: Literal["good", "bad"]
 
 
-class Polish(msgspec.Struct, frozen=True):
+class PolishedText(msgspec.Struct, frozen=True):
     """A text polished into the reply to an instruction."""
 
     instruction: str
@@ -52,7 +52,7 @@ class BadSeed(msgspec.Struct, frozen=True):
     detail: str
 
 
-SeedRow = TypeVar("SeedRow", Pair, Judged, Polish)
+SeedRow = TypeVar("SeedRow", SeedPair, JudgedInstruction, PolishedText)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Seed(Generic[SeedRow]):
 class Task:
     """What a model is to learn from a seed: to this conversation, this reply."""
 
-    seed: Seed[Pair] | Seed[Judged] | Seed[Polish]
+    seed: Seed[SeedPair] | Seed[JudgedInstruction] | Seed[PolishedText]
     messages: Sequence[Message]
     reply: str
 
@@ -83,7 +83,7 @@ class Example:
     completion: list[int]
 
 
-def read(path: str, kind: type[SeedRow], setting: str, bad: list[BadSeed]) -> list[Seed[SeedRow]]:
+def read_seeds(path: str, kind: type[SeedRow], setting: str, bad: list[BadSeed]) -> list[Seed[SeedRow]]:
     """The good lines of a seed file; the others are added to `bad`. InputError where no line is good."""
     try:
         lines = Path(path).read_bytes().removeprefix(BOM).split(b"\n")

@@ -13,7 +13,7 @@ import msgspec
 
 from kun.dataset.final import LINEAGE, lineage, row
 from kun.errors import InputError
-from kun.pipeline.run_folder import Whole
+from kun.pipeline.run_folder import StepManifest
 from kun.progress import bar
 from kun.records import Polished
 from kun.store import digests, shards
@@ -75,7 +75,7 @@ def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current:
     rows = sum(_count(folder / f"{subset}.jsonl") for subset in subsets if f"{subset}.jsonl" in files)
     discard = sorted({problem.file for problem in problems if problem.file in present})
     state = "bad" if problems else "ok"
-    return Finding("final", state, folder, Whole(rows=rows, kept=rows), problems, notes, discard)
+    return Finding("final", state, folder, StepManifest(rows=rows, kept=rows), problems, notes, discard)
 
 
 def is_final(folder: Path) -> bool:
@@ -145,7 +145,7 @@ def _records(sources: Mapping[str, Path | None], of: Any) -> Iterator[tuple[Any,
     for folder in sources.values():
         assert folder is not None
         indexes = shards.finished(folder)
-        records = chain.from_iterable(shards.read(folder, index, Polished) for index in indexes)
+        records = chain.from_iterable(shards.read_kept(folder, index, Polished) for index in indexes)
         yield from ((of(record, line), f"record {record.id}") for line, record in enumerate(records, 1))
 
 

@@ -1,4 +1,4 @@
-"""One shard against its marker and the shard above it: `check(Place(...), 3)` reads each of its files once."""
+"""One shard against its marker and the shard above it: `check_shard(source, 3)` reads each of its files once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import msgspec
 
 from kun.records import Raw
 from kun.store import digests, shards
-from kun.store.shards import Done, FailedRow, RejectedRow, part
+from kun.store.shards import FailedRow, RejectedRow, ShardManifest, part
 
 OTHER_INPUT = "was made from other input than what the step reads holds now"  # `kun run` sees that, too
 MOST_LINES = 3  # damaged lines of a file that are named
@@ -28,17 +28,17 @@ class Problem(msgspec.Struct, frozen=True):
     shard: int | None = None
 
 
-class Seen(msgspec.Struct, frozen=True):
+class ShardCheck(msgspec.Struct, frozen=True):
     """A shard that was looked at. `ids`: 8 bytes of hash for each id, where they are asked for."""
 
     index: int
-    marker: Done | None
+    marker: ShardManifest | None
     problems: list[Problem]
     ids: bytes = b""
 
 
 @dataclass(frozen=True)
-class Place:
+class ShardSource:
     """Where shards are, and what they are made from. `reads` and `writes`: the types of their records.
 
     `above` is the folder of the records' source, None in the ingest or where it is gone. `others` are the contents of
@@ -54,17 +54,17 @@ class Place:
     hash_ids: bool = False
 
 
-def check_some(place: Place, first: int, last: int) -> tuple[Path, list[Seen]]:
+def check_some(place: ShardSource, first: int, last: int) -> tuple[Path, list[ShardCheck]]:
     """The shards from `first` to before `last`, with the folder that they are in."""
-    return place.folder, [check(place, index) for index in range(first, last)]
+    return place.folder, [check_shard(place, index) for index in range(first, last)]
 
 
-def check(place: Place, index: int) -> Seen:
+def check_shard(place: ShardSource, index: int) -> ShardCheck:
     """Digests, counts, types, the order of ids, and what the shard was made from."""
     problems: list[Problem] = []
     marker = _marker(place.folder, index, problems)
     if marker is None:
-        return Seen(index, None, problems)
+        return ShardCheck(index, None, problems)
     found: dict[str, list[str]] = {}
     reasons: Counter[str] = Counter()
     for kind, counted in (("", marker.kept), ("rejects", sum(marker.rejected.values())), ("failed", marker.failed)):
@@ -99,7 +99,7 @@ def check(place: Place, index: int) -> Seen:
     elif place.source is not None and marker.source != place.source:
         problems.append(Problem(say.file, OTHER_INPUT))
     ids = b"".join(hash_id(one) for kind in found.values() for one in kind) if place.hash_ids else b""
-    return Seen(index, marker, problems, ids)
+    return ShardCheck(index, marker, problems, ids)
 
 
 def hash_id(identity: str) -> bytes:
@@ -112,7 +112,7 @@ def ids_of(folder: Path, index: int) -> Iterator[str]:
     for kind in ("", "rejects", "failed"):
         with contextlib.suppress(OSError):
             data = part(folder, index, kind).read_bytes()
-            yield from _ids(data, kind, Place(folder, Raw, Raw), lambda what: None, Counter())
+            yield from _ids(data, kind, ShardSource(folder, Raw, Raw), lambda what: None, Counter())
 
 
 class _Saying:
@@ -125,7 +125,7 @@ class _Saying:
         self._problems.append(Problem(self.file, what, self._shard))
 
 
-def _marker(folder: Path, index: int, problems: list[Problem]) -> Done | None:
+def _marker(folder: Path, index: int, problems: list[Problem]) -> ShardManifest | None:
     path = part(folder, index, "done")
     try:
         marker = shards.marker(folder, index)
@@ -137,7 +137,7 @@ def _marker(folder: Path, index: int, problems: list[Problem]) -> Done | None:
     return marker
 
 
-def _ids(data: bytes, kind: str, place: Place, say: Any, reasons: Counter[str]) -> Iterator[str]:
+def _ids(data: bytes, kind: str, place: ShardSource, say: Any, reasons: Counter[str]) -> Iterator[str]:
     """The id of every row that decodes as what it should be."""
     kept, other = msgspec.json.Decoder(place.writes), msgspec.json.Decoder(place.reads)
     row_of: Any = msgspec.json.Decoder({"": place.writes, "rejects": RejectedRow, "failed": FailedRow}[kind])
@@ -162,7 +162,9 @@ def _ids(data: bytes, kind: str, place: Place, say: Any, reasons: Counter[str]) 
         say(f"{damaged - MOST_LINES:,} more lines cannot be read")
 
 
-def _against(place: Place, index: int, marker: Done, found: dict[str, list[str]], problems: list[Problem]) -> None:
+def _against(
+    place: ShardSource, index: int, marker: ShardManifest, found: dict[str, list[str]], problems: list[Problem]
+) -> None:
     """What the shard above kept is what this one was made from: the digest, then id by id.
 
     Nothing is said where the shard above is itself damaged: made again it is what it was, and this one stays good.
@@ -178,7 +180,7 @@ def _against(place: Place, index: int, marker: Done, found: dict[str, list[str]]
         return
     if place.others is not None and marker.source != digests.of_value([above.digests["kept"], *place.others]):
         problems.append(Problem(say.file, OTHER_INPUT))
-    ids = list(_ids(data, "", Place(place.above, Raw, Raw), lambda what: None, Counter()))
+    ids = list(_ids(data, "", ShardSource(place.above, Raw, Raw), lambda what: None, Counter()))
     if marker.rows != len(ids):
         say(f"{marker.rows:,} rows, and the shard above kept {len(ids):,}")
     if len(found) == 3 and (wrong := misplaced(ids, list(found.values()))):

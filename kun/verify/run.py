@@ -12,16 +12,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from kun.execution.processes import each
-from kun.pipeline.run_folder import Whole, read_whole, summarise
-from kun.pipeline.stage import Ask, Build, Ingest, Map
+from kun.execution.processes import map_unordered
+from kun.pipeline.run_folder import StepManifest, read_manifest, summarise
+from kun.pipeline.stage import Build, Infer, Ingest, Map
 from kun.progress import bar
 from kun.records import Document, Raw
 from kun.store import digests, shards
-from kun.verify.part import Place, Problem, Seen, check_some, hash_id, ids_of
-from kun.verify.steps import MARKERS, Found, Key, find
+from kun.verify.part import Problem, ShardCheck, ShardSource, check_some, hash_id, ids_of
+from kun.verify.steps import MARKERS, Key, StepFolder, find
 
-Works = Mapping[str, Build | Ingest | Map | Ask]  # of the pipeline's stages, by name
+Works = Mapping[str, Build | Ingest | Map | Infer]  # of the pipeline's stages, by name
 BATCH = 16  # shards of one task
 WORTH_PROCESSES = 100  # tasks
 ALL = "part-*.done.json"
@@ -36,7 +36,7 @@ class Finding(msgspec.Struct, frozen=True):
     step: str
     state: str
     folder: Path
-    counts: Whole
+    counts: StepManifest
     problems: list[Problem] = []
     notes: list[str] = []
     discard: list[str] = []
@@ -57,13 +57,13 @@ def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
         for first in range(0, count, BATCH)
     ]
     found = {
-        step.name: Finding(step.name, "bad", step.folder, Whole(), step.problems)
+        step.name: Finding(step.name, "bad", step.folder, StepManifest(), step.problems)
         if step.astray
         else _build(step, wholes, _makes_records(step, works))
         for step in steps
         if step.folder not in records
     }
-    waiting: dict[Path, list[Seen]] = {folder: [] for folder in records}
+    waiting: dict[Path, list[ShardCheck]] = {folder: [] for folder in records}
 
     def close(folder: Path) -> None:
         seen = sorted(waiting.pop(folder), key=lambda one: one.index)  # markers, which are not needed any more
@@ -74,7 +74,7 @@ def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
         close(folder)
     done, total = 0, sum(counts.values())
     with bar("verify", "shards", total) as progress:
-        for folder, seen in each(check_some, tasks, workers if len(tasks) >= WORTH_PROCESSES else 1):
+        for folder, seen in map_unordered(check_some, tasks, workers if len(tasks) >= WORTH_PROCESSES else 1):
             waiting[folder] += seen
             progress(done := done + len(seen), total)
             if len(waiting[folder]) == counts[folder]:
@@ -84,26 +84,28 @@ def verify(run: Path, works: Works, workers: int = 0) -> list[Finding]:
     return [*gone, *(found[step.name] for step in steps)]
 
 
-def _whole(folder: Path) -> Whole | None:
+def _whole(folder: Path) -> StepManifest | None:
     """What the marker says; one that cannot be read is told of where its own step is looked at."""
     try:
-        return read_whole(folder)
+        return read_manifest(folder)
     except OSError:
         return None
 
 
 def _gone(folder: Path, name: str, reader: str, works: Works) -> Finding:
     """The finding of a step that another one reads, and that has no plain name any more. Models may be left out."""
-    if isinstance(works.get(name.partition("/")[0]), Ingest | Map | Ask):
-        return Finding(name, "bad", folder, Whole(), [Problem(".", f"is not here, and {reader} was made from it")])
-    return Finding(name, "absent", folder, Whole(), notes=["not here: left out, or removed"])
+    if isinstance(works.get(name.partition("/")[0]), Ingest | Map | Infer):
+        return Finding(
+            name, "bad", folder, StepManifest(), [Problem(".", f"is not here, and {reader} was made from it")]
+        )
+    return Finding(name, "absent", folder, StepManifest(), notes=["not here: left out, or removed"])
 
 
-def _makes_records(step: Found, works: Works) -> bool:
-    return isinstance(works.get(step.stage), Ingest | Map | Ask)
+def _makes_records(step: StepFolder, works: Works) -> bool:
+    return isinstance(works.get(step.stage), Ingest | Map | Infer)
 
 
-def _shards(step: Found, wholes: Mapping[Key, Whole | None]) -> int:
+def _shards(step: StepFolder, wholes: Mapping[Key, StepManifest | None]) -> int:
     """How many there should be; of a step that is not finished, how many are."""
     above = wholes.get(step.source) if step.source else None
     there = shards.finished(step.folder)
@@ -112,29 +114,33 @@ def _shards(step: Found, wholes: Mapping[Key, Whole | None]) -> int:
     return above.shards if above is not None and above.shards else len(there)
 
 
-def _contents(step: Found, wholes: Mapping[Key, Whole | None], first: int = 0) -> tuple[str, ...] | None:
+def _contents(step: StepFolder, wholes: Mapping[Key, StepManifest | None], first: int = 0) -> tuple[str, ...] | None:
     """What the steps that it reads hold, from the `first` on; None where that is not known."""
     found = [wholes.get(need) for need in list(step.needs.items())[first:]]
     return tuple(whole.content for whole in found if whole) if all(found) and not step.lost else None
 
 
-def _place(step: Found, works: Works, known: Mapping[Key, Path], wholes: Mapping[Key, Whole | None]) -> Place:
+def _place(
+    step: StepFolder, works: Works, known: Mapping[Key, Path], wholes: Mapping[Key, StepManifest | None]
+) -> ShardSource:
     """Where a step's shards are, and what each was made from (kun.pipeline.runner)."""
     work = works[step.stage]
     if isinstance(work, Ingest):
         contents = _contents(step, wholes)
         source = None if contents is None else digests.of_value(list(contents))
-        return Place(step.folder, Raw, Document, source=source, hash_ids=True)
-    assert isinstance(work, Map | Ask)
+        return ShardSource(step.folder, Raw, Document, source=source, hash_ids=True)
+    assert isinstance(work, Map | Infer)
     others = _contents(step, wholes, first=1)
     above = wholes.get(step.source) if step.source else None
     if isinstance(work, Map) and others is not None:
         others = (*others, above.content) if above else None
     folder = known.get(step.source) if step.source else None
-    return Place(step.folder, work.reads, work.writes, folder, others)
+    return ShardSource(step.folder, work.reads, work.writes, folder, others)
 
 
-def _records(step: Found, place: Place, seen: list[Seen], wholes: Mapping[Key, Whole | None]) -> Finding:
+def _records(
+    step: StepFolder, place: ShardSource, seen: list[ShardCheck], wholes: Mapping[Key, StepManifest | None]
+) -> Finding:
     """The finding of a step of shards, all of which were looked at."""
     markers = [one.marker for one in seen if one.marker is not None]
     unfinished = [one for one in seen if one.marker is None] if step.whole is None else []
@@ -169,7 +175,7 @@ def _records(step: Found, place: Place, seen: list[Seen], wholes: Mapping[Key, W
     return _finding(step, counts, problems + of_shards, notes, discard)
 
 
-def _differs(whole: Whole, markers: list[shards.Done]) -> str | None:
+def _differs(whole: StepManifest, markers: list[shards.ShardManifest]) -> str | None:
     """What done.json says of all shards and their markers do not."""
     counted = summarise(markers, whole.source)
     for name in ("rows", "kept", "rejected", "failed", "content"):
@@ -179,19 +185,19 @@ def _differs(whole: Whole, markers: list[shards.Done]) -> str | None:
     return None
 
 
-def _source(step: Found, wholes: Mapping[Key, Whole | None]) -> list[Problem]:
+def _source(step: StepFolder, wholes: Mapping[Key, StepManifest | None]) -> list[Problem]:
     contents = _contents(step, wholes)
     if step.whole is None or contents is None or step.whole.source == digests.of_value(list(contents)):
         return []
     return [Problem("done.json", f"was made from other content than {' and '.join(step.needs) or 'nothing'} hold now")]
 
 
-def _missing(step: Found, wholes: Mapping[Key, Whole | None]) -> list[str]:
+def _missing(step: StepFolder, wholes: Mapping[Key, StepManifest | None]) -> list[str]:
     gone = [name for name, digest in step.needs.items() if wholes.get((name, digest)) is None]
     return [f"not checked against {', '.join(gone)}: not here, or not finished"] if gone else []
 
 
-def _twice(folder: Path, seen: list[Seen]) -> list[Problem]:
+def _twice(folder: Path, seen: list[ShardCheck]) -> list[Problem]:
     """Ids that come twice in the step. Hashes first; only where two are equal the ids themselves are read again."""
     hashes = np.concatenate([np.frombuffer(one.ids, "<u8") for one in seen]) if seen else np.empty(0, "<u8")
     hashes.sort()
@@ -208,10 +214,10 @@ def _twice(folder: Path, seen: list[Seen]) -> list[Problem]:
     return problems
 
 
-def _build(step: Found, wholes: Mapping[Key, Whole | None], makes_records: bool = False) -> Finding:
+def _build(step: StepFolder, wholes: Mapping[Key, StepManifest | None], makes_records: bool = False) -> Finding:
     """The finding of a model or an index."""
     files = [path.name for path in step.folder.rglob("*") if path.is_file() and path.name not in MARKERS]
-    whole = step.whole or Whole()
+    whole = step.whole or StepManifest()
     if not step.folder.is_dir() and makes_records:
         problem = Problem(".", "is not here: its plain name leads nowhere")
         return Finding(step.name, "bad", step.folder, whole, [problem])
@@ -230,7 +236,9 @@ def _build(step: Found, wholes: Mapping[Key, Whole | None], makes_records: bool 
     return _finding(step, whole, problems, _missing(step, wholes), discard)
 
 
-def _finding(step: Found, counts: Whole, problems: list[Problem], notes: list[str], discard: list[str]) -> Finding:
+def _finding(
+    step: StepFolder, counts: StepManifest, problems: list[Problem], notes: list[str], discard: list[str]
+) -> Finding:
     again = [
         problem for problem in problems if not (step.lost and problem.file == "fingerprint.json")
     ]  # is written anew

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from kun.errors import InputError
-from kun.pipeline.run_folder import Fingerprint, Whole, read_whole
+from kun.pipeline.run_folder import Fingerprint, StepManifest, read_manifest
 from kun.store import atomic, digests
 from kun.verify.part import Problem
 
@@ -18,7 +18,7 @@ MARKERS = ("fingerprint.json", "done.json")
 
 
 @dataclass
-class Found:
+class StepFolder:
     """A step's folder. `needs` are the names and fingerprints of what it reads, the records' source first; `lost` tells
     that they are not known. `astray`: the plain name leads to another step."""
 
@@ -26,7 +26,7 @@ class Found:
     folder: Path
     needs: dict[str, str] = field(default_factory=dict)
     digest: str = ""
-    whole: Whole | None = None
+    whole: StepManifest | None = None
     problems: list[Problem] = field(default_factory=list)
     lost: bool = False
     astray: bool = False
@@ -41,10 +41,10 @@ class Found:
         return next(iter(self.needs.items()), None)
 
 
-def find(run: Path) -> tuple[list[Found], dict[Key, Path]]:
+def find(run: Path) -> tuple[list[StepFolder], dict[Key, Path]]:
     """The steps that plain names stand for, links or, in a copy, folders, in the order of the pipeline; and the folder
     of every step that is there, by name and fingerprint."""
-    current = [read(run, path) for path in sorted(run.glob("stage*/*"))]
+    current = [read_step(run, path) for path in sorted(run.glob("stage*/*"))]
     known = {(step.name, step.digest): step.folder for step in current if step.digest}
     for folder in sorted((run / "store").glob("stage*-*")):
         name, digest = _of_store(folder)
@@ -52,17 +52,17 @@ def find(run: Path) -> tuple[list[Found], dict[Key, Path]]:
     return _ordered(current), known
 
 
-def read(run: Path, path: Path) -> Found:
+def read_step(run: Path, path: Path) -> StepFolder:
     """What a step's folder, which a plain name of the run stands for, says of itself."""
-    step = Found(f"{path.parent.name}/{path.name}", path.resolve())
+    step = StepFolder(f"{path.parent.name}/{path.name}", path.resolve())
     if wrong := astray(run, path):
-        return Found(step.name, path, problems=[wrong], astray=True)
+        return StepFolder(step.name, path, problems=[wrong], astray=True)
     if not path.exists():
         return step
     _read_fingerprint(step, path)
     what = "the marker is damaged" if (path / "done.json").exists() else "is not there: the step is not finished"
     try:
-        step.whole = read_whole(path)
+        step.whole = read_manifest(path)
     except OSError as error:
         what = f"the marker cannot be read ({error.strerror})"
     if step.whole is None:
@@ -70,7 +70,7 @@ def read(run: Path, path: Path) -> Found:
     return step
 
 
-def _read_fingerprint(step: Found, path: Path) -> None:
+def _read_fingerprint(step: StepFolder, path: Path) -> None:
     try:
         fingerprint = msgspec.json.decode((path / "fingerprint.json").read_bytes(), type=Fingerprint)
         whole = digests.of_value(fingerprint.parts)[:16] == fingerprint.digest
@@ -117,7 +117,7 @@ def leftovers(run: Path, used: set[Path]) -> list[tuple[Path, str]]:
     return found
 
 
-def outdated(steps: list[Found]) -> dict[str, list[str]]:
+def outdated(steps: list[StepFolder]) -> dict[str, list[str]]:
     """The steps that were made from other settings of one above them than it has now, by name; each with the names of
     those above. `steps` are in the order of the pipeline."""
     present = {step.name: step.digest for step in steps}
@@ -142,7 +142,7 @@ def made_from(needs: Iterable[Key], known: Mapping[Key, Path]) -> set[Path]:
         folder = known.get(waiting.pop())
         if folder is not None and folder not in found:
             found.add(folder)
-            step = Found("", folder)
+            step = StepFolder("", folder)
             _read_fingerprint(step, folder)
             waiting += step.needs.items()
     return found
@@ -161,11 +161,11 @@ def _of_store(folder: Path) -> tuple[str, str]:
     return f"{stage}/{part}", digest
 
 
-def _ordered(steps: list[Found]) -> list[Found]:
+def _ordered(steps: list[StepFolder]) -> list[StepFolder]:
     """By command, then every stage after those that it reads."""
     by_name = {step.name: step for step in steps}
 
-    def depth(step: Found, below: tuple[str, ...] = ()) -> int:
+    def depth(step: StepFolder, below: tuple[str, ...] = ()) -> int:
         above = [by_name[name] for name in step.needs if name in by_name and name not in below]
         return 1 + max((depth(need, (*below, step.name)) for need in above), default=0)
 

@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from kun.config.schema import Corpus
-from kun.corpora import read
+from kun.corpora import read_corpus
 
 LINE = '{"content": "好"}\n'.encode()
 END = bytes(1024)
@@ -22,7 +22,7 @@ def member(name="a.jsonl", data=LINE, **header):
 
 def outcomes(tmp_path, data, name="a.tar"):
     (tmp_path / name).write_bytes(gzip.compress(data, 1) if name.endswith("gz") else data)
-    rows = read("web", Corpus(paths=(str(tmp_path),), format="wanjuan"))
+    rows = read_corpus("web", Corpus(paths=(str(tmp_path),), format="wanjuan"))
     return [row.text if row.reject is None else row.reject.reason for row in rows]
 
 

@@ -15,18 +15,18 @@ import pytest
 import zstandard
 
 from kun.config.schema import Corpus
-from kun.corpora import read
+from kun.corpora import read_corpus
 
 SCRIPT = """
 import json, resource, sys
 from collections import Counter
 from kun.config.schema import Corpus
-from kun.corpora import read
+from kun.corpora import read_corpus
 from kun.corpora.ingest import items
 import pyarrow.parquet, zstandard
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = peak()
-rows = items(read("web", Corpus(paths=(sys.argv[1],), format=sys.argv[2])))
+rows = items(read_corpus("web", Corpus(paths=(sys.argv[1],), format=sys.argv[2])))
 print(json.dumps([Counter(row.reject.reason if row.reject else "kept" for row in rows), peak() - before]))
 """
 
@@ -80,7 +80,7 @@ def test_time_is_linear_in_the_size_of_a_row(tmp_path, kind, inside):
     for megabytes in (20, 80):
         path = of_one_row(tmp_path, kind, ".gz", [inside * (2**20 // len(inside))] * megabytes)
         start = time.process_time()
-        assert [row.text for row in read("web", Corpus(paths=(str(path),), format=kind))] == ["", "b"]
+        assert [row.text for row in read_corpus("web", Corpus(paths=(str(path),), format=kind))] == ["", "b"]
         seconds.append(time.process_time() - start)
     assert seconds[1] < 8 * seconds[0] + 0.3
 

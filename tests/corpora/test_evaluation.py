@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from kun.corpora.evaluation import find, read
+from kun.corpora.evaluation import find_evaluations, read_texts
 from kun.errors import InputError
 
 ROWS = [{"question": "中国最长的河？", "choices": ["长江", "黄河"], "meta": {"id": 7}}, {"question": "一\u2028二"}]
@@ -18,7 +18,7 @@ def lines(rows=ROWS):
 
 
 def read_all(path, fields=()):
-    return [item for file in find([str(path)]) for item in read(file, fields)]
+    return [item for file in find_evaluations([str(path)]) for item in read_texts(file, fields)]
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ def test_what_cannot_be_read_is_an_error(tmp_path, name, data, message):
 
 def test_files_that_are_missing(tmp_path):
     with pytest.raises(InputError, match=r"decontaminate\.files: .*none\.jsonl: no such file"):
-        find([str(tmp_path / "none.jsonl")])
+        find_evaluations([str(tmp_path / "none.jsonl")])
     with pytest.raises(InputError, match=r"decontaminate\.files: the folder .* holds no file"):
-        find([str(tmp_path)])
+        find_evaluations([str(tmp_path)])
     with pytest.raises(InputError, match=r"decontaminate\.files: no file matches"):
-        find([str(tmp_path / "*.jsonl")])
+        find_evaluations([str(tmp_path / "*.jsonl")])
 
 
 @pytest.mark.parametrize(

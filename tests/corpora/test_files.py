@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kun.config.schema import Corpus
-from kun.corpora import evaluation, find, read
-from kun.corpora.files import Found, open_file
+from kun.corpora import evaluation, find, read_corpus
+from kun.corpora.files import CorpusFile, open_file
 from kun.corpora.readers import read_part
 from kun.errors import InputError
 
@@ -58,7 +58,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path):
 def test_names_with_any_bytes(tmp_path):
     for name in (b"\xff.jsonl", b"new\nline.jsonl", b"\x1b]0;x\x07.jsonl"):
         (tmp_path / os.fsdecode(name)).write_bytes(LINE)
-    rows = list(read("web", Corpus(paths=(str(tmp_path),), format="jsonl")))
+    rows = list(read_corpus("web", Corpus(paths=(str(tmp_path),), format="jsonl")))
     assert [row.text for row in rows] == ["a"] * 3
     assert all(row.origin.file.encode() for row in rows)
 
@@ -88,9 +88,9 @@ def test_a_folder_that_cannot_be_read_is_named_whoever_reads(tmp_path):
 
 def test_a_file_that_went_away_is_named(tmp_path):
     with pytest.raises(InputError, match=rf"{tmp_path}/a\.jsonl: No such file or directory"):
-        open_file(Found(tmp_path / "a.jsonl", "a.jsonl"))
-    gone = Found(tmp_path / "a.parquet", "a.parquet")
+        open_file(CorpusFile(tmp_path / "a.jsonl", "a.jsonl"))
+    gone = CorpusFile(tmp_path / "a.parquet", "a.parquet")
     with pytest.raises(InputError, match=rf"corpora\.web\.paths: {tmp_path}/a\.parquet: .*No such file"):
         list(read_part("web", Corpus(paths=("a.parquet",), format="parquet"), gone))
     with pytest.raises(InputError, match=rf"decontaminate\.files: {tmp_path}/a\.parquet: .*No such file"):
-        list(evaluation.read(gone))
+        list(evaluation.read_texts(gone))

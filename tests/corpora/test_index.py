@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kun.config.schema import Corpus
-from kun.corpora import index, read, units
+from kun.corpora import index, read_corpus, units
 from kun.corpora.ingest import counted, documents, items, splitter
 from kun.corpora.readers import read_part
 
@@ -42,7 +42,7 @@ def test_units_read_one_by_one_give_what_the_whole_corpus_gives(corpus, tmp_path
     folder = tmp_path / "index"
     folder.mkdir()
     report = index.build(folder, "web", corpus, no_split, workers)
-    whole = list(items(read("web", corpus)))
+    whole = list(items(read_corpus("web", corpus)))
     assert by_units(folder, corpus, duplicates) == list(documents("web", whole, counted(whole), duplicates))
     assert report == {"rows": 43, "parts": len(index.units(folder, "web", corpus)), "repeated": 33}
     assert report["parts"] > 10
@@ -51,7 +51,7 @@ def test_units_read_one_by_one_give_what_the_whole_corpus_gives(corpus, tmp_path
 def test_pieces_are_counted_like_rows(corpus, tmp_path):
     split = splitter(len, 3)
     index.build(tmp_path, "web", corpus, lambda: split)
-    whole = list(items(read("web", corpus), split))
+    whole = list(items(read_corpus("web", corpus), split))
     assert by_units(tmp_path, corpus, "keep", split) == list(documents("web", whole, counted(whole), "keep"))
 
 

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from kun.config.schema import Corpus
-from kun.corpora import evaluation, read
-from kun.corpora.files import Found
+from kun.corpora import evaluation, read_corpus
+from kun.corpora.files import CorpusFile
 from kun.corpora.units import cut
 from kun.errors import InputError
 from tests.corpora.test_bombs import growth
@@ -48,7 +48,7 @@ def path(tmp_path, request):
 
 def rows(path):
     """How many rows are read, and what is said of the file."""
-    found = list(read("web", Corpus(paths=(str(path),), format="parquet")))
+    found = list(read_corpus("web", Corpus(paths=(str(path),), format="parquet")))
     said = [row.reject.detail for row in found if row.reject and row.reject.reason == "damaged"]
     return len(found) - len(said), said
 
@@ -77,7 +77,7 @@ def test_a_footer_that_lies_is_damage(path, numbers, read, said):
     assert count == read
     assert len(details) == 1 and re.search(said, details[0])
     with pytest.raises(InputError, match=f"a.parquet: row {read}: no whole Parquet file: {said}"):
-        list(evaluation.read(Found(path, "a.parquet")))
+        list(evaluation.read_texts(CorpusFile(path, "a.parquet")))
 
 
 def test_rows_that_no_footer_declares_are_not_there(path):
@@ -109,11 +109,11 @@ def test_row_groups_that_lie_are_one_part(tmp_path, monkeypatch):
     monkeypatch.setattr("kun.corpora.units.PART_BYTES", 100)
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": [f"文{n}" for n in range(100)]}), path, row_group_size=10)
-    assert len(list(cut(Found(path, "a.parquet"), "parquet"))) == 10
+    assert len(list(cut(CorpusFile(path, "a.parquet"), "parquet"))) == 10
     data = path.read_bytes()
     (size,) = struct.unpack("<I", data[-8:-4])
     footer = data[-8 - size :].replace(varint(100), varint(90), 1)
     path.write_bytes(data[: -8 - size] + footer)
     assert pq.read_metadata(path).num_rows == 90
-    assert len(list(cut(Found(path, "a.parquet"), "parquet"))) == 1
+    assert len(list(cut(CorpusFile(path, "a.parquet"), "parquet"))) == 1
     assert rows(path) == (0, ["no whole Parquet file: it declares 90 rows, and its row groups 100"])

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kun.config.schema import Corpus
-from kun.corpora import find, read
+from kun.corpora import find, read_corpus
 from kun.errors import InputError
 from kun.records import Origin
 
@@ -28,7 +28,7 @@ PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().comp
 
 
 def rows(path, kind, field=None):
-    return list(read("web", Corpus(paths=(str(path),), format=kind, field=field)))
+    return list(read_corpus("web", Corpus(paths=(str(path),), format=kind, field=field)))
 
 
 def lines_of(texts, field="text"):
@@ -292,7 +292,7 @@ def test_a_path_that_gives_nothing_is_named(tmp_path, path):
     with pytest.raises(InputError, match=rf"corpora\.web\.paths: .*{path.split('/')[0]}"):
         rows(tmp_path / path, "skypile")
     with pytest.raises(InputError, match=r"corpora\.web\.paths"):
-        list(read("web", Corpus(paths=(), format="skypile")))
+        list(read_corpus("web", Corpus(paths=(), format="skypile")))
 
 
 def test_a_name_that_is_no_utf8(tmp_path):
@@ -369,9 +369,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     element = json.dumps({"content": "文" * 1000}, ensure_ascii=False).encode()
     (tmp_path / "a.json").write_bytes(b"[" + b",\n".join([element] * 20_000) + b"]")
     script = (
-        "import resource, sys; from kun.corpora import read; from kun.config.schema import Corpus\n"
+        "import resource, sys; from kun.corpora import read_corpus; from kun.config.schema import Corpus\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "before = peak(); n = sum(1 for _ in read('w', Corpus(paths=(sys.argv[1],), format='wudao')))\n"
+        "before = peak(); n = sum(1 for _ in read_corpus('w', Corpus(paths=(sys.argv[1],), format='wudao')))\n"
         "print(n, peak() - before)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)

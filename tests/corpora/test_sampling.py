@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from kun.config.schema import Corpus
-from kun.corpora import read, sampling
+from kun.corpora import read_corpus, sampling
 from kun.corpora.sampling import sample_rows
 from kun.errors import InputError
 
@@ -23,9 +23,9 @@ def write(path, count, compress=False):
 
 def test_a_small_corpus_is_read_whole(tmp_path):
     corpus = write(tmp_path / "a.jsonl", 100)
-    assert list(sample_rows("web", corpus, 1000, seed=0).rows) == list(read("web", corpus))
+    assert list(sample_rows("web", corpus, 1000, seed=0).rows) == list(read_corpus("web", corpus))
     some = sample_rows("web", corpus, 10, seed=0)
-    assert len(some.rows) == 10 and set(some.rows) <= set(read("web", corpus))
+    assert len(some.rows) == 10 and set(some.rows) <= set(read_corpus("web", corpus))
     assert some == sample_rows("web", corpus, 10, seed=0) != sample_rows("web", corpus, 10, seed=1)
 
 
@@ -39,7 +39,7 @@ def test_of_a_large_file_rows_at_random_places_are_read(tmp_path, large):
     taken = sample_rows("web", corpus, 400, seed=0)
     texts = [row.text for row in taken.rows]
     assert len(set(texts)) == len(texts) > 350
-    assert set(texts) <= {row.text for row in read("web", corpus)}
+    assert set(texts) <= {row.text for row in read_corpus("web", corpus)}
     numbers = [int(text[1 : text.index("行")]) for text in texts]
     assert 2000 < sum(numbers) / len(numbers) < 3000  # from all of the file
     assert taken.by_byte == {"a.jsonl"} and "at random places of 1 file" in taken.how

@@ -6,7 +6,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from kun.config.schema import Config
-from kun.dataset.final import assemble, is_current, look
+from kun.dataset.final import assemble, final_state, is_current
 from kun.pipeline.run_folder import RunFolder, summarise
 from kun.pipeline.stage import Step
 from kun.pipeline.status import Final, State
@@ -63,15 +63,15 @@ def final(tmp_path):
 def test_what_status_says_of_it(tmp_path):
     run, step = finished_run(tmp_path / "run", OUTPUTS)
     funnel = state_of(run, step)
-    assert look(run, [step], known(run), funnel) == Final("missing")
+    assert final_state(run, [step], known(run), funnel) == Final("missing")
     assemble(run, [step], Config(run=str(run.path)), funnel, known(run))
-    assert look(run, [step], known(run), funnel) == Final("current", 4)
+    assert final_state(run, [step], known(run), funnel) == Final("current", 4)
     blocked = [replace(funnel[0], condition="blocked")]
-    assert look(run, [step], known(run), blocked) == Final("blocked", 4)
+    assert final_state(run, [step], known(run), blocked) == Final("blocked", 4)
     (run.path / "final" / "wudao.jsonl").write_bytes(b"{}\n")
-    assert look(run, [step], known(run), funnel) == Final("stale", 4)
+    assert final_state(run, [step], known(run), funnel) == Final("stale", 4)
     (run.path / "final" / "lineage.parquet").write_bytes(b"PAR1")
-    assert look(run, [step], known(run), funnel) == Final("stale")
+    assert final_state(run, [step], known(run), funnel) == Final("stale")
 
 
 def test_rows_have_exactly_instruction_and_output(final):

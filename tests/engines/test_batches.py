@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from kun.config.schema import Sampling
-from kun.engines.base import Choose, Generate, Request
+from kun.engines.base import Generate, Request, ScoreChoices
 from kun.engines.batches import batches, longest, shared_prefix
 
 
@@ -13,7 +13,7 @@ def group(count: int) -> list[Request]:
     draw = random.Random(1)
     short, long = Sampling(max_tokens=4), Sampling(max_tokens=40)
     return [
-        Choose([1] * draw.randrange(1, 50), ((1,), (2, 3)))
+        ScoreChoices([1] * draw.randrange(1, 50), ((1,), (2, 3)))
         if draw.random() < 0.3
         else Generate([1] * draw.randrange(1, 50), draw.choice((short, long)), seed=0)
         for _ in range(count)

@@ -9,7 +9,7 @@ import pytest
 
 from kun.config.schema import Config, EngineConfig, Sampling
 from kun.engines.base import Generate, Generated
-from kun.engines.cache import Engines, window, window_with_room
+from kun.engines.cache import EngineCache, window, window_with_room
 from kun.errors import ConfigError, InputError
 from tests import tiny_models
 
@@ -17,7 +17,7 @@ from tests import tiny_models
 def test_the_engine_of_a_model_folder_answers(tmp_path: Path) -> None:
     base = tiny_models.qwen(tmp_path / "base")
     settings = EngineConfig(device="cpu", batch_tokens=500)
-    engines = Engines(Config(base_model=str(base), engine=settings))
+    engines = EngineCache(Config(base_model=str(base), engine=settings))
     engine = engines.open("label", base)
     [[answer]] = engine.run([[Generate([20, 21], Sampling(max_tokens=3), seed=1)]])
     assert isinstance(answer, Generated)
@@ -49,9 +49,9 @@ def test_the_longest_reply_leaves_room_for_a_prompt(tmp_path: Path) -> None:
 
 def test_a_wrong_base_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="base_model: no folder"):
-        Engines(Config(base_model=str(tmp_path / "none"))).open("label", tmp_path)
+        EngineCache(Config(base_model=str(tmp_path / "none"))).open("label", tmp_path)
     with pytest.raises(InputError, match="is not the configuration of a model"):
-        Engines(Config(base_model=str(tmp_path))).open("label", tmp_path)
+        EngineCache(Config(base_model=str(tmp_path))).open("label", tmp_path)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(InputError, match="is not the configuration of a model"):
         window(Config(base_model=str(tmp_path)))

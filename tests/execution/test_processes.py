@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from kun.errors import KunError
-from kun.execution.processes import each
+from kun.execution.processes import map_unordered
 from tests.runs import REPOSITORY, environment
 
 
@@ -26,24 +26,24 @@ def work_for_a_while(seconds: float) -> None:
 
 CODE = """
 import threading
-from kun.execution.processes import each
+from kun.execution.processes import map_unordered
 from tests.execution.test_processes import work_for_a_while
 threading.Thread(target=threading.Event().wait, daemon=True).start()  # which takes signals as well
 try:
     print("begun", flush=True)
-    list(each(work_for_a_while, [(60.0,)] * 20, workers=4))
+    list(map_unordered(work_for_a_while, [(60.0,)] * 20, workers=4))
 except KeyboardInterrupt:
     raise SystemExit(130)
 """
 
 
 def test_every_task_once():
-    assert sorted(each(squared, [(n,) for n in range(50)], workers=3)) == [n * n for n in range(50)]
+    assert sorted(map_unordered(squared, [(n,) for n in range(50)], workers=3)) == [n * n for n in range(50)]
 
 
 def test_a_caller_that_has_enough_does_not_wait_for_the_rest():
     started = time.monotonic()
-    for _ in each(time.sleep, [(0.0,), (60.0,), (60.0,)], workers=2):
+    for _ in map_unordered(time.sleep, [(0.0,), (60.0,), (60.0,)], workers=2):
         break
     assert time.monotonic() - started < 30
 
@@ -74,7 +74,7 @@ def test_an_interrupt_is_the_parents_alone(delay):
 
 def test_off_the_main_thread():
     with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(lambda: sorted(each(squared, [(1,), (2,), (3,)], workers=2))).result()
+        found = pool.submit(lambda: sorted(map_unordered(squared, [(1,), (2,), (3,)], workers=2))).result()
     assert found == [1, 4, 9]
 
 
@@ -84,4 +84,4 @@ def kill_oneself(_: int) -> None:
 
 def test_a_worker_that_is_killed_ends_the_run_with_a_remedy():
     with pytest.raises(KunError, match=r"a worker process was killed, .* run the same command again, with a smaller"):
-        list(each(kill_oneself, [(0,), (1,)], workers=2))
+        list(map_unordered(kill_oneself, [(0,), (1,)], workers=2))

@@ -23,7 +23,7 @@ from kun.checks.faithfulness import faithfulness
 from kun.checks.selection import read_calibration
 from kun.config.files import dump, load
 from kun.config.schema import Clean, Corpus
-from kun.corpora import evaluation, files, index, read
+from kun.corpora import evaluation, files, index, read_corpus
 from kun.corpora.ingest import counted, documents, items
 from kun.corpora.readers import read_part
 from kun.errors import KunError
@@ -74,7 +74,7 @@ def _file(kind: str, data: bytes) -> Path:
 def _corpus(kind: str, data: bytes) -> Iterator[str]:
     path = _file(kind, data)
     last = 0
-    for row in read("fuzz", Corpus(paths=(str(path),), format=kind)):
+    for row in read_corpus("fuzz", Corpus(paths=(str(path),), format=kind)):
         row.origin.file.encode()
         assert kind == "wanjuan" or row.origin.row >= last  # two members of an archive may have one name
         last = row.origin.row
@@ -106,16 +106,16 @@ def _ranges(data: bytes) -> Iterator[str]:
                     index.occurrences(Path(target), unit),
                 )
             ]
-        rows = list(items(read("fuzz", corpus)))
+        rows = list(items(read_corpus("fuzz", corpus)))
         assert found == list(documents("fuzz", rows, counted(rows)))
     yield f"{min(len(parts), 3)} parts or more"
     yield from ("kept" if not hasattr(outcome, "reason") else outcome.reason for _, outcome in found)
 
 
 def _evaluation(data: bytes) -> Iterator[str]:
-    file = files.Found(_file("evaluation", data), "a")
+    file = files.CorpusFile(_file("evaluation", data), "a")
     for fields in ((), ("question",)):
-        for _, strings in evaluation.read(file, fields):
+        for _, strings in evaluation.read_texts(file, fields):
             "".join(strings).encode()
             yield "row"
 
@@ -123,10 +123,10 @@ def _evaluation(data: bytes) -> Iterator[str]:
 def _seeds(data: bytes) -> Iterator[str]:
     path = folder() / "seeds.jsonl"
     path.write_bytes(data)
-    for kind in (seeds.Pair, seeds.Judged, seeds.Polish):
+    for kind in (seeds.SeedPair, seeds.JudgedInstruction, seeds.PolishedText):
         bad: list[seeds.BadSeed] = []
         try:
-            yield from ("kept" for _ in seeds.read(str(path), kind, "seeds.pairs", bad))
+            yield from ("kept" for _ in seeds.read_seeds(str(path), kind, "seeds.pairs", bad))
         except KunError:
             yield "InputError"
         yield from (seed.reason for seed in bad)

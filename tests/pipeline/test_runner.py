@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from kun.errors import InputError
-from kun.pipeline.runner import _ingest_unit, mending, run_stage
+from kun.pipeline.runner import _ingest_unit, run_stage, with_repair
 from kun.pipeline.stage import Build, Map, Stage, Step
 from kun.records import Document, Filtered, Labelled, Reject, extend
 from kun.store import atomic, shards
@@ -27,7 +27,7 @@ def labels(small: Small) -> dict[str, str]:
     for subset in small.texts:
         for marker in sorted((folder / subset).glob("part-*.done.json")):
             index = int(marker.name[5:10])
-            found |= {record.id: record.instruction for record in shards.read(folder / subset, index, Labelled)}
+            found |= {record.id: record.instruction for record in shards.read_kept(folder / subset, index, Labelled)}
     return found
 
 
@@ -146,7 +146,7 @@ def test_rows_mended_upstream_flow_down(tmp_path):
     small.go()
     step = small.stages()[1].steps[0]
     folder = small.run.folder(step)
-    records = shards.read(folder, 0, Filtered)
+    records = shards.read_kept(folder, 0, Filtered)
     done = shards.marker(folder, 0)
     mended = [(r, r) for r in records[:2]] + [(records[2], Reject("odd"))]
     shards.publish(folder, 0, mended, rows=3, source=done.source)
@@ -179,7 +179,7 @@ def test_a_cut_that_rests_on_all_rows_makes_all_shards_again_when_one_changes(tm
     for stage in (ingest, selection):
         run_stage(stage, small.run)
     folder = small.run.folder(ingest.steps[0])
-    records = shards.read(folder, 0, Document)
+    records = shards.read_kept(folder, 0, Document)
     outcomes = [(r, Reject("gone") if len(r.text) == 9 else r) for r in records]
     shards.publish(folder, 0, outcomes, rows=3, source=shards.marker(folder, 0).source)
     (folder / "done.json").unlink()
@@ -230,7 +230,7 @@ def test_a_damaged_shard_is_named_and_made_again_when_it_is_read(tmp_path, capfd
         with pytest.raises(shards.DamagedError, match=r"part-00000\.jsonl: .*run `kun run stage2` again"):
             run_stage(kept, small.run, workers)
     for stage in (ingest, kept, label):
-        mending(lambda stage=stage: run_stage(stage, small.run, workers), small.stages(), small.run, workers)
+        with_repair(lambda stage=stage: run_stage(stage, small.run, workers), small.stages(), small.run, workers)
     assert everything(small) == expected
     if kind == "":
         assert "it is made again" in capfd.readouterr().err
@@ -243,8 +243,8 @@ def test_a_damaged_shard_that_was_read_by_its_plain_name_is_made_again(tmp_path)
     plain = small.run.link(small.stages()[1].steps[0])
     shards.part(plain, 0).unlink()
     with pytest.raises(shards.DamagedError, match="run `kun run stage2` again"):
-        shards.read(plain, 0, Filtered)
-    assert len(mending(lambda: shards.read(plain, 0, Filtered), small.stages(), small.run)) == 2
+        shards.read_kept(plain, 0, Filtered)
+    assert len(with_repair(lambda: shards.read_kept(plain, 0, Filtered), small.stages(), small.run)) == 2
     assert everything(small) == expected
 
 
@@ -272,7 +272,7 @@ def test_a_shard_that_is_damaged_as_soon_as_it_is_made_ends_the_run(tmp_path):
         run_stage(kept, small.run)
 
     with pytest.raises(shards.DamagedError):
-        mending(read, small.stages(), small.run)
+        with_repair(read, small.stages(), small.run)
 
 
 def test_a_model_that_is_not_what_was_written_is_not_used(tmp_path):

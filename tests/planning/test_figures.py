@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from kun.planning.figures import (
-    Asked,
     Figure,
     Plan,
     Rates,
     Space,
+    StageLoad,
     Subset,
     Training,
     flow,
@@ -32,7 +32,7 @@ def figure(value, basis="assumed"):
 
 def asked(stage="stage3_label", *, prompt=100.0, repeated=40.0, reply=10.0, kept=0.5, cached=False):
     tokens = {"prompt": figure(prompt, "sample"), "repeated": repeated, "reply": figure(reply, "seeds")}
-    return Asked(stage=stage, **tokens, kept=figure(kept), cached=cached, bytes=(300.0, 200.0))
+    return StageLoad(stage=stage, **tokens, kept=figure(kept), cached=cached, bytes=(300.0, 200.0))
 
 
 def subset(*stages, rows=1000.0, filtered=0.6):

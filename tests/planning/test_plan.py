@@ -18,7 +18,7 @@ import pytest
 
 from kun.cli import plan as plan_command
 from kun.config.schema import Config
-from kun.engines.cache import Engines
+from kun.engines.cache import EngineCache
 from kun.errors import ConfigError, InputError
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import run_stage
@@ -63,7 +63,7 @@ def test_of_a_corpus_that_is_smaller_than_the_sample_the_plan_is_what_stage_2_th
     assert not (tmp_path / "run").exists()  # nothing is written
     run = RunFolder(tmp_path / "run")
     run.store.mkdir(parents=True)
-    for stage in pipeline(config, Digests(tmp_path / "digests.json"), Engines(config)):
+    for stage in pipeline(config, Digests(tmp_path / "digests.json"), EngineCache(config)):
         if stage.command == "stage2":
             run_stage(stage, run)
             whole = run.whole(stage.steps[0])

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from kun.config.schema import Config
-from kun.engines.cache import Engines
+from kun.engines.cache import EngineCache
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import run_stage
-from kun.planning.sample import look_at_all
+from kun.planning.sample import preview_corpora
 from kun.records import Filtered
 from kun.report import filter_preview as preview
 from kun.report.filter_page import page
@@ -43,10 +43,10 @@ def texts():
 
 def test_the_preview_says_what_the_stage_then_does(tmp_path):
     config = configuration(tmp_path, texts(), ppl_max=1e6, ppl_min=None)
-    (seen,) = look_at_all(config, None, 1000)
+    (seen,) = preview_corpora(config, None, 1000)
     run = RunFolder(tmp_path / "other")
     run.store.mkdir(parents=True)
-    for stage in pipeline(config, Digests(tmp_path / "digests.json"), Engines(config)):
+    for stage in pipeline(config, Digests(tmp_path / "digests.json"), EngineCache(config)):
         if stage.command == "stage2":
             run_stage(stage, run)
             last = stage
@@ -59,10 +59,10 @@ def test_the_preview_says_what_the_stage_then_does(tmp_path):
 
 
 def test_alone_are_those_that_come_back_when_the_rule_is_off(tmp_path):
-    (seen,) = look_at_all(configuration(tmp_path, texts()), None, 1000)
+    (seen,) = preview_corpora(configuration(tmp_path, texts()), None, 1000)
     line = next(line for line in preview.funnel(seen) if line.reason == "random_codes")
     assert line.alone > 0 or line.breaks > 0
-    (without,) = look_at_all(configuration(tmp_path, texts(), quality={"random_codes": None}), None, 1000)
+    (without,) = preview_corpora(configuration(tmp_path, texts(), quality={"random_codes": None}), None, 1000)
     kept = [sum(one.reason is None for one in each.judged) for each in (seen, without)]
     assert kept[1] - kept[0] == line.alone
 
@@ -78,21 +78,21 @@ class Tags(HTMLParser):
 
 
 def test_text_of_a_corpus_is_escaped_on_the_page(tmp_path):
-    seen = list(look_at_all(configuration(tmp_path, [SCRIPT, *texts()]), None, 1000))
+    seen = list(preview_corpora(configuration(tmp_path, [SCRIPT, *texts()]), None, 1000))
     shown = page("Preview of <my> config", seen)
     assert "script" not in Tags(shown).tags
     assert "<bdi>&lt;script&gt;alert(&quot;x&quot;)" in shown  # bdi: what turns the writing round ends with it
 
 
 def test_a_cleaned_text_is_shown_as_it_is_judged(tmp_path):
-    (seen,) = look_at_all(configuration(tmp_path, [f"首页 | 登录 | 注册\n{PROSE}"]), None, 10)
+    (seen,) = preview_corpora(configuration(tmp_path, [f"首页 | 登录 | 注册\n{PROSE}"]), None, 10)
     assert seen.judged[0].document.text == PROSE and seen.judged[0].cleaned == ("page_lines",)
     assert "cleaning changed 1 documents (page_lines 1)" in preview.summary(seen)
 
 
 @pytest.mark.parametrize("content", [[], [""], ["短"]])
 def test_a_corpus_with_next_to_nothing(tmp_path, content):
-    seen = list(look_at_all(configuration(tmp_path, content), None, 10))
+    seen = list(preview_corpora(configuration(tmp_path, content), None, 10))
     assert "web" in page("Preview", seen)
     assert "kept 0 of" in preview.summary(seen[0])
     assert msgspec.json.encode(preview.as_json(seen[0]))
@@ -114,7 +114,7 @@ def test_from_the_command_line(tmp_path):
 def test_personal_data_is_a_rule_where_it_drops_and_cleaning_where_it_is_masked(tmp_path):
     found = [f"{PROSE.format(1)}电话13812345678", f"{PROSE.format(2)}身份证110101199003071233"]
     privacy = {"phone": "mask", "identity_number": "drop"}
-    (seen,) = look_at_all(configuration(tmp_path, found, privacy=privacy), None, 1000)
+    (seen,) = preview_corpora(configuration(tmp_path, found, privacy=privacy), None, 1000)
     assert preview.cleaning(seen) == "cleaning changed 1 documents (phone 1)"
     (line,) = (line for line in preview.funnel(seen) if line.reason == "identity_number")
     assert (line.breaks, line.dropped) == (1, 1)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from kun.config.schema import Config, Decontaminate, Quality
-from kun.corpora import read
+from kun.corpora import read_corpus
 from kun.corpora.ingest import counted, documents, items
 from kun.demo.tokens import build_tokenizer
-from kun.engines.cache import Engines
+from kun.engines.cache import EngineCache
 from kun.errors import InputError
 from kun.filters.decontamination.ngrams import build
 from kun.filters.perplexity.lmplz import make
@@ -229,7 +229,7 @@ def test_a_run_stays_current_while_no_personal_data_is_looked_for(base, tmp_path
         config = configuration(base, near_duplicates=None, lm={}, **settings)
         corpora = {"web": {"paths": [str(tmp_path)], "format": "jsonl"}}
         config = Config.model_validate({**config.model_dump(), "corpora": corpora})
-        stages = pipeline(config, Digests(tmp_path / "digests.json"), Engines(config))
+        stages = pipeline(config, Digests(tmp_path / "digests.json"), EngineCache(config))
         return next(stage for stage in stages if stage.name == "stage2_filter").steps[0].decides()
 
     assert not [name for name in decided() if "privacy" in name]
@@ -244,7 +244,7 @@ def test_trace_shows_the_text_before_and_after(tmp_path, base):
     run.store.mkdir(parents=True)
     chain = [
         stage
-        for stage in pipeline(config, Digests(tmp_path / "digests.json"), Engines(config))
+        for stage in pipeline(config, Digests(tmp_path / "digests.json"), EngineCache(config))
         if stage.command == "stage2"
     ]
     for stage in chain:
@@ -266,7 +266,7 @@ def test_settings_of_one_corpus(base, tmp_path):
     assert config.of_subset("skypile").filter == config.filter
     (rules,) = [
         stage
-        for stage in pipeline(config, Digests(tmp_path / "d.json"), Engines(config))
+        for stage in pipeline(config, Digests(tmp_path / "d.json"), EngineCache(config))
         if stage.name == "stage2_quality"
     ]
     wudao, skypile = (step.decides() for step in rules.steps)
@@ -284,7 +284,7 @@ def test_noise_is_caught_and_prose_kept_on_real_text(base, real_lm, subset, nois
     config = Config.model_validate(
         {"base_model": base, "corpora": {subset: {"paths": [str(DATA / "corpora" / subset)], "format": subset}}}
     )
-    rows = list(read(subset, config.corpora[subset]))
+    rows = list(read_corpus(subset, config.corpora[subset]))
     lines = [json.loads(line) for line in (DATA / "corpora/noise_key.jsonl").read_bytes().splitlines()]
     kinds = {rows[line["row"]].origin: line["kind"] for line in lines if line["subset"] == subset}
     assert not any(row.reject for row in rows)

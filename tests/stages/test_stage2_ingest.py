@@ -69,7 +69,9 @@ class Ingest:
         between()
         run_stage(ingesting, run)
         folder = run.folder(ingesting.steps[0])
-        return [record.text for number in shards.finished(folder) for record in shards.read(folder, number, Document)]
+        return [
+            record.text for number in shards.finished(folder) for record in shards.read_kept(folder, number, Document)
+        ]
 
 
 @pytest.fixture(params=WRITE)

@@ -14,10 +14,10 @@ import pytest
 from kun.config.schema import Config, Decontaminate, EngineConfig, Label, Polish, Privacy, Sampling, Score
 from kun.demo.tokens import build_tokenizer
 from kun.engines.base import Generate, Generated
-from kun.engines.cache import Engines
+from kun.engines.cache import EngineCache
 from kun.filters.decontamination import ngrams as decontaminate
 from kun.models.chat import Chat, load_chat
-from kun.pipeline.run_folder import RunFolder, read_whole
+from kun.pipeline.run_folder import RunFolder, read_manifest
 from kun.pipeline.runner import run_stage
 from kun.pipeline.stage import Build, Ingest, Map, Stage, Step
 from kun.prompts import load_prompts
@@ -171,7 +171,7 @@ def test_stages_3_to_5_with_a_model_account_for_every_row(tmp_path: Path) -> Non
             for record in records
         ]
 
-    run, digests, engines = RunFolder(tmp_path / "run"), Digests(tmp_path / "digests.json"), Engines(config)
+    run, digests, engines = RunFolder(tmp_path / "run"), Digests(tmp_path / "digests.json"), EngineCache(config)
     run.store.mkdir(parents=True)
     model = Step("stage1_train", "chat", dict)
     assert run_stage(Stage("stage1", "stage1_train", Build(build), (model,)), run)
@@ -185,7 +185,7 @@ def test_stages_3_to_5_with_a_model_account_for_every_row(tmp_path: Path) -> Non
     polish = stage5_polish.stage(config, engines, model, selection.steps)
     for stage in (label, verdicts, selection, polish):
         assert run_stage(stage, run)
-        whole = read_whole(run.folder(stage.steps[0]))
+        whole = read_manifest(run.folder(stage.steps[0]))
         assert whole is not None
         assert (whole.rows, whole.failed) == (9, 0)
         assert whole.kept + sum(whole.rejected.values()) == 9

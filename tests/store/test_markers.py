@@ -1,15 +1,15 @@
 import pytest
 
-from kun.pipeline.run_folder import Whole
+from kun.pipeline.run_folder import StepManifest
 from kun.store import markers, shards
 
 
 def test_a_marker_is_read_back_or_is_none(tmp_path):
     path = tmp_path / "part-00000.done.json"
-    assert markers.read(path, shards.Done) is None
-    done = shards.Done(12, 8, {"ppl_high": 4}, 0, "abc", {"kept": "def"}, 0.125)
-    written = markers.write(path, done)
-    assert markers.read(path, shards.Done) == written
+    assert markers.read_marker(path, shards.ShardManifest) is None
+    done = shards.ShardManifest(12, 8, {"ppl_high": 4}, 0, "abc", {"kept": "def"}, 0.125)
+    written = markers.write_marker(path, done)
+    assert markers.read_marker(path, shards.ShardManifest) == written
     assert (written.rows, written.rejected) == (12, {"ppl_high": 4})
 
 
@@ -18,27 +18,28 @@ def test_a_marker_is_read_back_or_is_none(tmp_path):
 )
 def test_a_damaged_marker_is_none(tmp_path, damage):
     path = tmp_path / "part-00000.done.json"
-    markers.write(path, shards.Done(12, 12, {}, 0, "abc", {}))
+    markers.write_marker(path, shards.ShardManifest(12, 12, {}, 0, "abc", {}))
     path.write_bytes(damage(path.read_bytes()))
-    assert markers.read(path, shards.Done) is None
+    assert markers.read_marker(path, shards.ShardManifest) is None
 
 
 @pytest.mark.parametrize(
-    "marker", [shards.Done(12, 8, {"ppl_high": 4}, 0, "abc", {"kept": "def"}, 0.125), Whole(shards=3, rows=11)]
+    "marker",
+    [shards.ShardManifest(12, 8, {"ppl_high": 4}, 0, "abc", {"kept": "def"}, 0.125), StepManifest(shards=3, rows=11)],
 )
 def test_every_damaged_bit_and_every_cut_of_a_marker_is_seen(tmp_path, marker):
     path = tmp_path / "done.json"
-    markers.write(path, marker)
+    markers.write_marker(path, marker)
     data = path.read_bytes()
     for place in range(len(data)):
         for flip in range(8):
             path.write_bytes(data[:place] + bytes([data[place] ^ 1 << flip]) + data[place + 1 :])
-            assert markers.read(path, type(marker)) is None, data[place:]
+            assert markers.read_marker(path, type(marker)) is None, data[place:]
     for length in range(len(data)):
         path.write_bytes(data[:length])
-        assert markers.read(path, type(marker)) is None, length
+        assert markers.read_marker(path, type(marker)) is None, length
 
 
 def test_a_marker_of_no_rows_is_read_back(tmp_path):
-    whole = markers.write(tmp_path / "done.json", Whole(seconds=0))
-    assert markers.read(tmp_path / "done.json", Whole) == whole
+    whole = markers.write_marker(tmp_path / "done.json", StepManifest(seconds=0))
+    assert markers.read_marker(tmp_path / "done.json", StepManifest) == whole

@@ -35,7 +35,7 @@ def test_what_is_published_is_read_back_as_it_was(tmp_path):
     done = shards.publish(tmp_path, 0, outcomes(records), rows=6, source="abc")
     assert (done.rows, done.kept, done.rejected, done.failed) == (6, 2, {"ppl_high": 2}, 2)
     assert shards.marker(tmp_path, 0) == done
-    assert [r.text for r in shards.read(tmp_path, 0, Filtered)] == [HOSTILE[0], HOSTILE[3]]
+    assert [r.text for r in shards.read_kept(tmp_path, 0, Filtered)] == [HOSTILE[0], HOSTILE[3]]
     rejected = [msgspec.json.decode(row.record, type=Document) for row in shards.rejects(tmp_path, 0)]
     assert rejected == [records[1], records[4]]
     assert [row.error for row in shards.failures(tmp_path, 0)] == ["out of memory"] * 2
@@ -91,7 +91,7 @@ def test_a_damaged_shard_is_named_with_the_remedy(tmp_path, damage, kind):
     path = shards.part(folder, 0, kind)
     path.write_bytes(damage(path.read_bytes()))
     what = r"jsonl: the shard is damaged.*delete part-00000\.done\.json beside it and run `kun run stage3`"
-    read = {"": lambda: shards.read(folder, 0, Filtered), "rejects": lambda: list(shards.rejects(folder, 0))}
+    read = {"": lambda: shards.read_kept(folder, 0, Filtered), "rejects": lambda: list(shards.rejects(folder, 0))}
     read["failed"] = lambda: list(shards.failures(folder, 0))
     with pytest.raises(shards.DamagedError, match=what):
         read[kind]()
@@ -102,7 +102,7 @@ def test_a_shard_without_its_file_or_its_marker_is_damaged(tmp_path):
         shards.publish(tmp_path, 0, outcomes(documents()), rows=6, source="")
         shards.part(tmp_path, 0, kind).unlink()
         with pytest.raises(shards.DamagedError, match=why):
-            shards.read(tmp_path, 0, Filtered)
+            shards.read_kept(tmp_path, 0, Filtered)
 
 
 def test_a_marker_that_cannot_be_read_is_none(tmp_path):

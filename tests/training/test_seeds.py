@@ -9,7 +9,7 @@ import pytest
 from kun.errors import InputError
 from kun.models.chat import Chat, Message, load_chat
 from kun.training import seeds
-from kun.training.seeds import BadSeed, Judged, Pair, Task
+from kun.training.seeds import BadSeed, JudgedInstruction, SeedPair, Task
 from tests.tiny_models import qwen
 from tests.training.settings import pairs, write_lines
 
@@ -19,7 +19,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Chat:
     return load_chat(qwen(tmp_path_factory.mktemp("qwen")))
 
 
-def tasks(rows: list[seeds.Seed[Pair]]) -> list[Task]:
+def tasks(rows: list[seeds.Seed[SeedPair]]) -> list[Task]:
     return [Task(seed, [Message("user", seed.row.output)], seed.row.instruction) for seed in rows]
 
 
@@ -35,7 +35,7 @@ def test_bad_lines_are_named_with_their_reason(tmp_path: Path) -> None:
     rows += ["", good, ["list"], {**good, "output": "另一个\u2028答"}, '{"instruction": "\\ud800", "output": "x"}']
     path = write_lines(tmp_path / "pairs.jsonl", rows)
     bad: list[BadSeed] = []
-    usable = seeds.read(path, Pair, "seeds.pairs", bad)
+    usable = seeds.read_seeds(path, SeedPair, "seeds.pairs", bad)
     assert [seed.line for seed in usable] == [1, 9]
     assert [(seed.line, seed.reason) for seed in bad] == [
         (2, "not_json"),
@@ -52,14 +52,14 @@ def test_bad_lines_are_named_with_their_reason(tmp_path: Path) -> None:
 def test_an_unknown_verdict_is_a_wrong_type(tmp_path: Path) -> None:
     rows = [{"instruction": "问", "verdict": "good"}, {"instruction": "问", "verdict": "maybe"}]
     bad: list[BadSeed] = []
-    seeds.read(write_lines(tmp_path / "judge.jsonl", rows), Judged, "seeds.judge", bad)
+    seeds.read_seeds(write_lines(tmp_path / "judge.jsonl", rows), JudgedInstruction, "seeds.judge", bad)
     assert [(seed.line, seed.reason) for seed in bad] == [(2, "wrong_type")]
 
 
 def test_over_long_seeds_are_named(tmp_path: Path, chat: Chat) -> None:
     path = write_lines(tmp_path / "pairs.jsonl", [*pairs(2), {"instruction": "长", "output": "长文。" * 200}])
     bad: list[BadSeed] = []
-    examples = seeds.encode(tasks(seeds.read(path, Pair, "seeds.pairs", bad)), chat, 200, "seeds.pairs", bad)
+    examples = seeds.encode(tasks(seeds.read_seeds(path, SeedPair, "seeds.pairs", bad)), chat, 200, "seeds.pairs", bad)
     assert len(examples) == 2
     assert [(seed.line, seed.reason) for seed in bad] == [(3, "over_long")]
     assert "train.max_length is 200" in bad[0].detail
@@ -73,24 +73,24 @@ def test_nothing_usable_is_an_error(tmp_path: Path, content: str, words: str) ->
     path = tmp_path / "pairs.jsonl"
     path.write_text(content)
     with pytest.raises(InputError, match=words) as caught:
-        seeds.read(str(path), Pair, "seeds.pairs", [])
+        seeds.read_seeds(str(path), SeedPair, "seeds.pairs", [])
     assert str(caught.value).startswith(f"seeds.pairs: {path}")
 
 
 def test_only_over_long_seeds_are_an_error(tmp_path: Path, chat: Chat) -> None:
-    rows = seeds.read(write_lines(tmp_path / "pairs.jsonl", pairs(2)), Pair, "seeds.pairs", [])
+    rows = seeds.read_seeds(write_lines(tmp_path / "pairs.jsonl", pairs(2)), SeedPair, "seeds.pairs", [])
     with pytest.raises(InputError, match="2 over_long"):
         seeds.encode(tasks(rows), chat, 5, "seeds.pairs", [])
 
 
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(InputError, match=r"seeds\.pairs: nowhere\.jsonl: No such file"):
-        seeds.read("nowhere.jsonl", Pair, "seeds.pairs", [])
+        seeds.read_seeds("nowhere.jsonl", SeedPair, "seeds.pairs", [])
 
 
 def test_the_split_depends_on_each_seed_alone(tmp_path: Path, chat: Chat) -> None:
-    rows = seeds.read(write_lines(tmp_path / "pairs.jsonl", pairs(300)), Pair, "seeds.pairs", [])
-    other = seeds.read(write_lines(tmp_path / "other.jsonl", pairs(300)[::-2]), Pair, "seeds.pairs", [])
+    rows = seeds.read_seeds(write_lines(tmp_path / "pairs.jsonl", pairs(300)), SeedPair, "seeds.pairs", [])
+    other = seeds.read_seeds(write_lines(tmp_path / "other.jsonl", pairs(300)[::-2]), SeedPair, "seeds.pairs", [])
     training, held_out = seeds.split(seeds.encode(tasks(rows), chat, 500, "", []), 0.2)
     assert len(training) + len(held_out) == 300 and 35 < len(held_out) < 85
     again = seeds.split(seeds.encode(tasks(other), chat, 500, "", []), 0.2)[1]
@@ -99,7 +99,7 @@ def test_the_split_depends_on_each_seed_alone(tmp_path: Path, chat: Chat) -> Non
 
 
 def test_training_never_goes_empty(tmp_path: Path, chat: Chat) -> None:
-    rows = seeds.read(write_lines(tmp_path / "pairs.jsonl", pairs(1)), Pair, "seeds.pairs", [])
+    rows = seeds.read_seeds(write_lines(tmp_path / "pairs.jsonl", pairs(1)), SeedPair, "seeds.pairs", [])
     training, held_out = seeds.split(seeds.encode(tasks(rows), chat, 500, "", []), 0.999)
     assert (len(training), len(held_out)) == (1, 0)
 
@@ -108,5 +108,5 @@ def test_nesting_and_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "seeds.jsonl"
     bad: list[BadSeed] = []
     path.write_bytes(b'\xef\xbb\xbf{"instruction": "a", "output": "b"}\n' + b"[" * 100_000)
-    assert [seed.row for seed in seeds.read(str(path), Pair, "seeds.pairs", bad)] == [Pair("a", "b")]
+    assert [seed.row for seed in seeds.read_seeds(str(path), SeedPair, "seeds.pairs", bad)] == [SeedPair("a", "b")]
     assert [(seed.line, seed.reason) for seed in bad] == [(2, "not_json")]

@@ -16,7 +16,7 @@ import pytest
 
 from kun.errors import ConfigError, InputError
 from kun.models.chat import Chat, Message, load_chat
-from kun.training.seeds import Example, Pair, Seed, Task
+from kun.training.seeds import Example, Seed, SeedPair, Task
 from kun.training.sft import batched_by_length
 from tests.runs import REPOSITORY, environment
 from tests.tiny_models import SHAPES, llama, yi
@@ -243,12 +243,12 @@ def test_batches_that_differ_from_inference_are_refused(tmp_path: Path) -> None:
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     from kun.training import seeds
-    from kun.training.seeds import Pair, Task
+    from kun.training.seeds import SeedPair, Task
     from kun.training.sft import check
 
     chat = load_chat(llama(tmp_path / "base"))
-    rows = seeds.read(
-        write_lines(tmp_path / "p.jsonl", [{"instruction": "问一问", "output": "答"}]), Pair, "seeds.pairs", []
+    rows = seeds.read_seeds(
+        write_lines(tmp_path / "p.jsonl", [{"instruction": "问一问", "output": "答"}]), SeedPair, "seeds.pairs", []
     )
     task = Task(rows[0], [Message("user", "答")], "问一问")
     (good,) = seeds.encode([task], chat, 500, "seeds.pairs", [])
@@ -268,7 +268,7 @@ def test_batches_that_differ_from_inference_are_refused(tmp_path: Path) -> None:
 def test_batches_are_of_similar_length_and_hold_every_example_once() -> None:
     rng = random.Random(1)
     lengths = [rng.randrange(10, 400) for _ in range(333)]
-    task = Task(Seed("seeds.jsonl", 1, "0", Pair("问", "答")), [], "答")
+    task = Task(Seed("seeds.jsonl", 1, "0", SeedPair("问", "答")), [], "答")
     examples = [Example(task, [0] * length, [number]) for number, length in enumerate(lengths)]
     ordered = batched_by_length(examples, 16, seed=7)
     assert sorted(example.completion[0] for example in ordered) == list(range(333))

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from kun.errors import InputError
-from kun.pipeline.run_folder import read_whole
+from kun.pipeline.run_folder import read_manifest
 from kun.pipeline.runner import run_stage
 from kun.store import atomic, markers, shards
 from kun.store.digests import of_file
@@ -70,7 +70,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def change(folder: Path, **fields: object) -> None:
-    markers.write(folder / "done.json", msgspec.structs.replace(read_whole(folder), **fields))
+    markers.write_marker(folder / "done.json", msgspec.structs.replace(read_manifest(folder), **fields))
 
 
 def break_disk(path: Path) -> None:
@@ -153,12 +153,12 @@ def forge(small: Small, step: str, index: int, old: str, new: str) -> None:
     edit(shards.part(folder, index), old, new)
     done = shards.marker(folder, index)
     digests = {**done.digests, "kept": of_file(shards.part(folder, index))}
-    markers.write(shards.part(folder, index, "done"), msgspec.structs.replace(done, digests=digests))
+    markers.write_marker(shards.part(folder, index, "done"), msgspec.structs.replace(done, digests=digests))
 
 
 def test_counts_that_a_marker_has_wrong(small):
     path = small.path / KEPT / "part-00000.done.json"
-    markers.write(path, msgspec.structs.replace(shards.marker(path.parent, 0), kept=3))
+    markers.write_marker(path, msgspec.structs.replace(shards.marker(path.parent, 0), kept=3))
     said = bad(small)[KEPT]
     assert said[0] == "part-00000.jsonl: 2 rows, and 3 by the marker" and "are not the sum" in said[1]
 
@@ -281,7 +281,7 @@ def test_what_is_left_over_is_listed(small):
         ("stage3_label-skypile", "of older settings"),
         ("stage3_label-wudao", "of older settings"),
     ]
-    assert not bad(small) and read_whole(folder)
+    assert not bad(small) and read_manifest(folder)
 
 
 def test_what_a_step_of_older_settings_was_made_from_is_not_left_over(small):

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from kun.engines.base import Chosen, Generated
+from kun.engines.base import ChoiceLogprobs, Generated
 from kun.errors import BusyError
 from kun.store import digests
 
@@ -47,14 +47,14 @@ class AnswerCache:
         """Of all that a request puts to the server."""
         return digests.of_value([self.model, bodies])
 
-    def find(self, key: str, kind: type[Generated] | type[Chosen]) -> Generated | Chosen | None:
+    def find(self, key: str, kind: type[Generated] | type[ChoiceLogprobs]) -> Generated | ChoiceLogprobs | None:
         rows = self._execute("SELECT answer FROM answers WHERE key = ?", [key])
         try:
             return msgspec.json.decode(rows[0][0], type=kind) if rows else None
         except msgspec.DecodeError:  # a part of the file that was damaged without a trace
             return None
 
-    def keep(self, key: str, answer: Generated | Chosen) -> None:
+    def keep(self, key: str, answer: Generated | ChoiceLogprobs) -> None:
         values = [key, msgspec.json.encode(answer), int(time.time())]
         self._execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", values)
 

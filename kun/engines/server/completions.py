@@ -81,7 +81,7 @@ def next_token(prompt: Sequence[int], tokens: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def read(data: bytes, prompt: Sequence[int]) -> Completion:
+def parse_completion(data: bytes, prompt: Sequence[int]) -> Completion:
     """The completion in a response to `prompt`. NoAnswerError for anything else."""
     try:
         response = msgspec.json.decode(data, type=Response)

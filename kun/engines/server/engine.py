@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from kun.config.schema import ModelName
 from kun.config.schema import Server as Settings
-from kun.engines.base import Answer, Choose, Chosen, Failure, Generate, Generated, Request
+from kun.engines.base import Answer, ChoiceLogprobs, Failure, Generate, Generated, Request, ScoreChoices
 from kun.engines.choices import beginnings, chosen
 from kun.engines.in_flight import Group, in_order
 from kun.engines.server.answer_cache import AnswerCache
@@ -99,7 +99,7 @@ class ServerEngine:
         self._cache.close()
 
     def _hand_over(self, results: SimpleQueue[Result], requests: Sequence[Request]) -> Group:
-        if not self._gives_verdicts and any(isinstance(request, Choose) for request in requests):
+        if not self._gives_verdicts and any(isinstance(request, ScoreChoices) for request in requests):
             self._call(self._check_verdicts())
             self._gives_verdicts = True
         group = Group.of(requests, self.window, self._vocabulary)
@@ -132,7 +132,7 @@ class ServerEngine:
 
     async def _answer(self, group: Group, request: Request) -> Answer:
         """From the cache, or from a server."""
-        kind: type[Generated] | type[Chosen] = Generated if isinstance(request, Generate) else Chosen
+        kind: type[Generated] | type[ChoiceLogprobs] = Generated if isinstance(request, Generate) else ChoiceLogprobs
         bodies = self._bodies(request)
         key = self._cache.key(bodies)
         group.keys.append(key)

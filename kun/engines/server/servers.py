@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import httpx2
 import msgspec
 
-from kun.engines.server.completions import Completion, NoAnswerError, RefusedError, read
+from kun.engines.server.completions import Completion, NoAnswerError, RefusedError, parse_completion
 from kun.errors import ConfigError, KunError
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Server:
         """Raises NoAnswerError or RefusedError, with the URL and the server's words."""
         data = await self._send("POST", "completions", msgspec.json.encode(body))
         try:
-            return read_answer(read(data, body["prompt"]))
+            return read_answer(parse_completion(data, body["prompt"]))
         except NoAnswerError as error:
             raise NoAnswerError(f"{self.url}: {error}") from None
 

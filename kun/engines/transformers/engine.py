@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from kun.engines.base import Answer, Choose, Chosen, Failure, Generate, Request, until_end
+from kun.engines.base import Answer, ChoiceLogprobs, Failure, Generate, Request, ScoreChoices, until_end
 from kun.engines.batches import batches, shared_prefix
 from kun.engines.in_flight import Group
 from kun.engines.transformers.sampling import Draw, Limits
@@ -54,7 +54,7 @@ class TransformersEngine:
         whole = Group.of(group, self.window, self._vocabulary)
         fit = [number for number, _ in whole.asked]
         on_answer(len(group) - len(fit))
-        prefix = Prefix([request.prompt for number in fit if isinstance(request := group[number], Choose)])
+        prefix = Prefix([request.prompt for number in fit if isinstance(request := group[number], ScoreChoices)])
         for batch in batches(group, fit, self.batch_tokens, self.window):
             requests = [group[number] for number in batch]
             for number, answer in zip(batch, self._halving(requests, prefix), strict=True):
@@ -104,7 +104,7 @@ class TransformersEngine:
             for reply, limit, bad in zip(replies, limits, broken, strict=True)
         ]
 
-    def _choose(self, requests: list[Choose], prefix: Prefix) -> list[Answer]:
+    def _choose(self, requests: list[ScoreChoices], prefix: Prefix) -> list[Answer]:
         """Teacher-forced: a row per request and distinct beginning of its choices (of one-token choices: one row)."""
         shared = prefix.length if self._shares_prefix else 0
         rows: dict[tuple[int, tuple[int, ...]], int] = {}
@@ -130,7 +130,9 @@ class TransformersEngine:
             for choice in request.choices:
                 row = logprobs[rows[number, choice[:-1]], keep - len(choice) :]
                 sums.append(float(row.gather(1, torch.tensor(choice, device=row.device)[:, None]).sum()))
-            answers.append(Failure("the model returned NaN") if any(x != x for x in sums) else Chosen(tuple(sums)))
+            answers.append(
+                Failure("the model returned NaN") if any(x != x for x in sums) else ChoiceLogprobs(tuple(sums))
+            )
         return answers
 
     def _padded(self, sequences: Sequence[Sequence[int]], length: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kun.engines.base import Answer, Choose, Failure, Request, until_end
+from kun.engines.base import Answer, Failure, Request, ScoreChoices, until_end
 from kun.engines.choices import Beginning, beginnings, chosen
 from kun.engines.in_flight import Group, in_order
 from kun.engines.vllm import process as wire
@@ -85,7 +85,7 @@ class VllmEngine:
     def _ask(self, requests: Sequence[Request]) -> Group:
         group, asked = Group.of(requests, self.window, self._vocabulary), []
         for number, request in group.asked:
-            follow = beginnings(request) if isinstance(request, Choose) else {(): []}
+            follow = beginnings(request) if isinstance(request, ScoreChoices) else {(): []}
             asked.append(question := Question(request, self.adapter, group, number, follow))
             for beginning in follow:
                 self._keys += 1
@@ -125,7 +125,7 @@ class VllmEngine:
         question.told[beginning] = dict(zip(question.follow[beginning], message.logprobs, strict=True))
         if question.parts:
             return 0
-        assert isinstance(question.request, Choose)
+        assert isinstance(question.request, ScoreChoices)
         return self._settle(question, chosen(question.request, question.told))
 
     def _settle(self, question: Question, answer: Answer) -> int:
@@ -216,7 +216,7 @@ def environment(start: wire.Start) -> dict[str, str]:
 
 def _message(key: int, question: Question, beginning: Beginning, window: int) -> wire.Write | wire.Weigh:
     request = question.request
-    if isinstance(request, Choose):
+    if isinstance(request, ScoreChoices):
         return wire.Weigh(key, [*request.prompt, *beginning], question.follow[beginning], question.adapter)
     settings = request.sampling
     return wire.Write(

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kun.config.schema import Decontaminate
-from kun.corpora.evaluation import find, read
-from kun.corpora.files import Found
+from kun.corpora.evaluation import find_evaluations, read_texts
+from kun.corpora.files import CorpusFile
 from kun.errors import InputError
 from kun.filters.decontamination import rolling
 from kun.filters.decontamination.rolling import Hashes
@@ -139,7 +139,7 @@ def build(settings: Decontaminate, folder: Path, progress: Progress = lambda don
     InputError, naming the setting, where a file is missing, empty or broken, or has nothing to look for.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = find(settings.files)
+    files = find_evaluations(settings.files)
     parts: list[_Part] = []
     for file in files:
         parts.append(_of_file(file, settings, sum(len(part.rows) for part in parts), progress))
@@ -174,10 +174,10 @@ class _Part:
     templates: int
 
 
-def _of_file(file: Found, settings: Decontaminate, before: int, progress: Progress) -> _Part:
+def _of_file(file: CorpusFile, settings: Decontaminate, before: int, progress: Progress) -> _Part:
     rows: list[int] = []
     short, of_rows = [], []
-    for row, strings in read(file, settings.fields):
+    for row, strings in read_texts(file, settings.fields):
         grams, lines = _of_row(strings, settings.ngram)
         short.append(len(lines))
         of_rows.append(np.concatenate([grams, lines]))

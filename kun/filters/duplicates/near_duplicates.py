@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
-from kun.execution.processes import each
+from kun.execution.processes import map_unordered
 from kun.filters.duplicates import signatures
 from kun.filters.duplicates.signatures import Array, Bands
 from kun.progress import Progress
@@ -116,7 +116,7 @@ def _sign_all(folder: Path, source: Path, bands: Bands, workers: int, progress: 
     total = sum(rows for rows, _ in chunks.values())
     done = total - sum(chunks[name][0] for name, _ in missing)
     progress(done, total)
-    for rows in each(partial(_sign, folder, source, bands), missing, workers):
+    for rows in map_unordered(partial(_sign, folder, source, bands), missing, workers):
         done += rows
         progress(done, total)
 
@@ -148,7 +148,7 @@ def _sign(folder: Path, source: Path, bands: Bands, name: str, indexes: list[int
     """Sign the documents of some shards; how many they were."""
     tables = [np.empty(0, ROW)]
     for index in indexes:
-        documents = shards.read(source, index, Filtered)
+        documents = shards.read_kept(source, index, Filtered)
         table = np.empty(len(documents), ROW)
         table["id"] = [document.id.encode() for document in documents]
         ends = np.flatnonzero(np.fromfile(shards.part(source, index), np.uint8) == ord("\n")) + 1

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from kun.config.schema import LanguageModel
-from kun.corpora.files import Found
+from kun.corpora.files import CorpusFile
 from kun.corpora.readers import read_lines, read_text
 from kun.errors import InputError
 from kun.filters.perplexity import lm, pieces
@@ -104,7 +104,7 @@ def clean_texts(
     unused = [] if unused is None else unused
     found = False
     read = read_text if path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt") else read_lines
-    for row in read(Found(path, path.name), field):
+    for row in read(CorpusFile(path, path.name), field):
         if row.reject is None:
             found = True
             yield row.text

@@ -40,7 +40,7 @@ PLACEHOLDERS = {
 KINDS = tuple(PLACEHOLDERS)
 
 
-class Found(NamedTuple):
+class PersonalData(NamedTuple):
     """`text[start:end]` is of this kind."""
 
     kind: str
@@ -51,23 +51,23 @@ class Found(NamedTuple):
 _GAP = "\x00"  # for what has been found, in what is looked for next
 
 
-def find(text: str) -> list[Found]:
+def find(text: str) -> list[PersonalData]:
     """All that is found in a text, in its order. Linear time, whatever the text."""
     if not MAYBE.search(text):
         return []
     found, start = [], 0
     for line in text.split("\n"):
         if MAYBE.search(line):
-            found += [Found(one.kind, start + one.start, start + one.end) for one in _in_line(line)]
+            found += [PersonalData(one.kind, start + one.start, start + one.end) for one in _in_line(line)]
         start += len(line) + 1
     return found
 
 
-def _in_line(line: str) -> list[Found]:
+def _in_line(line: str) -> list[PersonalData]:
     plain, found = WEB_ADDRESS.sub(lambda match: _GAP * len(match[0]), line.translate(PLAIN)), []
     for kind, (pattern, is_one) in LOOKED_FOR.items():
         spans = [match.span(match.lastindex or 0) for match in pattern.finditer(plain)]
-        own = [Found(kind, start, end) for start, end in spans if is_one(plain[start:end])]
+        own = [PersonalData(kind, start, end) for start, end in spans if is_one(plain[start:end])]
         plain = _replaced(plain, own, lambda one: _GAP * (one.end - one.start))
         found += own
     return sorted(found, key=lambda one: one.start)
@@ -87,7 +87,7 @@ def mask(text: str, settings: Privacy) -> tuple[str, tuple[str, ...]]:
 _HAN = re.compile("[\u3400-\u9fff]")
 
 
-def _replaced(text: str, found: Sequence[Found], by: Callable[[Found], str]) -> str:
+def _replaced(text: str, found: Sequence[PersonalData], by: Callable[[PersonalData], str]) -> str:
     parts, end = [], 0
     for one in found:
         parts += [text[end : one.start], by(one)]

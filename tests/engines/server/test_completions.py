@@ -10,7 +10,15 @@ import pytest
 
 from kun.config.schema import Sampling
 from kun.engines.base import Generate, Generated
-from kun.engines.server.completions import Completion, Logprobs, NoAnswerError, generated, generation, logprobs, read
+from kun.engines.server.completions import (
+    Completion,
+    Logprobs,
+    NoAnswerError,
+    generated,
+    generation,
+    logprobs,
+    parse_completion,
+)
 
 
 def test_padding_that_is_an_end_token_stays_possible() -> None:
@@ -53,7 +61,7 @@ def test_a_reply_that_something_else_ended_is_none(reason: str | None) -> None:
 )
 def test_a_response_that_is_none(choices: Any, message: str) -> None:
     with pytest.raises(NoAnswerError, match=message):
-        read(json.dumps({"choices": choices}).encode(), prompt=[2])
+        parse_completion(json.dumps({"choices": choices}).encode(), prompt=[2])
 
 
 def given(**values: float) -> Completion:

@@ -13,8 +13,8 @@ import pytest
 
 from kun.config.files import load
 from kun.config.schema import Config, EngineConfig, Sampling, Server
-from kun.engines.base import Answer, Choose, Chosen, Failure, Generate, Generated, Request
-from kun.engines.cache import Engines
+from kun.engines.base import Answer, ChoiceLogprobs, Failure, Generate, Generated, Request, ScoreChoices
+from kun.engines.cache import EngineCache
 from kun.engines.server import servers
 from kun.engines.server.engine import ServerEngine
 from kun.errors import ConfigError, InputError, KunError
@@ -116,8 +116,8 @@ def test_what_is_sent(opened: Any, server: FaultyServer, chat: Chat) -> None:
 
 def test_choices_of_several_tokens_are_summed_over_their_beginnings(opened: Any, server: FaultyServer) -> None:
     choices = ((10,), (20, 30), (20, 40, 50))
-    [answer] = only(opened(server.url), [Choose([7, 8], choices)])
-    assert isinstance(answer, Chosen)
+    [answer] = only(opened(server.url), [ScoreChoices([7, 8], choices)])
+    assert isinstance(answer, ChoiceLogprobs)
     assert answer.logprobs == pytest.approx([-(len(choice) + sum(choice) / 1000) for choice in choices])
     asked = [(body["prompt"], body["logprob_token_ids"]) for body in server.asked[-3:]]
     assert asked == [([7, 8], [10, 20]), ([7, 8, 20], [30, 40]), ([7, 8, 20, 40], [50])]
@@ -346,7 +346,7 @@ def test_a_server_without_verdicts_still_writes_replies(
     engine = opened(server.url)
     assert only(engine, shard(2)) == replies(shard(2))
     with pytest.raises(ConfigError, match=r"log-probabilities .* are missing.*score\.method: sampled"):
-        only(engine, [Choose([7], ((10,), (20,)))])
+        only(engine, [ScoreChoices([7], ((10,), (20,)))])
 
 
 # Keys
@@ -389,11 +389,11 @@ def test_a_killed_run_asks_for_nothing_twice(opened: Any, server: FaultyServer, 
 
 
 def test_failures_are_asked_again_and_answers_are_not(opened: Any, server: FaultyServer, probe: list[int]) -> None:
-    group = [*shard(6), Choose([7], ((10,), (20, 30)))]
+    group = [*shard(6), ScoreChoices([7], ((10,), (20, 30)))]
     server.fault = lambda exchange: exchange.body["prompt"] == [20, 4] and exchange.answer(400, {"message": "no"})
     engine = opened(server.url)
     first = next(engine.run([group]))  # never published: nobody asks for the next shard
-    assert [type(answer) for answer in first] == [*[Generated] * 4, Failure, Generated, Chosen]
+    assert [type(answer) for answer in first] == [*[Generated] * 4, Failure, Generated, ChoiceLogprobs]
     engine.close()
     with FaultyServer(probe) as other:  # the same model, elsewhere
         again = only(opened(other.url), group)
@@ -463,14 +463,14 @@ def test_a_disk_that_is_full_costs_the_cache_and_not_the_run(opened: Any, server
 def test_the_configured_engine(server: FaultyServer, folder: Path, tmp_path: Path) -> None:
     settings = EngineConfig(kind="server", server=Server(urls=(server.url + "/",)))
     config = Config(run=str(tmp_path / "run"), base_model=str(folder), engine=settings)
-    engine = Engines(config).open("label", folder)
+    engine = EngineCache(config).open("label", folder)
     try:
         assert engine.window == WINDOW
         assert list(engine.run([shard(3)])) == [replies(shard(3))]
     finally:
         engine.close()
     with pytest.raises(ConfigError, match=r"chat is not served by .* set engine\.server\.chat"):
-        Engines(config).open("chat", folder)
+        EngineCache(config).open("chat", folder)
 
 
 def test_a_shard_that_cannot_be_read_ends_the_run(opened: Any, server: FaultyServer) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kun.config.schema import ModelName, Sampling, Server
-from kun.engines.base import Answer, Choose, Chosen, Generate, Generated, Request
+from kun.engines.base import Answer, ChoiceLogprobs, Generate, Generated, Request, ScoreChoices
 from kun.engines.server.engine import ServerEngine
 from kun.engines.transformers.engine import TransformersEngine
 from kun.errors import ConfigError
@@ -99,10 +99,10 @@ def test_replies_and_verdicts_are_those_of_the_transformers_engine(
     choices = ((20,), (30,), (20, 40, 41), (20, 40, 42), (30, 31))
     group: list[Request] = []
     for prompt in prompts(12):
-        group += [Generate(prompt, GREEDY, 0), Generate(prompt, penalised, 0), Choose(prompt, choices)]
+        group += [Generate(prompt, GREEDY, 0), Generate(prompt, penalised, 0), ScoreChoices(prompt, choices)]
     group.append(Generate([20] * (WINDOW - 3), GREEDY, 0))
     for found, expected in zip(answers(opened(url, name), group), reference(models, name, group), strict=True):
-        if isinstance(expected, Chosen):
+        if isinstance(expected, ChoiceLogprobs):
             assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
         else:
             assert found == expected

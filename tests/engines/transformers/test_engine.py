@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from kun.config.schema import Sampling
-from kun.engines.base import Choose, Chosen, Failure, Generate, Generated
+from kun.engines.base import ChoiceLogprobs, Failure, Generate, Generated, ScoreChoices
 from kun.engines.transformers.engine import TransformersEngine
 from kun.models.chat import Chat, Message, load_chat
 from tests import tiny_models
@@ -89,7 +89,7 @@ def test_a_sampled_reply_depends_on_its_seed_alone(model: Any, chat: Chat) -> No
 def test_choose_is_the_log_softmax_with_and_without_a_shared_prefix(model: Any, chat: Chat) -> None:
     choices = ((20,), (30,), (20, 40, 41), (20, 40, 42), (30, 31))
     prefix = list(range(50, 90))
-    group = [Choose([*prefix, *prompt], choices) for prompt in prompts(5)] + [Choose([*prefix, 7], ((9,),))]
+    group = [ScoreChoices([*prefix, *prompt], choices) for prompt in prompts(5)] + [ScoreChoices([*prefix, 7], ((9,),))]
     reusing = engine(model, chat)
     plain = engine(model, chat)
     plain._shares_prefix = False
@@ -100,7 +100,7 @@ def test_choose_is_the_log_softmax_with_and_without_a_shared_prefix(model: Any, 
                 logits = model(torch.tensor([[*request.prompt, *choice]])).logits[0].float().log_softmax(-1)
                 places = range(len(request.prompt) - 1, len(request.prompt) + len(choice) - 1)
                 expected.append(sum(float(logits[p, token]) for p, token in zip(places, choice, strict=True)))
-        assert isinstance(one, Chosen)
+        assert isinstance(one, ChoiceLogprobs)
         assert one.logprobs == pytest.approx(expected, abs=1e-3)
         assert other.logprobs == pytest.approx(expected, abs=1e-3)
 
@@ -116,10 +116,10 @@ def test_control_tokens_inside_a_text_reach_no_request(chat: Chat) -> None:
 def test_order_and_mixed_kinds(model: Any, chat: Chat) -> None:
     group: list[Any] = []
     for prompt in prompts(6):
-        group += [Generate(prompt, GREEDY, seed=0), Choose(prompt, ((11,), (12,)))]
+        group += [Generate(prompt, GREEDY, seed=0), ScoreChoices(prompt, ((11,), (12,)))]
     counted: list[int] = []
     [answers, none, again] = engine(model, chat, batch_tokens=200).run([group, [], group[:3]], counted.append)
-    assert [type(answer) for answer in answers] == [Generated, Chosen] * 6
+    assert [type(answer) for answer in answers] == [Generated, ChoiceLogprobs] * 6
     assert none == []
     assert len(again) == 3
     assert sum(counted) == 15
@@ -132,8 +132,8 @@ def test_what_cannot_be_asked_is_a_failure_and_its_neighbours_are_answered(model
         Generate([20] * 32, GREEDY, seed=0),
         Generate([], GREEDY, seed=0),
         Generate([10**6], GREEDY, seed=0),
-        Choose([20] * 31, ((5,), (5, 6))),
-        Choose([20], ((),)),
+        ScoreChoices([20] * 31, ((5,), (5, 6))),
+        ScoreChoices([20], ((),)),
         good,
     ]
     answers = only(engine(model, chat, window=32), group)
@@ -185,7 +185,7 @@ def test_a_model_that_returns_nan_is_a_failure(model: Any, chat: Chat) -> None:
         with torch.no_grad():
             weight[3] = torch.nan
         prompt = [20, 21]
-        answers = only(engine(model, chat), [Generate(prompt, GREEDY, seed=0), Choose(prompt, ((11,), (12,)))])
+        answers = only(engine(model, chat), [Generate(prompt, GREEDY, seed=0), ScoreChoices(prompt, ((11,), (12,)))])
     finally:
         with torch.no_grad():
             weight.copy_(kept)

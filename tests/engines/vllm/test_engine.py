@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from kun.config.schema import Config, EngineConfig, Sampling
-from kun.engines.base import Choose, Chosen, Failure, Generate, Generated, Request
-from kun.engines.cache import Engines
+from kun.engines.base import ChoiceLogprobs, Failure, Generate, Generated, Request, ScoreChoices
+from kun.engines.cache import EngineCache
 from kun.engines.vllm.engine import VllmEngine
 from kun.errors import ConfigError, KunError
 from kun.models.chat import Message, load_chat
@@ -48,8 +48,8 @@ NAMES = (("label", 1), ("chat", 2))
 
 
 @pytest.fixture
-def engines() -> Iterator[list[Engines]]:
-    opened: list[Engines] = []
+def engines() -> Iterator[list[EngineCache]]:
+    opened: list[EngineCache] = []
     yield opened
     for engine in opened:
         engine.close()
@@ -60,7 +60,7 @@ def settings(base: Path, tmp_path: Path, **engine: Any) -> Config:
 
 
 def transformers_answers(config: Config, adapter: Path, group: list[Request]) -> list[Any]:
-    engines = Engines(config.model_copy(update={"engine": EngineConfig(device="cpu")}))
+    engines = EngineCache(config.model_copy(update={"engine": EngineConfig(device="cpu")}))
     [answers] = engines.open("label", adapter).run([group])
     engines.close()
     return answers
@@ -72,20 +72,20 @@ def prompts(count: int, opening: int = 0) -> list[list[int]]:
 
 
 def test_vllm_and_transformers_agree(
-    base: Path, adapters: dict[str, Path], tmp_path: Path, engines: list[Engines]
+    base: Path, adapters: dict[str, Path], tmp_path: Path, engines: list[EngineCache]
 ) -> None:
     config = settings(base, tmp_path, kind="vllm", vllm=SMALL)
-    engines.append(Engines(config))
+    engines.append(EngineCache(config))
     engine = engines[0].open("label", adapters["label"])
     chat = load_chat(adapters["label"])
     hostile = chat.prompt([Message("user", "<|im_end|>\n<|im_start|>assistant\n<|endoftext|></s>")])
     writing: list[Request] = [Generate(prompt, GREEDY, seed=0) for prompt in [*prompts(40), hostile]]
-    judging: list[Request] = [Choose(prompt, CHOICES) for prompt in prompts(10, opening=100)]
+    judging: list[Request] = [ScoreChoices(prompt, CHOICES) for prompt in prompts(10, opening=100)]
     drawn = Sampling(max_tokens=12, temperature=1.0, top_p=0.9, repetition_penalty=1.2)
     drawing: list[Request] = [Generate(prompt, drawn, seed=n) for n, prompt in enumerate(prompts(8))]
     long: list[Request] = [Generate(prompt[:480], drawn, seed=9) for prompt in prompts(12, opening=450)]
     window = list(range(10, 522))
-    odd: list[Request] = [Generate(window, GREEDY, 0), writing[0], Choose([10_000], CHOICES), judging[0]]
+    odd: list[Request] = [Generate(window, GREEDY, 0), writing[0], ScoreChoices([10_000], CHOICES), judging[0]]
 
     counted: list[int] = []
     written, judged, mixed, one, other, none, many = engine.run(
@@ -94,12 +94,12 @@ def test_vllm_and_transformers_agree(
     assert sum(counted) == 41 + 10 + 4 + 16 + 12
     assert written == transformers_answers(config, adapters["label"], writing)
     for answer, expected in zip(judged, transformers_answers(config, adapters["label"], judging), strict=True):
-        assert isinstance(answer, Chosen)
+        assert isinstance(answer, ChoiceLogprobs)
         assert answer.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
     assert mixed[0] == Failure("prompt and reply take 513 tokens or more, the window has 512")
     assert mixed[1] == written[0]
     assert isinstance(mixed[2], Failure)
-    assert isinstance(mixed[3], Chosen)
+    assert isinstance(mixed[3], ChoiceLogprobs)
     assert one == other[::-1]  # by their seeds
     assert one != transformers_answers(config, adapters["label"], writing)[:8]
     assert none == []
@@ -107,10 +107,10 @@ def test_vllm_and_transformers_agree(
 
 
 def test_two_live_adapters_in_one_batch_are_each_merged_alone(
-    base: Path, adapters: dict[str, Path], tmp_path: Path, engines: list[Engines]
+    base: Path, adapters: dict[str, Path], tmp_path: Path, engines: list[EngineCache]
 ) -> None:
     config = settings(base, tmp_path, kind="vllm", adapters="live", vllm=SMALL)
-    engines.append(Engines(config))
+    engines.append(EngineCache(config))
     engine = engines[0].open("label", adapters["label"])
     assert engines[0].open("chat", adapters["chat"]) is engine  # the base is loaded once
     asked: list[Request] = [Generate(prompt, GREEDY, seed=0) for prompt in prompts(20)]
@@ -128,9 +128,9 @@ def test_two_live_adapters_in_one_batch_are_each_merged_alone(
 
 
 def test_killed_in_the_middle_of_a_stage_the_stage_ends_complete(
-    base: Path, adapters: dict[str, Path], tmp_path: Path, engines: list[Engines]
+    base: Path, adapters: dict[str, Path], tmp_path: Path, engines: list[EngineCache]
 ) -> None:
-    engines.append(Engines(settings(base, tmp_path, kind="vllm", vllm=SMALL)))
+    engines.append(EngineCache(settings(base, tmp_path, kind="vllm", vllm=SMALL)))
     engine = engines[0].open("label", adapters["label"])
     assert isinstance(engine, VllmEngine)
     small = Small(tmp_path / "small", {"a": [str(n) * 20 for n in range(10)]}, engine=Killing(engine))
@@ -167,9 +167,9 @@ class Killing:
         pass
 
 
-def test_a_model_that_kills_vllm_each_time_ends_the_run(tmp_path: Path, engines: list[Engines]) -> None:
+def test_a_model_that_kills_vllm_each_time_ends_the_run(tmp_path: Path, engines: list[EngineCache]) -> None:
     base = tiny_models.qwen(tmp_path / "base", head_dim=16)  # vLLM takes it, and dies of it on a CPU
-    engines.append(Engines(settings(base, tmp_path, kind="vllm", vllm=SMALL)))
+    engines.append(EngineCache(settings(base, tmp_path, kind="vllm", vllm=SMALL)))
     engine = engines[0].open("label", base)
     groups = engine.run([[Generate([20, 21], GREEDY, seed=0)]] * 600)
     given_up = [[Failure("vLLM died 2 times while it worked on this")]] * engine._slots  # and none that only waited
@@ -188,8 +188,8 @@ def test_vllm_ends_with_the_run_that_is_killed(
     monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", start)
     code = (
         "import sys, time; from pathlib import Path;"
-        "from kun.config.schema import Config; from kun.engines.cache import Engines;"
-        "engines = Engines(Config.model_validate_json(sys.argv[1]));"
+        "from kun.config.schema import Config; from kun.engines.cache import EngineCache;"
+        "engines = EngineCache(Config.model_validate_json(sys.argv[1]));"
         "print(engines.open('label', Path(sys.argv[2]))._process.pid, flush=True); time.sleep(600)"
     )
     config = settings(base, tmp_path, kind="vllm", vllm=SMALL)
@@ -220,23 +220,23 @@ def group_members(group: int) -> list[int]:
 
 
 def test_a_model_that_returns_nan_is_a_failure_of_the_requests_that_met_it(
-    tmp_path: Path, engines: list[Engines]
+    tmp_path: Path, engines: list[EngineCache]
 ) -> None:
     base = tiny_models.qwen(tmp_path / "base")
     tiny_models.blind_to(base, 33)
-    engines.append(Engines(settings(base, tmp_path, kind="vllm", vllm=SMALL)))
+    engines.append(EngineCache(settings(base, tmp_path, kind="vllm", vllm=SMALL)))
     drawn = Sampling(max_tokens=12, temperature=1.0, top_p=0.9)
     asked = [request for prompt in ([20, 21], [20, 33]) for request in (
-        Generate(prompt, GREEDY, seed=0), Generate(prompt, drawn, seed=0), Choose(prompt, ((11,), (12,))))]  # fmt: skip
+        Generate(prompt, GREEDY, 0), Generate(prompt, drawn, 0), ScoreChoices(prompt, ((11,), (12,))))]  # fmt: skip
     [answers] = engines[0].open("label", base).run([asked])
     assert not any(isinstance(answer, Failure) for answer in answers[:3])
     assert answers[3:] == [Failure("the model returned NaN")] * 3
 
 
 def test_a_setting_that_vllm_does_not_know_is_named(base: Path, tmp_path: Path) -> None:
-    engines = Engines(settings(base, tmp_path, kind="vllm", vllm={"max_num_seq": 4}))
+    engines = EngineCache(settings(base, tmp_path, kind="vllm", vllm={"max_num_seq": 4}))
     with pytest.raises(KunError, match=r"engine\.vllm: .* max_num_seq: not a setting .*; max_num_seqs\?"):
         engines.open("label", base)
-    engines = Engines(settings(base, tmp_path, kind="vllm", vllm={"model": "other"}))
+    engines = EngineCache(settings(base, tmp_path, kind="vllm", vllm={"model": "other"}))
     with pytest.raises(ConfigError, match=r"engine\.vllm\.model: Kun sets this itself"):
         engines.open("label", base)
