@@ -50,16 +50,14 @@ documents near a percentile before you choose it. Sort by perplexity with `kun l
 """
 
 
-def add_commands(verbs: Any) -> None:
-    """`lm` with its two commands, for the parser of `kun`."""
+def add_command(commands: Any) -> None:
+    """Add `lm`, with its two commands, to the commands of kun."""
     raw = argparse.RawDescriptionHelpFormatter
-    group = verbs.add_parser("lm", help="estimate a language model for the filter, or score texts with one")
-    commands = group.add_subparsers(required=True, metavar="COMMAND")
+    group = commands.add_parser("lm", help="estimate a language model for the filter, or score texts with one")
+    below = group.add_subparsers(required=True, metavar="COMMAND")
     default = LanguageModel()
 
-    train = commands.add_parser(
-        "train", help="estimate a model from clean text", description=TRAIN, formatter_class=raw
-    )
+    train = below.add_parser("train", help="estimate a model from clean text", description=TRAIN, formatter_class=raw)
     train.add_argument("--from", dest="source", type=Path, required=True, help="JSON lines or .txt, also .gz and .zst")
     train.add_argument("--field", default="text", help="field of the text in JSON lines (default: %(default)s)")
     train.add_argument("--out", type=Path, required=True, help="folder to make")
@@ -82,14 +80,14 @@ def add_commands(verbs: Any) -> None:
     train.add_argument(
         "--normalisation", choices=("kun", "cc_net"), default=default.normalisation, help="(default: %(default)s)"
     )
-    train.set_defaults(verb=_train)
+    train.set_defaults(function=_train)
 
-    score = commands.add_parser("score", help="the perplexity of texts", description=SCORE, formatter_class=raw)
+    score = below.add_parser("score", help="the perplexity of texts", description=SCORE, formatter_class=raw)
     score.add_argument("model", type=Path, help="folder made by `kun lm train` or a run, or folder of a base model")
     score.add_argument("file", help="JSON lines or text, also .gz and .zst; - for standard input")
     score.add_argument("--field", default="text", help="field of the text in JSON lines (default: %(default)s)")
     score.add_argument("--json", action="store_true", help="print JSON lines, the last with the percentiles")
-    score.set_defaults(verb=_score)
+    score.set_defaults(function=_score)
 
 
 def _train(arguments: argparse.Namespace, _: list[str]) -> int:

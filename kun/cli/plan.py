@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from kun.config.schema import Config
+from kun.cli.options import add_settings, load_settings
 from kun.errors import InputError
 from kun.planning.figures import Rates
 
@@ -30,9 +30,9 @@ Any setting is an option, as for `kun run`: --filter.ppl-max x4, --polish.sampli
 """
 
 
-def add_command(verbs: Any) -> argparse.ArgumentParser:
+def add_command(commands: Any) -> None:
     """Add `plan` to the commands of kun."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
+    parser = commands.add_parser(
         "plan",
         allow_abbrev=False,
         help="estimate rows, tokens, hours, cost and disk of a run from a sample, before it is run",
@@ -40,8 +40,7 @@ def add_command(verbs: Any) -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", default="configs/demo.yaml", help="YAML file of settings (default: %(default)s)")
-    parser.add_argument("--subset", help="only this one of the corpora")
+    add_settings(parser)
     parser.add_argument("--sample", type=int, default=500, help="rows of each corpus (default: %(default)s)")
     parser.add_argument("--prefill-rate", type=float, metavar="N", help="prompt tokens a second of one GPU")
     parser.add_argument("--decode-rate", type=float, metavar="N", help="reply tokens a second of one GPU, all requests")
@@ -63,14 +62,14 @@ def add_command(verbs: Any) -> argparse.ArgumentParser:
         help="shares of their rows that stages 3, 4 and 5 keep, instead of measured or assumed ones",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+    parser.set_defaults(function=_plan)
 
 
-def run(arguments: argparse.Namespace, overrides: list[str], config: Config) -> int:
-    """Print the plan. InputError names the option that makes no sense."""
+def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from kun.planning.plan import Options, plan
     from kun.planning.table import as_json, render
 
+    config = load_settings(arguments, overrides)
     rates = _rates(arguments)
     if arguments.sample < 1:
         raise InputError(f"--sample {arguments.sample}: at least one row is needed")

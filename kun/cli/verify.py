@@ -11,13 +11,17 @@ from typing import Any
 import msgspec
 
 from kun.config.files import command_of_run, load_of_run
+from kun.config.schema import Config
+from kun.engines.cache import EngineCache
 from kun.errors import InputError, KunError
 from kun.pipeline.lock import check_free
 from kun.pipeline.run_folder import StepManifest
+from kun.store.digests import Digests
 from kun.verify.final import is_final, made_by, verify_final
 from kun.verify.part import Problem
 from kun.verify.run import Finding, Works, verify
 from kun.verify.steps import StepFolder, astray, find, leftovers, made_from, other_settings, outdated, size
+from stages import pipeline
 
 DESCRIPTION = """Check a run, or a data set alone, against its own digests, counts and lineage.
 
@@ -30,21 +34,27 @@ only that. Ends with 0 when all is well, 1 when something is bad, 2 when the fol
 MOST = 20  # problems of a step that are printed
 
 
-def add_commands(verbs: Any, works: Any) -> None:
-    """`verify`, for the parser of `kun`; `works()` gives what each stage does, by its name."""
-    verb = verbs.add_parser(
+def add_command(commands: Any) -> None:
+    """Add `verify` to the commands of kun."""
+    parser = commands.add_parser(
         "verify",
         help="check digests, counts, order and lineage of a run that came from elsewhere",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verb.add_argument("run", type=Path, help="folder of the run, or its folder final/ alone")
-    verb.add_argument("--workers", type=int, default=0, help="processes; 0: one per core (default: %(default)s)")
-    verb.add_argument("--json", action="store_true", help="print JSON")
-    verb.set_defaults(verb=lambda arguments, _: _verify(arguments, works()))
+    parser.add_argument("run", type=Path, help="folder of the run, or its folder final/ alone")
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0: one per core (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(function=_verify)
 
 
-def _verify(arguments: argparse.Namespace, works: Works) -> int:
+def _works() -> Works:
+    """What each stage does, by its name: the same in every run."""
+    stages = pipeline(Config(), Digests(Path(os.devnull)), EngineCache(Config()))
+    return {stage.name: stage.work for stage in stages}
+
+
+def _verify(arguments: argparse.Namespace, _: list[str]) -> int:
     path: Path = arguments.run
     if arguments.workers < 0:
         raise InputError(f"--workers {arguments.workers}: a number of processes, or 0: one per core")
@@ -60,7 +70,7 @@ def _verify(arguments: argparse.Namespace, works: Works) -> int:
             raise InputError(f"{path}: is neither a run of Kun (it has no steps) nor the folder final/ of one")
         findings = [verify_final(path)]
     else:
-        findings = verify(path, works, arguments.workers)
+        findings = verify(path, _works(), arguments.workers)
         sound = {finding.folder for finding in findings if finding.state == "ok"}
         good = {key: folder for key, folder in known.items() if folder in sound}
         final = path / "final"
