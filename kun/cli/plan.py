@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from kun.cli.options import add_settings, load_settings
 from kun.errors import InputError
 from kun.planning.figures import Rates
+
+if TYPE_CHECKING:
+    from kun.planning.plan import Options
 
 DESCRIPTION = """\
 What a run will take, before it is run: rows at each stage, tokens to prefill and to decode, hours, cost, disk.
@@ -66,10 +69,24 @@ def add_command(commands: Any) -> None:
 
 
 def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from kun.planning.plan import Options, plan
+    from kun.planning.plan import plan
     from kun.planning.table import as_json, render
 
     config = load_settings(arguments, overrides)
+    names = [arguments.subset] if arguments.subset else list(config.corpora)
+    found = plan(config, names, options_of(arguments))
+    if arguments.json:
+        print(msgspec.json.encode(as_json(found)).decode())
+    else:
+        subset = ["--subset", arguments.subset] if arguments.subset else []
+        print(render(found, arguments.config, [*subset, *overrides]))
+    return 0
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """The options of the plan. InputError names one that makes no sense."""
+    from kun.planning.plan import Options
+
     rates = _rates(arguments)
     if arguments.sample < 1:
         raise InputError(f"--sample {arguments.sample}: at least one row is needed")
@@ -79,8 +96,7 @@ def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
         raise InputError(f"--price {arguments.price}: dollars for one hour of one GPU, not below 0")
     if arguments.kept is not None and not all(0 <= share <= 1 for share in arguments.kept):
         raise InputError(f"--kept {' '.join(map(str, arguments.kept))}: three shares from 0 to 1")
-    names = [arguments.subset] if arguments.subset else list(config.corpora)
-    options = Options(
+    return Options(
         sample=arguments.sample,
         rates=rates,
         probe=arguments.probe,
@@ -88,13 +104,6 @@ def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
         price=arguments.price,
         kept=None if arguments.kept is None else tuple(arguments.kept),
     )
-    found = plan(config, names, options)
-    if arguments.json:
-        print(msgspec.json.encode(as_json(found)).decode())
-    else:
-        subset = ["--subset", arguments.subset] if arguments.subset else []
-        print(render(found, arguments.config, [*subset, *overrides]))
-    return 0
 
 
 def _rates(arguments: argparse.Namespace) -> Rates | None:
