@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from kun.cli.options import add_settings, load_settings
-from kun.config.files import dump, load_of_run, print_settings
+from kun.config.files import dump, load, load_of_run
+from kun.config.reference import help_text
 from kun.config.schema import Config
 from kun.dataset.final import assemble, final_state, is_current
 from kun.engines.cache import EngineCache
@@ -60,7 +61,8 @@ class _SettingsHelp(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
         parser.print_help()
         default = namespace.config == parser.get_default("config") and not Path(namespace.config).exists()
-        print_settings(CONFIGS / "base.yaml" if default else namespace.config)
+        path = CONFIGS / "base.yaml" if default else Path(namespace.config)
+        print(f"\n{help_text(load(path), f'Settings of {path}:')}", end="")
         parser.exit()
 
 
