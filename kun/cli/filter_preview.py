@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from kun.cli.log import add_verbosity
 from kun.cli.options import add_settings, load_settings
 from kun.errors import InputError
 from kun.store import atomic
@@ -22,6 +23,7 @@ def add_command(commands: Any) -> None:
         help="show on a sample what stage 2 would drop and why, before it is run; settings as for run",
     )
     add_settings(parser)
+    add_verbosity(parser)
     parser.add_argument("--sample", type=int, default=2000, help="rows of each corpus (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="folder for the page (default: preview, in the folder of the run)")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shlex
 import shutil
 import sys
@@ -15,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+from kun.cli.log import add_verbosity
 from kun.config.schema import Filter, LanguageModel
 from kun.corpora.files import CorpusFile, lines, open_file
 from kun.corpora.readers import read_lines, read_text
@@ -28,6 +30,7 @@ from kun.text.normal import normalise, preview, printable
 
 PERCENTILES = (0.5, 1, 5, 10, 25, 50, 60, 75, 90, 95, 99)
 BATCH = 256
+_log = logging.getLogger(__name__)
 
 TRAIN = """Estimate an n-gram language model from clean text, for the perplexity of stage 2.
 
@@ -80,6 +83,7 @@ def add_command(commands: Any) -> None:
     train.add_argument(
         "--normalisation", choices=("kun", "cc_net"), default=default.normalisation, help="(default: %(default)s)"
     )
+    add_verbosity(train)
     train.set_defaults(function=_train)
 
     score = below.add_parser("score", help="the perplexity of texts", description=SCORE, formatter_class=raw)
@@ -87,6 +91,7 @@ def add_command(commands: Any) -> None:
     score.add_argument("file", help="JSON lines or text, also .gz and .zst; - for standard input")
     score.add_argument("--field", default="text", help="field of the text in JSON lines (default: %(default)s)")
     score.add_argument("--json", action="store_true", help="print JSON lines, the last with the percentiles")
+    add_verbosity(score)
     score.set_defaults(function=_score)
 
 
@@ -105,7 +110,10 @@ def _train(arguments: argparse.Namespace, _: list[str]) -> int:
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _said_of("--from", "filter.lm.estimate_from"), bar(f"kun lm train {folder}", "texts") as progress:
+        with (
+            _naming_the_argument("--from", "filter.lm.estimate_from"),
+            bar(f"kun lm train {folder}", "texts") as progress,
+        ):
             info = lmplz.estimate(texts, folder, settings, progress, name=arguments.source.name)
         lm.write_info(folder, info)
     except BaseException:
@@ -113,7 +121,7 @@ def _train(arguments: argparse.Namespace, _: list[str]) -> int:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     if unused:
-        print(f"{arguments.source}: {len(unused):,} rows gave no text; {printable(unused[0])}", file=sys.stderr)
+        _log.warning("%s: %s rows gave no text; %s", arguments.source, f"{len(unused):,}", unused[0])
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     tokens = "characters" if info.sentencepiece is None else "SentencePiece pieces"
     print(
@@ -134,7 +142,7 @@ def _reason(row: Row) -> str:
 
 
 @contextmanager
-def _said_of(argument: str, setting: str) -> Iterator[None]:
+def _naming_the_argument(argument: str, setting: str) -> Iterator[None]:
     """Errors of a setting of the configuration, as errors of the argument that stands for it here."""
     try:
         yield
@@ -151,8 +159,8 @@ def _settings(arguments: argparse.Namespace) -> LanguageModel:
         given = {name: getattr(arguments, name) for name in names}
         return LanguageModel(prune=tuple(arguments.prune), estimate_from=str(arguments.source), **given)
     except ValidationError as error:
-        said = error.errors()[0]
-        raise InputError(f"--{str(said['loc'][0]).replace('_', '-')}: {said['msg']}, not {said['input']}") from None
+        first = error.errors()[0]
+        raise InputError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}, not {first['input']}") from None
 
 
 def _score(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -162,14 +170,14 @@ def _score(arguments: argparse.Namespace, _: list[str]) -> int:
         while batch := list(islice(rows, BATCH)):
             good = [row for row in batch if row.reject is None]
             unread += len(batch) - len(good)
-            with _said_of("MODEL", lm.SETTING):
+            with _naming_the_argument("MODEL", lm.SETTING):
                 found = lm.perplexities(arguments.model, [normalise(row.text) for row in good])
             for row, ppl in zip(good, found, strict=True):
                 _print_one(row, ppl, arguments.json)
             ppls.extend(found)
             for row in batch:
                 if row.reject is not None:
-                    print(f"{arguments.file}: {printable(_reason(row))}", file=sys.stderr)
+                    _log.warning("%s: %s", arguments.file, _reason(row))
     if not ppls:
         raise InputError(f"{arguments.file}: there is no text in it that could be scored; see --field")
     ordered = sorted(ppls)

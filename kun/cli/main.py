@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import signal
 import sys
-import traceback
 
+from kun.cli.log import console_level
 from kun.cli.parser import parse
 from kun.errors import KunError
-from kun.text.normal import printable
+from kun.execution.log import FILE_ONLY, LogSetup, configure
+
+_log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -28,27 +31,37 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait starve each other where cores are shared: measured 5 times slower on two.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
+    configure(LogSetup())
+    status = _run()
+    _log.info("exit status %d", status, extra=FILE_ONLY)
+    sys.exit(status)
+
+
+def _run() -> int:
+    """Run the command that was typed; its exit status, whatever ends it."""
     try:
         arguments, overrides = parse()
-        sys.exit(arguments.function(arguments, overrides))
+        configure(LogSetup(console_level(arguments)))
+        status: int = arguments.function(arguments, overrides)
+        sys.stdout.flush()  # a reader that is gone shows here, and not after the status was decided
+        return status
     except KunError as error:
-        print(f"kun: {printable(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        _log.error("kun: %s", error)
+        return 2
     except BrokenPipeError:  # whoever reads, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        return 128 + signal.SIGPIPE
     except OSError as error:
-        print(f"kun: {printable(explain(error))}", file=sys.stderr)
-        sys.exit(2)
+        _log.error("kun: %s", explain(error))
+        return 2
     except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second one would stop what is said here
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one would stop this message
             signal.signal(number, signal.SIG_IGN)
-        print("kun: stopped; what is finished is kept, run the same command to go on", file=sys.stderr)
-        sys.exit(130)
+        _log.error("kun: stopped; what is finished is kept, run the same command to go on")
+        return 130
     except Exception:
-        traceback.print_exc()
-        print("kun: an error in Kun or in a library, please report it; what is finished is kept", file=sys.stderr)
-        sys.exit(70)  # EX_SOFTWARE of sysexits.h
+        _log.critical("kun: an error in Kun or in a library, please report it; what is finished is kept", exc_info=True)
+        return 70  # EX_SOFTWARE of sysexits.h
 
 
 _IN_THE_WAY = "a file or folder is in the way: remove it, or choose another folder"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from kun.cli.log import add_verbosity
 from kun.cli.options import add_settings, load_settings
 from kun.errors import InputError
 from kun.planning.figures import Rates
@@ -44,6 +45,7 @@ def add_command(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_settings(parser)
+    add_verbosity(parser)
     parser.add_argument("--sample", type=int, default=500, help="rows of each corpus (default: %(default)s)")
     parser.add_argument("--prefill-rate", type=float, metavar="N", help="prompt tokens a second of one GPU")
     parser.add_argument("--decode-rate", type=float, metavar="N", help="reply tokens a second of one GPU, all requests")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import sys
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kun.cli.log import add_verbosity, log_into, report
 from kun.cli.options import add_settings, load_settings
 from kun.config.files import dump, load, load_of_run
 from kun.config.reference import help_text
@@ -17,6 +20,7 @@ from kun.config.schema import Config
 from kun.dataset.final import assemble, final_state, is_current
 from kun.engines.cache import EngineCache
 from kun.errors import ConfigError, KunError
+from kun.execution.log import safe
 from kun.pipeline import status
 from kun.pipeline.lock import hold
 from kun.pipeline.run_folder import RunFolder
@@ -25,10 +29,10 @@ from kun.pipeline.stage import Stage, Step
 from kun.report.plots import draw
 from kun.store import atomic, shards
 from kun.store.digests import Digests
-from kun.text.normal import printable
 from stages import pipeline
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+_log = logging.getLogger(__name__)
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5", "all")
 
 
@@ -39,6 +43,7 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("stage", metavar="STAGE", type=_stage, help=f"{', '.join(STAGES)}; it goes before the settings")
     add_settings(parser, "only this one of the corpora, and what it needs where missing")
+    add_verbosity(parser)
     parser.add_argument("--force", action="store_true", help="throw the stage's present output away and make it again")
     parser.add_argument("-h", "--help", action=_SettingsHelp, help="show this help, and every setting as an option")
     parser.set_defaults(function=_run)
@@ -70,7 +75,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     config = load_settings(arguments, overrides, corpora_needed=arguments.stage != "stage1")
     run = RunFolder(Path(config.run), dump(config).encode())
     run.store.mkdir(parents=True, exist_ok=True)
-    with hold(run.path / "lock", shlex.join(["kun", *sys.argv[1:]])):
+    with hold(run.path / "lock", safe(shlex.join(["kun", *sys.argv[1:]]))):
+        log_into(run.path, config)
         for below in ("", "*/"):  # and not in the folders of finished steps, which have none
             atomic.remove_temporaries(run.path, below)
         digests = Digests(run.store / "digests.json")
@@ -95,10 +101,10 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if following is None:
         rows = sum(state.counts.kept for state in states if state.stage == "stage5_polish")
         left = "" if rows else ": nothing is left"
-        print(f"complete, {rows:,} rows{left}: read {run.path / 'final'}, or see `{see}`")
+        report(f"complete, {rows:,} rows{left}: read {run.path / 'final'}, or see `{see}`")
     else:
         command = shlex.join(["kun", "run", following, "--config", arguments.config, *overrides])
-        print(f"next: {command}; see also `{see}`")
+        report(f"next: {command}; see also `{see}`")
     return 1 if any(state.condition == "failures" for state in asked) else 0
 
 
@@ -145,21 +151,24 @@ def _narrow(stage: Stage, stages: list[Stage], config: Config, subset: str | Non
 
 
 def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> None:
+    if not stage.steps:
+        return
+    start = time.monotonic()
+    _log.info("%s: started%s: %s", stage.name, " with --force" if force else "", ", ".join(s.part for s in stage.steps))
     made = run_stage(stage, run, config.workers, force)
     for step in stage.steps:
         whole = run.whole(step)
         assert whole is not None
-        print(f"{step.name}: {status.in_words(stage, whole) if step in made else 'nothing to do'}")
+        report(f"{step.name}: {status.in_words(stage, whole) if step in made else 'nothing to do'}")
         if stage.name == "stage2_ingest" and not whole.rows:
-            print(f"warning: corpus {step.part} has no rows; see corpora.{step.part}.paths", file=sys.stderr)
+            _log.warning("warning: corpus %s has no rows; see corpora.%s.paths", step.part, step.part)
         elif stage.name == "stage2_ingest" and not whole.kept:
             first = next(shards.rejects(run.folder(step), 0))
-            print(
-                f"warning: no row of {step.part} gives a document; the first: {first.reason}, "
-                f"{printable(first.detail)}; see "
-                f"corpora.{step.part}.format and .field (text in GBK: iconv -f gb18030 -t utf-8)",
-                file=sys.stderr,
+            _log.warning(
+                f"warning: no row of {step.part} gives a document; the first: {first.reason}, {first.detail}; see "
+                f"corpora.{step.part}.format and .field (text in GBK: iconv -f gb18030 -t utf-8)"
             )
+    _log.info("%s: finished after %.1f s", stage.name, time.monotonic() - start)
 
 
 def _finish(run: RunFolder, stages: list[Stage], config: Config, digests: Digests) -> None:
@@ -171,9 +180,9 @@ def _assemble_and_draw(run: RunFolder, stages: list[Stage], config: Config, dige
     polished = stages[-1].steps
     if assemble(run, polished, config, status.survey(stages, run), digests):
         for path in sorted((run.path / "final").glob("*.jsonl")):
-            print(f"wrote {path}")
+            report(f"wrote {path}")
         if missing := [step.part for step in polished if run.whole(step) is None]:
-            print(f"left out, not complete with these settings: {', '.join(missing)}")
+            report(f"left out, not complete with these settings: {', '.join(missing)}")
     elif (run.path / "report").exists():
         return
     draw(run, status.survey(stages, run))
