@@ -22,7 +22,6 @@ from kun.corpora.files import CorpusFile, lines, open_file
 from kun.corpora.readers import read_lines, read_text
 from kun.corpora.rows import Row
 from kun.errors import InputError
-from kun.filters.perplexity import lm, lmplz
 from kun.filters.perplexity.percentiles import percentile
 from kun.progress import bar
 from kun.records import Reject
@@ -96,6 +95,8 @@ def add_command(commands: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace, _: list[str]) -> int:
+    from kun.filters.perplexity import lm, lmplz
+
     folder = cast(Path, arguments.out)
     if (folder / lm.INFO).exists():
         raise InputError(f"--out: {folder} holds a language model already: remove it, or choose another folder")
@@ -164,6 +165,8 @@ def _settings(arguments: argparse.Namespace) -> LanguageModel:
 
 
 def _score(arguments: argparse.Namespace, _: list[str]) -> int:
+    from kun.filters.perplexity import lm
+
     ppls = array("d")
     unread = 0
     with _rows(arguments.file, arguments.field) as rows:

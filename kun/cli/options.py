@@ -12,7 +12,6 @@ from kun.errors import InputError
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.stage import Stage
 from kun.store.digests import Digests
-from stages import pipeline
 
 
 def add_settings(parser: argparse.ArgumentParser, subset: str = "only this one of the corpora") -> None:
@@ -43,6 +42,8 @@ def load_settings(arguments: argparse.Namespace, overrides: list[str], corpora_n
 
 def open_run(folder: str | None, config_path: str | None) -> tuple[Config, RunFolder, list[Stage], Digests]:
     """The run in a folder, with the settings that it was made with or those of a file."""
+    from stages import pipeline
+
     config = load(config_path or "configs/demo.yaml") if config_path or not folder else load_of_run(Path(folder))
     run = RunFolder(Path(folder or config.run))
     digests = Digests(run.store / "digests.json")

@@ -29,7 +29,6 @@ from kun.pipeline.stage import Stage, Step
 from kun.report.plots import draw
 from kun.store import atomic, shards
 from kun.store.digests import Digests
-from stages import pipeline
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 _log = logging.getLogger(__name__)
@@ -72,6 +71,8 @@ class _SettingsHelp(argparse.Action):
 
 
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from stages import pipeline
+
     config = load_settings(arguments, overrides, corpora_needed=arguments.stage != "stage1")
     run = RunFolder(Path(config.run), dump(config).encode())
     run.store.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from kun.cli.options import open_run
-from kun.report import trace
 
 
 def add_command(commands: Any) -> None:
@@ -21,6 +20,8 @@ def add_command(commands: Any) -> None:
 
 
 def _trace(arguments: argparse.Namespace, _: list[str]) -> int:
+    from kun.report import trace
+
     config, run, stages = open_run(arguments.run, None)[:3]
     names = [stage.name for stage in stages if stage.makes_records]
     found = trace.find(run, names, list(config.corpora), arguments.record)

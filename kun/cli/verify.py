@@ -22,7 +22,6 @@ from kun.verify.final import is_final, made_by, verify_final
 from kun.verify.part import Problem
 from kun.verify.run import Finding, Works, verify
 from kun.verify.steps import Key, StepFolder, astray, find, leftovers, made_from, other_settings, outdated, size
-from stages import pipeline
 
 DESCRIPTION = """Check a run, or a data set alone, against its own digests, counts and lineage.
 
@@ -52,6 +51,8 @@ def add_command(commands: Any) -> None:
 
 def _works() -> Works:
     """What each stage does, by its name: the same in every run."""
+    from stages import pipeline
+
     stages = pipeline(Config(), Digests(Path(os.devnull)), EngineCache(Config()))
     return {stage.name: stage.work for stage in stages}
 
