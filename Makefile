@@ -1,4 +1,5 @@
 # Kun: `make demo` and `make test` do everything. Settings: CONFIG=file SUBSET=name FORCE=1; of the demo: SEED=n RUN=name.
+# `make status RUN=name` shows the run runs/name.
 # `make fuzz N=1000 TARGETS=wanjuan` feeds broken files and odd texts to readers, parsers and rules.
 # `make chaos N=200 SEED=7` strikes runs in every stage, resumes them and compares.
 PYTHON ?= python3
@@ -49,8 +50,9 @@ lint: setup
 stage1 stage2 stage3 stage4 stage5: setup
 	$(KUN) run $@ $(OPTIONS)
 
+# With RUN=name that run, by the settings that it was made with, or those of CONFIG=file; else the run of CONFIG.
 status: setup
-	$(KUN) status --config $(CONFIG)
+	$(KUN) status $(if $(filter file,$(origin RUN)),,runs/$(RUN)) $(if $(filter filefile,$(origin RUN)$(origin CONFIG))$(filter-out file,$(origin CONFIG)),--config $(CONFIG))
 
 clean:
 	rm -rf runs/demo data/demo $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache

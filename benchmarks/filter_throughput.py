@@ -167,7 +167,9 @@ def bare(arguments: argparse.Namespace, texts: list[str]) -> Iterator[str]:
         artefact = arguments.work / f"chars-{structure}"
         model = lm.load(artefact / lmplz.MODEL)
         prepared = [CHARACTERS["kun"](document.text) for document in made]
-        judge = open_filter(configuration(arguments.work, ppl_min=None, ppl_max=1e9), artefact)
+        judge = open_filter(
+            configuration(arguments.work, lm={"model": str(artefact)}, ppl_min=None, ppl_max=1e9), artefact
+        )
         filter_all(judge, made[:100])
 
         def score(model: object = model, prepared: list[str] = prepared) -> None:

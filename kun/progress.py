@@ -1,26 +1,31 @@
-"""Progress of long work: `with bar("stage3 label", total=1200, unit="rows") as reach: reach(64)`.
+"""Progress of long work: `with bar("stage3 label", total=1200, unit="rows") as advance: advance(64, 1200)`.
 
-A live bar on a terminal; elsewhere a plain line every few seconds, so that logs stay readable.
+A live bar on a terminal; elsewhere a plain line every few seconds. Nothing where the logger `kun.progress` takes errors
+only, as `--quiet` sets it.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SECONDS_BETWEEN_LINES = 10.0
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
 
 @contextmanager
 def bar(title: str, unit: str, total: int = 0) -> Iterator[Progress]:
-    """Yields `reach(done, total)`: so much is done, of so much; total 0 means that nobody knows yet."""
-    if sys.stderr.isatty():
-        with _live(title, unit, total) as reach:
-            yield reach
+    """Yields `advance(done, total)`: so much is done, of so much; total 0 means that nobody knows yet."""
+    if not _log.isEnabledFor(logging.WARNING):
+        yield lambda done, total: None
+    elif sys.stderr.isatty():
+        with _live(title, unit, total) as advance:
+            yield advance
     else:
         yield _plain(title, unit)
 
@@ -45,20 +50,20 @@ def _live(title: str, unit: str, total: int) -> Iterator[Progress]:
 
 
 def _plain(title: str, unit: str) -> Progress:
-    rate, spoken = _Rate(unit), time.monotonic()
+    rate, printed = _Rate(unit), time.monotonic()
 
-    def reach(done: int, total: int) -> None:
-        nonlocal spoken
+    def advance(done: int, total: int) -> None:
+        nonlocal printed
         now = time.monotonic()
         text = rate(done)
-        if now - spoken < SECONDS_BETWEEN_LINES:
+        if now - printed < SECONDS_BETWEEN_LINES:
             return
-        spoken = now
+        printed = now
         left = f" of {total:,}, {_duration((total - done) / rate.per_second)} left" if total and rate.per_second else ""
-        said = f"{left}, {text}" if rate.per_second else f" {unit}"
-        print(f"{title}: {done:,}{said}", file=sys.stderr, flush=True)
+        speed = f"{left}, {text}" if rate.per_second else f" {unit}"
+        print(f"{title}: {done:,}{speed}", file=sys.stderr, flush=True)
 
-    return reach
+    return advance
 
 
 class _Rate:

@@ -35,7 +35,7 @@ def _plain(form: str) -> str:
 
 def _of_the_system() -> set[str]:
     """What the command line makes of the operating system's errors."""
-    return {cli._explain(OSError(number, HOLE, HOLE)) for number in errno.errorcode}
+    return {cli.explain(OSError(number, HOLE, HOLE)) for number in errno.errorcode}
 
 
 def _of_the_configuration() -> set[str]:

@@ -19,17 +19,17 @@ DEMO = Path(__file__).parents[1] / "demo"
 CONFIGS = DEMO.parent.parent / "configs"
 
 
-def add_commands(verbs: Any) -> None:
-    """Both commands, for the parser of `kun`."""
-    world = verbs.add_parser("demo-data", help="write a small Chinese world: seeds, corpora, gold key")
+def add_command(commands: Any) -> None:
+    """Add `demo-data` and `demo-eval` to the commands of kun."""
+    world = commands.add_parser("demo-data", help="write a small Chinese world: seeds, corpora, gold key")
     world.add_argument("--seed", type=int, default=7, help="another seed gives another world (default: %(default)s)")
     world.add_argument("--out", type=Path, required=True, help="folder to write to")
-    world.set_defaults(verb=_demo_data)
+    world.set_defaults(function=_demo_data)
 
-    measures = verbs.add_parser("demo-eval", help="measure a run on a demo world against the world's gold key")
+    measures = commands.add_parser("demo-eval", help="measure a run on a demo world against the world's gold key")
     measures.add_argument("run", help="folder of the run")
     measures.add_argument("--json", action="store_true", help="print JSON")
-    measures.set_defaults(verb=_demo_eval)
+    measures.set_defaults(function=_demo_eval)
 
 
 def _demo_data(arguments: argparse.Namespace, _: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shlex
 import shutil
 import sys
@@ -15,12 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+from kun.cli.log import add_verbosity
 from kun.config.schema import Filter, LanguageModel
 from kun.corpora.files import CorpusFile, lines, open_file
 from kun.corpora.readers import read_lines, read_text
 from kun.corpora.rows import Row
 from kun.errors import InputError
-from kun.filters.perplexity import lm, lmplz
 from kun.filters.perplexity.percentiles import percentile
 from kun.progress import bar
 from kun.records import Reject
@@ -28,6 +29,7 @@ from kun.text.normal import normalise, preview, printable
 
 PERCENTILES = (0.5, 1, 5, 10, 25, 50, 60, 75, 90, 95, 99)
 BATCH = 256
+_log = logging.getLogger(__name__)
 
 TRAIN = """Estimate an n-gram language model from clean text, for the perplexity of stage 2.
 
@@ -50,16 +52,14 @@ documents near a percentile before you choose it. Sort by perplexity with `kun l
 """
 
 
-def add_commands(verbs: Any) -> None:
-    """`lm` with its two commands, for the parser of `kun`."""
+def add_command(commands: Any) -> None:
+    """Add `lm`, with its two commands, to the commands of kun."""
     raw = argparse.RawDescriptionHelpFormatter
-    group = verbs.add_parser("lm", help="estimate a language model for the filter, or score texts with one")
-    commands = group.add_subparsers(required=True, metavar="COMMAND")
+    group = commands.add_parser("lm", help="estimate a language model for the filter, or score texts with one")
+    below = group.add_subparsers(required=True, metavar="COMMAND")
     default = LanguageModel()
 
-    train = commands.add_parser(
-        "train", help="estimate a model from clean text", description=TRAIN, formatter_class=raw
-    )
+    train = below.add_parser("train", help="estimate a model from clean text", description=TRAIN, formatter_class=raw)
     train.add_argument("--from", dest="source", type=Path, required=True, help="JSON lines or .txt, also .gz and .zst")
     train.add_argument("--field", default="text", help="field of the text in JSON lines (default: %(default)s)")
     train.add_argument("--out", type=Path, required=True, help="folder to make")
@@ -82,17 +82,21 @@ def add_commands(verbs: Any) -> None:
     train.add_argument(
         "--normalisation", choices=("kun", "cc_net"), default=default.normalisation, help="(default: %(default)s)"
     )
-    train.set_defaults(verb=_train)
+    add_verbosity(train)
+    train.set_defaults(function=_train)
 
-    score = commands.add_parser("score", help="the perplexity of texts", description=SCORE, formatter_class=raw)
+    score = below.add_parser("score", help="the perplexity of texts", description=SCORE, formatter_class=raw)
     score.add_argument("model", type=Path, help="folder made by `kun lm train` or a run, or folder of a base model")
     score.add_argument("file", help="JSON lines or text, also .gz and .zst; - for standard input")
     score.add_argument("--field", default="text", help="field of the text in JSON lines (default: %(default)s)")
     score.add_argument("--json", action="store_true", help="print JSON lines, the last with the percentiles")
-    score.set_defaults(verb=_score)
+    add_verbosity(score)
+    score.set_defaults(function=_score)
 
 
 def _train(arguments: argparse.Namespace, _: list[str]) -> int:
+    from kun.filters.perplexity import lm, lmplz
+
     folder = cast(Path, arguments.out)
     if (folder / lm.INFO).exists():
         raise InputError(f"--out: {folder} holds a language model already: remove it, or choose another folder")
@@ -107,7 +111,10 @@ def _train(arguments: argparse.Namespace, _: list[str]) -> int:
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _said_of("--from", "filter.lm.estimate_from"), bar(f"kun lm train {folder}", "texts") as progress:
+        with (
+            _naming_the_argument("--from", "filter.lm.estimate_from"),
+            bar(f"kun lm train {folder}", "texts") as progress,
+        ):
             info = lmplz.estimate(texts, folder, settings, progress, name=arguments.source.name)
         lm.write_info(folder, info)
     except BaseException:
@@ -115,7 +122,7 @@ def _train(arguments: argparse.Namespace, _: list[str]) -> int:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     if unused:
-        print(f"{arguments.source}: {len(unused):,} rows gave no text; {printable(unused[0])}", file=sys.stderr)
+        _log.warning("%s: %s rows gave no text; %s", arguments.source, f"{len(unused):,}", unused[0])
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     tokens = "characters" if info.sentencepiece is None else "SentencePiece pieces"
     print(
@@ -136,7 +143,7 @@ def _reason(row: Row) -> str:
 
 
 @contextmanager
-def _said_of(argument: str, setting: str) -> Iterator[None]:
+def _naming_the_argument(argument: str, setting: str) -> Iterator[None]:
     """Errors of a setting of the configuration, as errors of the argument that stands for it here."""
     try:
         yield
@@ -153,25 +160,27 @@ def _settings(arguments: argparse.Namespace) -> LanguageModel:
         given = {name: getattr(arguments, name) for name in names}
         return LanguageModel(prune=tuple(arguments.prune), estimate_from=str(arguments.source), **given)
     except ValidationError as error:
-        said = error.errors()[0]
-        raise InputError(f"--{str(said['loc'][0]).replace('_', '-')}: {said['msg']}, not {said['input']}") from None
+        first = error.errors()[0]
+        raise InputError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}, not {first['input']}") from None
 
 
 def _score(arguments: argparse.Namespace, _: list[str]) -> int:
+    from kun.filters.perplexity import lm
+
     ppls = array("d")
     unread = 0
     with _rows(arguments.file, arguments.field) as rows:
         while batch := list(islice(rows, BATCH)):
             good = [row for row in batch if row.reject is None]
             unread += len(batch) - len(good)
-            with _said_of("MODEL", lm.SETTING):
+            with _naming_the_argument("MODEL", lm.SETTING):
                 found = lm.perplexities(arguments.model, [normalise(row.text) for row in good])
             for row, ppl in zip(good, found, strict=True):
                 _print_one(row, ppl, arguments.json)
             ppls.extend(found)
             for row in batch:
                 if row.reject is not None:
-                    print(f"{arguments.file}: {printable(_reason(row))}", file=sys.stderr)
+                    _log.warning("%s: %s", arguments.file, _reason(row))
     if not ppls:
         raise InputError(f"{arguments.file}: there is no text in it that could be scored; see --field")
     ordered = sorted(ppls)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kun.config.schema import Config
+from kun.cli.log import add_verbosity
+from kun.cli.options import add_settings, load_settings
 from kun.errors import InputError
 from kun.planning.figures import Rates
+
+if TYPE_CHECKING:
+    from kun.planning.plan import Options
 
 DESCRIPTION = """\
 What a run will take, before it is run: rows at each stage, tokens to prefill and to decode, hours, cost, disk.
@@ -30,9 +34,9 @@ Any setting is an option, as for `kun run`: --filter.ppl-max x4, --polish.sampli
 """
 
 
-def add_command(verbs: Any) -> argparse.ArgumentParser:
+def add_command(commands: Any) -> None:
     """Add `plan` to the commands of kun."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
+    parser = commands.add_parser(
         "plan",
         allow_abbrev=False,
         help="estimate rows, tokens, hours, cost and disk of a run from a sample, before it is run",
@@ -40,8 +44,8 @@ def add_command(verbs: Any) -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", default="configs/demo.yaml", help="YAML file of settings (default: %(default)s)")
-    parser.add_argument("--subset", help="only this one of the corpora")
+    add_settings(parser)
+    add_verbosity(parser)
     parser.add_argument("--sample", type=int, default=500, help="rows of each corpus (default: %(default)s)")
     parser.add_argument("--prefill-rate", type=float, metavar="N", help="prompt tokens a second of one GPU")
     parser.add_argument("--decode-rate", type=float, metavar="N", help="reply tokens a second of one GPU, all requests")
@@ -63,13 +67,27 @@ def add_command(verbs: Any) -> argparse.ArgumentParser:
         help="shares of their rows that stages 3, 4 and 5 keep, instead of measured or assumed ones",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+    parser.set_defaults(function=_plan)
 
 
-def run(arguments: argparse.Namespace, overrides: list[str], config: Config) -> int:
-    """Print the plan. InputError names the option that makes no sense."""
-    from kun.planning.plan import Options, plan
+def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from kun.planning.plan import plan
     from kun.planning.table import as_json, render
+
+    config = load_settings(arguments, overrides)
+    names = [arguments.subset] if arguments.subset else list(config.corpora)
+    found = plan(config, names, options_of(arguments))
+    if arguments.json:
+        print(msgspec.json.encode(as_json(found)).decode())
+    else:
+        subset = ["--subset", arguments.subset] if arguments.subset else []
+        print(render(found, arguments.config, [*subset, *overrides]))
+    return 0
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """The options of the plan. InputError names one that makes no sense."""
+    from kun.planning.plan import Options
 
     rates = _rates(arguments)
     if arguments.sample < 1:
@@ -80,8 +98,7 @@ def run(arguments: argparse.Namespace, overrides: list[str], config: Config) -> 
         raise InputError(f"--price {arguments.price}: dollars for one hour of one GPU, not below 0")
     if arguments.kept is not None and not all(0 <= share <= 1 for share in arguments.kept):
         raise InputError(f"--kept {' '.join(map(str, arguments.kept))}: three shares from 0 to 1")
-    names = [arguments.subset] if arguments.subset else list(config.corpora)
-    options = Options(
+    return Options(
         sample=arguments.sample,
         rates=rates,
         probe=arguments.probe,
@@ -89,13 +106,6 @@ def run(arguments: argparse.Namespace, overrides: list[str], config: Config) -> 
         price=arguments.price,
         kept=None if arguments.kept is None else tuple(arguments.kept),
     )
-    found = plan(config, names, options)
-    if arguments.json:
-        print(msgspec.json.encode(as_json(found)).decode())
-    else:
-        subset = ["--subset", arguments.subset] if arguments.subset else []
-        print(render(found, arguments.config, [*subset, *overrides]))
-    return 0
 
 
 def _rates(arguments: argparse.Namespace) -> Rates | None:

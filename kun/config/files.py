@@ -1,5 +1,4 @@
-"""Configuration files: `load("configs/demo.yaml", ["--score.threshold", "0.7"])`; `python -m kun.config.files` prints
-configs/base.yaml, every setting with its default.
+"""Configuration files: `load("configs/demo.yaml", ["--score.threshold", "0.7"])`.
 
 YAML with `extends: other.yaml` (relative to the file; mappings merge, everything else replaces; a corpus that is null
 is left out). Unknown keys, wrong types and impossible combinations are a `ConfigError` that names the file and the key.
@@ -8,14 +7,11 @@ Paths are relative to the directory in which `kun` is started.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import io
-import json
 import math
 import shlex
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +19,15 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from kun.config.overrides import kind_of
 from kun.config.overrides import layer as overriding
-from kun.config.schema import Config, Section
+from kun.config.schema import Config
+from kun.config.settings import known_below
 from kun.errors import ConfigError, InputError, KunError
 from kun.text.normal import preview
 
 FILE_LIMIT = 2**20  # bytes of a file of settings or prompts
 COMMAND_LINE = Path("the command line")  # where a setting may come from besides a file
-OWN_OPTIONS = ("config", "subset", "force")  # of `kun run`, which are no settings
+OWN_OPTIONS = ("config", "subset", "force", "quiet", "verbose")  # of `kun run`, which are no settings
 VALUE_LIMIT = 100_000  # values in it: a few aliases of aliases could stand for billions
 
 
@@ -60,14 +56,6 @@ def _validated(merged: dict[str, Any], layers: list[tuple[Path, dict[str, Any]]]
         return Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(item, layers) for item in error.errors())) from None
-
-
-def print_settings(path: str | Path) -> None:
-    """Print every setting as an option of the command line, with its value in `path`."""
-    import tyro
-
-    with contextlib.suppress(SystemExit):
-        tyro.cli(Config, default=load(path), args=["--help"], prog="kun run STAGE", description=f"Settings of {path}.")
 
 
 def load_of_run(folder: Path) -> Config:
@@ -215,41 +203,5 @@ def _is_union_tag(part: Any) -> bool:
 
 def _nearest(where: list[Any], also: Sequence[str] = ()) -> str | None:
     """A known key, or one of `also`, that is like the last."""
-    known = getattr(kind_of(where[:-1]), "model_fields", {})
-    close = difflib.get_close_matches(str(where[-1]), [*known, *also], n=1)
+    close = difflib.get_close_matches(str(where[-1]), [*known_below(where[:-1]), *also], n=1)
     return close[0] if close else None
-
-
-def reference() -> str:
-    """configs/base.yaml: every setting with its meaning and its default."""
-    head = "# Every setting of Kun with its default. `extends: base.yaml` in your own file, and change what you need.\n"
-    return head + "\n".join(_reference(Config(), "")) + "\n"
-
-
-def _reference(section: Section, indent: str) -> Iterator[str]:
-    for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        yield from textwrap.wrap(
-            field.description or "", 110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
-        )
-        if isinstance(value, Section):
-            yield f"{indent}{name}:"
-            yield from _reference(value, indent + "  ")
-        elif isinstance(value, dict) and value:
-            yield f"{indent}{name}:"
-            yield from (f"{indent}  {key}: {_scalar(item)}" for key, item in value.items())
-        else:
-            yield f"{indent}{name}: {_scalar(value)}"
-
-
-def _scalar(value: Any) -> str:
-    """JSON is YAML."""
-    return (
-        str(value)
-        if isinstance(value, str) and value.replace("-", "").isalnum()
-        else json.dumps(value, ensure_ascii=False)
-    )
-
-
-if __name__ == "__main__":
-    print(reference(), end="")

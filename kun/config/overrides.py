@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from kun.config.schema import Config
+from kun.config.settings import kind_of
 from kun.errors import ConfigError, InputError
 
 
@@ -40,21 +39,6 @@ def layer(arguments: Sequence[str], below: Mapping[str, Any]) -> dict[str, Any]:
             section[key] = section = inner if isinstance(inner, dict) else {}
         section[keys[-1]] = value
     return found
-
-
-def kind_of(keys: Sequence[str]) -> Any:
-    """The type of a setting; Any where it is unknown, or goes to a library as it is."""
-    if keys[:1] == ["corpora"] and keys[2:3] == ["filter"]:  # a part of the section of that name
-        keys = keys[2:]
-    kind: Any = Config
-    for key in keys:
-        if get_origin(kind) is dict:
-            kind = get_args(kind)[1]
-        elif isinstance(kind, type) and issubclass(kind, BaseModel) and key in kind.model_fields:
-            kind = kind.model_fields[key].annotation
-        else:
-            return Any
-    return kind
 
 
 def _options(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -100,7 +84,7 @@ def _value(option: str, kind: Any, words: list[str]) -> Any:
 def _scalar(members: Sequence[Any], word: str) -> Any:
     """A word as what it can mean: text is left as it is where it can mean nothing else."""
     plain = {get_args(member)[0] if get_origin(member) is Annotated else member for member in members}
-    if NoneType in plain and word in ("null", "None"):
+    if word in ("null", "None") and (NoneType in plain or str not in plain):
         return None
     if plain <= {str, NoneType}:
         return word

@@ -141,7 +141,8 @@ class Corpus(Section):
     def _settings_of_the_filter(cls, value: dict[str, Any]) -> dict[str, Any]:
         if common := {"lm", "near_duplicates", "near_duplicates_across"} & set(value):
             raise ValueError(f"{min(common)}: is one for all corpora; set filter.{min(common)}")
-        Filter.model_validate({"ppl_min": None, "ppl_max": None, **value})  # their order shows with those of `filter`
+        with_a_model = {"ppl_min": None, "ppl_max": None, "lm": {"base": True}}  # those of `filter` come in `of_subset`
+        Filter.model_validate(with_a_model | value)
         return value
 
 
@@ -276,6 +277,18 @@ class Filter(Section):
             low, high = float(low[1:]), float(high[1:])
         if isinstance(low, float) and isinstance(high, float) and low > high:
             raise ValueError(f"ppl_min {self.ppl_min} is above ppl_max {self.ppl_max}: nothing could be kept")
+        return self
+
+    @model_validator(mode="after")
+    def _numbers_have_a_model(self) -> Filter:
+        """Multiples and percentiles, as the defaults are, mean nothing without a model; a number was meant for one."""
+        if not (self.lm.model or self.lm.estimate_from or self.lm.base):
+            for name, limit in (("ppl_min", self.ppl_min), ("ppl_max", self.ppl_max)):
+                if isinstance(limit, float):
+                    raise ValueError(
+                        f"{name} {limit:g} has no language model to hold for: set lm.model, lm.estimate_from or "
+                        f"lm.base of filter, or set {name} to null"
+                    )
         return self
 
 

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from kun.errors import KunError
+from kun.execution import log
 
 R = TypeVar("R")
 
@@ -36,7 +37,8 @@ def map_unordered(function: Callable[..., R], tasks: Sequence[tuple[Any, ...]], 
         return
     spawn = get_context("spawn")
     given_up, giving_up = spawn.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker, initargs=(function, given_up))
+    arguments = (function, given_up, log.present())
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker, initargs=arguments)
     waiting: set[Future[R]] = set()
     try:
         todo = iter(tasks)
@@ -89,9 +91,11 @@ def _without_interrupts() -> Iterator[None]:
 _function: Callable[..., Any]  # of this worker process
 
 
-def _start_worker(function: Callable[..., Any], given_up: Connection) -> None:
+def _start_worker(function: Callable[..., Any], given_up: Connection, setup: log.LogSetup | None) -> None:
     global _function
     _function = function
+    if setup is not None:
+        log.configure(setup)
     threading.Thread(target=_end_with_parent, args=(given_up,), daemon=True).start()
 
 

@@ -7,9 +7,9 @@ written, or damaged, is removed.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,16 @@ from transformers import TrainerCallback
 from kun.store import atomic, digests
 
 MARKER = "complete"
+_log = logging.getLogger(__name__)
 
 
 def latest(work: Path) -> Path | None:
-    """The last whole checkpoint; all others are removed, and one that was whole once is told of."""
+    """The last whole checkpoint; all others are removed, with a warning of one that was whole once."""
     whole = sorted(filter(_is_whole, work.glob("checkpoint-*")), key=_step)
     for path in work.glob("checkpoint-*"):
         if (path / MARKER).exists() and path not in whole:
             start = whole[-1].name if whole else "the beginning"
-            print(f"{path}: the checkpoint is damaged; the training goes on from {start}", file=sys.stderr)
+            _log.warning("%s: the checkpoint is damaged; the training goes on from %s", path, start)
         if path not in whole[-1:]:
             remove(path)
     return whole[-1] if whole else None

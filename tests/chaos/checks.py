@@ -11,7 +11,7 @@ from pathlib import Path
 
 CHAIN = ("stage2_ingest", "stage2_quality", "stage2_filter", "stage3_label", "stage4_verdicts", "stage4_score")
 CHAIN += ("stage5_polish",)
-OF_THE_DAY = {"lock", "digests.json"}  # who held it last; times of files
+OF_THE_DAY = {"lock", "digests.json", "run.log"}  # who held it last; times of files; what was done when
 TIMES = re.compile(rb'"(seconds|check)":("[^"]*"|[^,}]*),?')  # a check is a digest of the seconds, too
 # In settings. A run that was struck behind its last file is all done for the one that resumes it with other workers.
 WORKERS = re.compile(rb"^workers: \d+$", re.MULTILINE)

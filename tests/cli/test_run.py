@@ -180,8 +180,8 @@ def test_a_reader_that_stops_reading_is_no_error(folder):
 def test_sigterm_stops_a_run_even_where_ctrl_c_is_ignored(folder):
     """As in the background of a script."""
     code = (
-        "import os, signal, kun.cli.main; signal.signal(signal.SIGINT, signal.SIG_IGN);"
-        "kun.cli.main._run = lambda *_: (os.kill(os.getpid(), signal.SIGTERM), 0)[1]; kun.cli.main.main()"
+        "import os, signal, kun.cli.main, kun.cli.run; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+        "kun.cli.run._run = lambda *_: (os.kill(os.getpid(), signal.SIGTERM), 0)[1]; kun.cli.main.main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "run", "stage2"], cwd=folder, capture_output=True, text=True, env=environment()

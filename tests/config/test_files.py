@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kun.config.files import dump, load, reference
+from kun.config.files import dump, load
+from kun.config.reference import reference
 from kun.config.schema import LANGUAGES, Config
 from kun.errors import ConfigError
 
@@ -99,6 +100,9 @@ WEB = "corpora: {web: {paths: [a], format: text, filter: %s}}"
         (WEB % "{quality: {digits: 7}}", "corpora.web.filter.quality.digits: .*less than or equal to 1, not 7"),
         (WEB % "{lm: {model: a}}", "corpora.web.filter: lm: is one for all corpora; set filter.lm"),
         (WEB % "{ppl_min: x7}", "corpora.web.filter: ppl_min x7 is above ppl_max x6"),
+        ("filter: {ppl_max: 3000}", "filter: ppl_max 3000 has no language model to hold for: set lm.model, .* or set"),
+        ("filter: {ppl_min: '5.5'}", "filter: ppl_min 5.5 has no language model to hold for"),
+        (WEB % "{ppl_max: 900}", "corpora.web.filter: ppl_max 900 has no language model to hold for"),
         (
             "filter: {lm: {model: a, tokens: sentencepiece}}",
             "filter.lm: tokens is of an estimated model; of a given one set sentencepiece",
@@ -150,12 +154,27 @@ def test_the_file_that_set_the_key_is_named(tmp_path):
 
 
 def test_the_command_line_overrides_with_types(tmp_path):
-    path = write(tmp_path, my="corpora: {wudao: {paths: [a], format: wudao}}\ntrain: {label: {num_train_epochs: 2}}")
+    path = write(
+        tmp_path,
+        my="corpora: {wudao: {paths: [a], format: wudao}}\ntrain: {label: {num_train_epochs: 2}}\n"
+        "filter: {lm: {model: lm}}",
+    )
     options = ["--filter.ppl-max", "3000", "--corpora.wudao.paths", "b", "c", "--train.label.num-train-epochs", "5"]
     config = load(path, options)
     assert config.filter.ppl_max == 3000.0
     assert config.corpora["wudao"].paths == ("b", "c")
     assert config.train.label == {"num_train_epochs": 5}
+
+
+@pytest.mark.parametrize("lm", ["model: a", "estimate_from: a", "base: true"])
+def test_a_limit_in_numbers_goes_with_a_language_model(tmp_path, lm):
+    filters = f"filter: {{ppl_min: 5, ppl_max: 3000, lm: {{{lm}}}}}"
+    config = load(write(tmp_path, my=f"{filters}\n{WEB % '{ppl_max: 900}'}"))
+    assert (config.filter.ppl_max, config.of_subset("web").filter.ppl_max) == (3000.0, 900.0)
+
+
+def test_relative_limits_need_no_language_model(tmp_path):
+    assert load(write(tmp_path, my="filter: {ppl_min: p5, ppl_max: x4}")).filter.ppl_max == "x4"
 
 
 def test_settings_of_one_corpus_are_checked_with_those_of_all(tmp_path):

@@ -1,8 +1,14 @@
 """Options of the command line as the mapping that they stand for."""
 
+from types import NoneType
+from typing import get_args
+
 import pytest
 
-from kun.config.overrides import kind_of, layer
+from kun.config.files import load
+from kun.config.overrides import layer
+from kun.config.schema import Config
+from kun.config.settings import NAME, kind_of, settings
 from kun.errors import ConfigError, InputError
 
 BELOW = {"corpora": {"wu-dao.2024": {"paths": ["a"]}, "web": {"paths": ["b"]}}}
@@ -32,11 +38,43 @@ BELOW = {"corpora": {"wu-dao.2024": {"paths": ["a"]}, "web": {"paths": ["b"]}}}
         ("--corpora.wu-dao.2024.paths c d", {"corpora": {"wu-dao.2024": {"paths": ["c", "d"]}}}),
         ("--corpora.wu_dao.2024.filter.min-chars 3", {"corpora": {"wu-dao.2024": {"filter": {"min_chars": 3}}}}),
         ("--corpora.web null", {"corpora": {"web": None}}),
+        ("--corpora.web None", {"corpora": {"web": None}}),
+        ("--label.pointing-words null None", {"label": {"pointing_words": ["null", "None"]}}),
         ("--corpora.web.field 7", {"corpora": {"web": {"field": "7"}}}),
     ],
 )
 def test_options_and_what_they_stand_for(options, mapping):
     assert layer(options.split(" "), BELOW) == mapping
+
+
+def options_of_nullable_settings():
+    for setting in settings(Config):
+        if NoneType in get_args(setting.kind):
+            yield "--" + ".".join(setting.keys).replace(NAME, "wudao").replace("_", "-")
+            if setting.keys[0] == "filter" and setting.keys[1] not in ("lm", "near_duplicates"):
+                yield f"--corpora.wudao.{'.'.join(setting.keys)}"
+    yield from ("--engine.vllm.seed", "--train.sft.warmup-steps")  # of mappings that go to a library
+
+
+@pytest.mark.parametrize("word", ["null", "None"])
+@pytest.mark.parametrize("option", list(options_of_nullable_settings()))
+def test_null_is_none_for_every_setting_that_may_be_none(tmp_path, option, word):
+    (tmp_path / "my.yaml").write_text("corpora: {wudao: {paths: [a], format: text, field: x, filter: {ppl_max: x3}}}")
+    value = load(tmp_path / "my.yaml", [option, word]).model_dump()
+    for key in option.removeprefix("--").replace("-", "_").split("."):
+        value = value[key]
+    assert value is None
+
+
+def test_null_of_one_corpus_holds_for_it_alone(tmp_path):
+    (tmp_path / "my.yaml").write_text("corpora: {wudao: {paths: [a], format: text}, web: {paths: [b], format: text}}")
+    config = load(
+        tmp_path / "my.yaml",
+        ["--corpora.wudao.filter.ppl_max", "null", "--corpora.wudao.filter.quality.digits", "null"],
+    )
+    own, other = config.of_subset("wudao").filter, config.of_subset("web").filter
+    assert (own.ppl_max, own.quality.digits) == (None, None)
+    assert (other.ppl_max, other.quality.digits) == ("x6", 0.4)
 
 
 def test_a_value_with_blanks_is_one_word_and_a_mapping_may_be_one():

@@ -86,7 +86,7 @@ def test_a_sample_is_the_same_in_any_order_and_fair():
 def test_thresholds():
     ppls = [float(n) for n in range(101)]
     assert thresholds(Filter(ppl_min="p5", ppl_max="p90"), ppls[::-1]) == Limits(5.0, 90.0)
-    assert thresholds(Filter(ppl_min=3.5, ppl_max=None), ppls) == Limits(3.5, None)
+    assert thresholds(Filter(ppl_min=3.5, ppl_max=None, lm=LanguageModel(model="lm")), ppls) == Limits(3.5, None)
     assert thresholds(Filter(ppl_min="x0.1", ppl_max="x4"), ppls) == Limits(5.0, 200.0)
     assert thresholds(Filter(ppl_min="p1", ppl_max="x99"), []) == Limits(None, None)
     assert thresholds(Filter(ppl_min="p0", ppl_max="p100"), [7.0]) == Limits(7.0, 7.0)
@@ -94,8 +94,9 @@ def test_thresholds():
 
 
 def test_limits_that_cross_on_a_corpus_are_named(tmp_path):
-    lmplz.make(LanguageModel(model=str(write_arpa(tmp_path))), tmp_path / "lm")
-    config = Config(filter=Filter(ppl_min="x3", ppl_max=1.5))
+    lm = LanguageModel(model=str(write_arpa(tmp_path)))
+    lmplz.make(lm, tmp_path / "lm")
+    config = Config(filter=Filter(lm=lm, ppl_min="x3", ppl_max=1.5))
     with pytest.raises(ConfigError, match=r"on this corpus ppl_min x3 is \d+\.\d, above ppl_max 1\.5, which is 1\.5"):
         measure(config, documents(20), tmp_path / "lm")
 

@@ -258,9 +258,9 @@ def arguments(*typed):
         (["--kept", "0.5", "1.5", "1"], "three shares from 0 to 1"),
     ],
 )
-def test_options_that_make_no_sense_are_named(tmp_path, typed, said):
+def test_options_that_make_no_sense_are_named(typed, said):
     with pytest.raises(InputError, match=said.replace("-", "[-]")):
-        plan_command.run(arguments(*typed), [], configuration(tmp_path))
+        plan_command.options_of(arguments(*typed))
 
 
 @pytest.mark.parametrize("epochs", ["abc", None, -1])

@@ -118,7 +118,8 @@ def test_limits_are_measured_on_all_documents_whatever_the_other_rules_drop(base
     limits, measured = measure(config, [*prose, *menus], model)
     values = [open_filter(config, model).values(text) for text in [*prose, *menus]]
     assert (limits, measured) == (Limits(None, max(value["ppl_high"] for value in values)), 100)
-    assert measure(configuration(base, ppl_min=2.0, ppl_max=None), prose, model) == (Limits(2.0, None), 0)
+    fixed = configuration(base, ppl_min=2.0, ppl_max=None, lm={"model": "lm"})
+    assert measure(fixed, prose, model) == (Limits(2.0, None), 0)
 
 
 def test_a_base_model_is_needed():

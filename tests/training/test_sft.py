@@ -169,7 +169,7 @@ def test_half_a_checkpoint_never_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"w3ights", b"weig", None])
 def test_a_damaged_checkpoint_does_not_count(
-    tmp_path: Path, damage: bytes | None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, damage: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     from kun.training import checkpoints
 
@@ -178,11 +178,10 @@ def test_a_damaged_checkpoint_does_not_count(
     weights.write_bytes(b"weights")
     checkpoints.seal(weights.parent)
     assert checkpoints.latest(tmp_path) == weights.parent
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
     weights.unlink() if damage is None else weights.write_bytes(damage)
     assert checkpoints.latest(tmp_path) is None and not list(tmp_path.iterdir())
-    told = f"{weights.parent}: the checkpoint is damaged; the training goes on from the beginning\n"
-    assert capsys.readouterr().err == told
+    assert caplog.messages == [f"{weights.parent}: the checkpoint is damaged; the training goes on from the beginning"]
 
 
 def test_checkpoints_of_other_settings_are_not_used(tmp_path: Path) -> None:

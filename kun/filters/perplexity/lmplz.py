@@ -6,6 +6,7 @@ estimated from clean text with `lmplz`, which `make setup` builds (scripts/build
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from kun.filters.perplexity.text import NORMALISATIONS
 from kun.progress import Progress
 from kun.text.normal import preview
 
+_log = logging.getLogger(__name__)
 MODEL, PIECES = "lm.binary", "sentencepiece.model"
 SORT_MEMORY = "1G"  # of lmplz and build_binary; what does not fit is sorted on the disk, in the artefact's folder
 HOW_TO_GET = (
@@ -68,7 +70,7 @@ def _given(settings: LanguageModel, model: Path, folder: Path) -> lm.LmInfo:
                 _convert(program, model, folder, settings.structure, Path(work))
             file = lm.model_file(folder / MODEL, folder)
         else:
-            print(f"{model} is an ARPA file, which loads slowly, in every process; {_how_to_get()}", file=sys.stderr)
+            _log.warning("%s is an ARPA file, which loads slowly, in every process; %s", model, _how_to_get())
     sp = None
     if settings.sentencepiece is not None:
         if not Path(settings.sentencepiece).is_file():
