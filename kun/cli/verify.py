@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from kun.config.files import command_of_run, load_of_run
+from kun.dataset.lineage import made_by
 from kun.errors import InputError, KunError
 from kun.pipeline.lock import check_free
 from kun.pipeline.run_folder import StepManifest
-from kun.verify.final import is_final, made_by, verify_final
+from kun.verify.final import is_final, verify_final
 from kun.verify.part import Problem
 from kun.verify.run import Finding, Works, verify
 from kun.verify.steps import StepFolder, astray, find, leftovers, made_from, other_settings, outdated, size
