@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kun.report import filter_preview
-from kun.report.filter_plot import WORDS, document_state, histogram
-from kun.report.filter_preview import EXAMPLE_CHARACTERS, CorpusSample, SampledDocument
+from kun.report.filter_plot import WORDS, Histogram, document_state, histograms
+from kun.report.filter_preview import EXAMPLE_CHARACTERS, CorpusSample, Measure, SampledDocument
 from kun.templates import render
 from kun.text.normal import preview
 
@@ -16,20 +16,24 @@ TEMPLATE = Path(__file__).parent / "templates" / "filter_page.html.jinja"
 
 def page(title: str, samples: Sequence[CorpusSample]) -> str:
     """The whole page. Text of the corpora is escaped, cut, and cannot reorder what is around it."""
-    names = ("funnel", "limit_in_words", "measures", "near", "number", "overlaps", "place", "share")
     return render(
         TEMPLATE,
         title=title,
         samples=samples,
         legend=WORDS,
-        histogram=histogram,
+        plots=_plots,
         notes=_notes,
         outcome=_outcome,
         document_state=document_state,
         excerpt=_excerpt,
+        preview=filter_preview,
         zip=zip,
-        **{name: getattr(filter_preview, name) for name in names},
     )
+
+
+def _plots(sample: CorpusSample) -> list[tuple[Measure, Histogram]]:
+    found = filter_preview.measures(sample)
+    return list(zip(found, histograms(sample, found), strict=True))
 
 
 def _notes(sample: CorpusSample) -> list[str]:

@@ -1,9 +1,9 @@
-"""Distributions of what the rules measure: `histogram(sample, measure)` is one plot of the preview of stage 2."""
+"""Distributions of what the rules measure: `histograms(sample, measures)`, the plots of the preview of stage 2."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,13 @@ class Histogram:
     bins: tuple[str, ...]
 
 
-def histogram(sample: CorpusSample, measure: Measure) -> Histogram:
-    """The distribution of a value, with what becomes of the documents and with the limits; of one or more documents."""
+def histograms(sample: CorpusSample, measures: Sequence[Measure]) -> list[Histogram]:
+    """The distribution of each measure, with what becomes of the documents, and the limits. Needs a document."""
+    axes = _axes()  # the same for all: to make them takes longer than to draw
+    return [_histogram(axes, sample, measure) for measure in measures]
+
+
+def _histogram(axes: Any, sample: CorpusSample, measure: Measure) -> Histogram:
     edges, log = _edges(measure.values, [bound.limit for bound in measure.bounds])
     states = np.array([document_state(one, measure.reasons) for one in sample.judged])
     values = np.clip(measure.values, edges[0], edges[-1])
@@ -39,17 +44,18 @@ def histogram(sample: CorpusSample, measure: Measure) -> Histogram:
     second, first = np.sort(totals)[-2:]
     # One tall bin, such as that of all texts without a symbol, leaves the others room: it is cut off.
     top = min(first, max(3 * second, 1)) * 1.08
-    axes = _axes(edges, log, top)
-    _bars(axes, edges, counts, top)
+    _scale(axes, edges, log, top)
+    drawn = [*_bars(axes, edges, counts, top), *_limits(axes, measure, edges, log)]
     if first > top:
         at = int(np.argmax(totals))
         side, x = ("left", edges[at + 1]) if at < BINS / 2 else ("right", edges[at])
-        axes.text(x, top, f" {first:,} ", color=SOFT, fontsize=9, fontfamily=FONT, ha=side, va="top")
-    _limits(axes, measure, edges, log)
-    drawn = svg(axes, f"{sample.subset}.{measure.reasons[0]}")
+        drawn.append(axes.text(x, top, f" {first:,} ", color=SOFT, fontsize=9, fontfamily=FONT, ha=side, va="top"))
+    text = svg(axes, f"{sample.subset}.{measure.reasons[0]}")
+    for artist in drawn:
+        artist.remove()
     for name, colour in {**COLOURS, "soft": SOFT}.items():  # a page has its own by day and by night
-        drawn = drawn.replace(colour, f"var(--{name})")
-    return Histogram(drawn, tuple(_in_words(n, edges, counts) for n in range(BINS)))
+        text = text.replace(colour, f"var(--{name})")
+    return Histogram(text, tuple(_in_words(n, edges, counts) for n in range(BINS)))
 
 
 def document_state(one: SampledDocument, reasons: Sequence[str]) -> str:
@@ -59,28 +65,31 @@ def document_state(one: SampledDocument, reasons: Sequence[str]) -> str:
     return "kept" if one.reason is None else "elsewhere"
 
 
-def _axes(edges: Any, log: bool, top: float) -> Any:
+def _axes() -> Any:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
     size = WIDTH + 2 * LEFT, BELOW + HEIGHT + ABOVE
     figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72)
     axes = figure.add_axes((LEFT / size[0], BELOW / size[1], WIDTH / size[0], HEIGHT / size[1]))
-    axes.set(xscale="log" if log else "linear", xlim=(edges[0], edges[-1]), ylim=(0, top), yticks=[])
-    decades = LogLocator(subs=(1, 2, 5) if log and edges[-1] / edges[0] < 1000 else (1,))
-    axes.xaxis.set_major_locator(decades if log else MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    axes.minorticks_off()
-    axes.patch.set_visible(False)
-    figure.patch.set_visible(False)
-    axes.tick_params(color=SOFT, labelcolor=SOFT, labelsize=10, labelfontfamily=FONT)
-    axes.spines[["top", "left", "right"]].set_visible(False)
+    axes.xaxis.set_tick_params(color=SOFT, labelcolor=SOFT, labelsize=10, labelfontfamily=FONT)
     axes.spines["bottom"].set_color(SOFT)
+    for part in (figure.patch, axes.patch, axes.yaxis, axes.spines[["top", "left", "right"]]):
+        part.set_visible(False)
     return axes
 
 
-def _bars(axes: Any, edges: Any, counts: dict[str, Any], top: float) -> None:
-    """Stacked bars, the same colour as one path: a patch for each bar takes matplotlib ten times as long."""
+def _scale(axes: Any, edges: Any, log: bool, top: float) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axes.set(xscale="log" if log else "linear", xlim=(edges[0], edges[-1]), ylim=(0, top))
+    decades = LogLocator(subs=(1, 2, 5) if log and edges[-1] / edges[0] < 1000 else (1,))
+    axes.xaxis.set_major_locator(decades if log else MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _bars(axes: Any, edges: Any, counts: dict[str, Any], top: float) -> Iterator[Any]:
+    """Stacked bars, those of a state colour as one path: a patch for each bar takes matplotlib ten times as long."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
@@ -92,20 +101,22 @@ def _bars(axes: Any, edges: Any, counts: dict[str, Any], top: float) -> None:
         corners = [(left, below), (left, above), (right, above), (right, below), (left, below)]
         shown = np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1)[above > below]
         if len(shown):
-            axes.add_artist(PathPatch(Path.make_compound_path_from_polys(shown), color=colour, lw=0, clip_on=False))
+            yield axes.add_artist(
+                PathPatch(Path.make_compound_path_from_polys(shown), color=colour, lw=0, clip_on=False)
+            )
         below = above
 
 
-def _limits(axes: Any, measure: Measure, edges: Any, log: bool) -> None:
+def _limits(axes: Any, measure: Measure, edges: Any, log: bool) -> Iterator[Any]:
     middle = math.sqrt(edges[0] * edges[-1]) if log else (edges[0] + edges[-1]) / 2
     up = axes.get_xaxis_transform()
     for row, bound in enumerate(measure.bounds):
         x, y = bound.limit, 1 + (6 + 12 * row) / HEIGHT
-        axes.plot([x, x], [0, y], color=COLOURS["here"], lw=1.4, ls=(0, (3, 2)), transform=up, clip_on=False)
+        yield from axes.plot([x, x], [0, y], color=COLOURS["here"], lw=1.4, ls=(0, (3, 2)), transform=up, clip_on=False)
         words = f"{bound.reason}: {limit_in_words(bound)}"
         style = {"color": COLOURS["here"], "fontsize": 10, "fontweight": "bold", "fontfamily": FONT}
         side = "left" if x < middle else "right"
-        axes.text(x, y + 3 / HEIGHT, words, ha=side, transform=up, parse_math=False, **style)
+        yield axes.text(x, y + 3 / HEIGHT, words, ha=side, transform=up, parse_math=False, **style)
 
 
 def _in_words(at: int, edges: Any, counts: dict[str, Any]) -> str:

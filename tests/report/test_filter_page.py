@@ -1,11 +1,12 @@
 """The page of `kun filter-preview`: each plot is the same wherever it is drawn, and says what its bars are."""
 
 import re
+from dataclasses import replace
 
 from kun.filters.bounds import Bound
 from kun.records import Document, Origin
 from kun.report.filter_page import page
-from kun.report.filter_plot import histogram
+from kun.report.filter_plot import histograms
 from kun.report.filter_preview import CorpusSample, SampledDocument, measures
 
 LIMIT = Bound("too_long", "at_most", 50, "characters")
@@ -22,7 +23,7 @@ def sample(lengths: list[int], subset: str = "web") -> CorpusSample:
 
 def drawn(lengths: list[int]):
     seen = sample(lengths)
-    return histogram(seen, measures(seen)[0])
+    return histograms(seen, measures(seen))[0]
 
 
 def test_a_plot_has_a_bin_for_every_value_and_says_what_is_in_it():
@@ -40,6 +41,14 @@ def test_a_tall_bar_is_cut_off_and_its_number_told():
 def test_wide_spans_are_logarithmic():
     assert re.findall(r">([\d,]+)</text>", drawn([1, 10, 100, 10_000]).svg) == ["1", "10", "100", "1,000", "10,000"]
     assert ">6,000</text>" in drawn([0, 10, 100, 10_000]).svg
+
+
+def test_a_plot_does_not_depend_on_those_before_it():
+    wide, narrow = sample([1, 10, 100, 10_000]), sample([10, 20])
+    first, again, last = histograms(narrow, [*measures(narrow), *measures(narrow), *measures(narrow)])
+    assert first == again == last
+    mixed = [measures(wide)[0], replace(measures(wide)[0], values=(10, 20, 30, 40)), measures(wide)[0]]
+    assert [histograms(wide, [one])[0] for one in mixed] == histograms(wide, mixed)
 
 
 def test_the_page_is_the_same_each_time_and_no_id_comes_twice():
