@@ -12,13 +12,11 @@ import msgspec
 
 from kun.cli.log import add_verbosity
 from kun.config.files import command_of_run, load_of_run
-from kun.config.schema import Config
-from kun.engines.cache import EngineCache
+from kun.dataset.lineage import made_by
 from kun.errors import InputError, KunError
 from kun.pipeline.lock import check_free
 from kun.pipeline.run_folder import StepManifest
-from kun.store.digests import Digests
-from kun.verify.final import is_final, made_by, verify_final
+from kun.verify.final import is_final, verify_final
 from kun.verify.part import Problem
 from kun.verify.run import Finding, Works, verify
 from kun.verify.steps import Key, StepFolder, astray, find, leftovers, made_from, other_settings, outdated, size

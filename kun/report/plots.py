@@ -1,4 +1,4 @@
-"""Plots of a run, from a sample of its shards: `draw(run, stages)` fills `runs/<name>/report/`."""
+"""Plots of a run, from a sample of its shards: `draw(run, states)` fills `runs/<name>/report/`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.status import State
+from kun.plots import new_axes, png
 from kun.records import Filtered, Polished, Raw, Scored
 from kun.store import atomic, shards
 
@@ -16,15 +17,13 @@ MOST_SHARDS = 50  # per subset: enough for a histogram of any run
 
 
 def draw(run: RunFolder, states: list[State]) -> Path:
-    """Write funnel.png, and a histogram of each measure that the run has. Gives the folder."""
-    from matplotlib.figure import Figure
-
+    """Write funnel.png and a histogram of each measure that the run has. Returns the folder."""
     folder = run.path / "report"
     drawing = atomic.temporary_of(folder)
     drawing.mkdir(exist_ok=True)
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    _funnel(figure.add_subplot(), states)
-    figure.savefig(drawing / "funnel.png", dpi=120)
+    axes = new_axes(ylabel="rows kept")
+    _funnel(axes, states)
+    (drawing / "funnel.png").write_bytes(png(axes))
     for stage, kind, field, title, log in (
         ("stage2_filter", Filtered, "ppl", "perplexity of kept documents", True),
         ("stage2_filter", Filtered, "tokens", "tokens of kept documents", False),
@@ -37,9 +36,9 @@ def draw(run: RunFolder, states: list[State]) -> Path:
             if state.stage == stage and state.counts.kept
         }
         if any(values.values()):
-            figure = Figure(figsize=(8, 4.5), layout="constrained")
-            _histogram(figure.add_subplot(), values, title, log)
-            figure.savefig(drawing / f"{field}.png", dpi=120)
+            axes = new_axes(xlabel=title, ylabel="rows")
+            _histogram(axes, values, log)
+            (drawing / f"{field}.png").write_bytes(png(axes))
     if folder.exists():
         shutil.rmtree(folder)
     drawing.rename(folder)
@@ -52,20 +51,17 @@ def _funnel(axes: Any, states: list[State]) -> None:
     for part in dict.fromkeys(state.part for state in records):
         kept = {state.stage: state.counts.kept for state in records if state.part == part}
         axes.plot(stages, [kept.get(stage, 0) for stage in stages], marker="o", label=part)
-    axes.set_ylabel("rows kept")
     axes.set_ylim(bottom=0)
     axes.tick_params(axis="x", rotation=20)
     axes.legend()
 
 
-def _histogram(axes: Any, values: dict[str, list[float]], title: str, log: bool) -> None:
+def _histogram(axes: Any, values: dict[str, list[float]], log: bool) -> None:
     if log:
         axes.set_xscale("log")
     for part, numbers in values.items():
         if numbers:
             axes.hist(numbers, bins=40, histtype="step", label=f"{part} ({len(numbers):,})")
-    axes.set_xlabel(title)
-    axes.set_ylabel("rows")
     axes.legend()
 
 

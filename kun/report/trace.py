@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
+from kun.dataset import lineage
 from kun.errors import InputError
 from kun.pipeline.run_folder import RunFolder, read_manifest
 from kun.store import shards
 from kun.text.normal import printable
-from kun.verify.final import made_by
 from kun.verify.steps import StepFolder, other_settings, outdated
 from kun.verify.steps import find as steps_of
 
@@ -75,7 +75,7 @@ def _notes(run: RunFolder, last: str) -> dict[str, dict[str, str]]:
     """The note of each step, and of the final files, that are of other settings; `last` is what those hold."""
     steps, _ = steps_of(run.path)
     final = run.path / "final"
-    digest = made_by(final).get(last) or next((step.digest for step in steps if step.name == last), "")
+    digest = lineage.made_by(final).get(last) or next((step.digest for step in steps if step.name == last), "")
     steps.append(StepFolder("final", final, {last: digest}))
     return {name: {"note": other_settings(above)} for name, above in outdated(steps).items()}
 
@@ -146,31 +146,13 @@ def _gone(folder: Path, index: int, marker: shards.ShardManifest) -> list[Path]:
     return found
 
 
-def _lineage(run: RunFolder, **where: Any) -> dict[str, Any] | None:
-    """The row of the lineage that has these values; InputError where there is a final/ and its lineage is unread."""
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    path = run.path / "final" / "lineage.parquet"
-    if not path.is_file():
-        if not path.exists() and not path.parent.exists() and not path.parent.is_symlink():
-            return None
-        raise InputError(f"{path}: gone; `kun verify {run.path}` tells how to make it again")
-    filters = [(name, "=", value) for name, value in where.items()]
-    try:
-        rows = parquet.read_table(path, columns=["subset", "line", "id"], filters=filters).to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        why = str(error).partition("\n")[0]
-        raise InputError(f"{path}: damaged ({why}); `kun verify {run.path}` tells how to make it again") from None
-    return rows[0] if rows else None
-
-
 def _id_of_line(run: RunFolder, key: str) -> str:
     subset, _, line = key.rpartition(":")
     subset = Path(subset).name.removesuffix(".jsonl")
-    row = _lineage(run, subset=subset, line=int(line)) if line.isdecimal() and len(line) < 19 else None
+    final = run.path / "final"
+    row = lineage.find(final, subset=subset, line=int(line)) if line.isdecimal() and len(line) < 19 else None
     if row is None:
-        raise InputError(f"{run.path / 'final'}: there is no line {line} of {subset}.jsonl; give it as wudao:18")
+        raise InputError(f"{final}: there is no line {line} of {subset}.jsonl; give it as wudao:18")
     return str(row["id"])
 
 
@@ -178,7 +160,7 @@ def _final_line(run: RunFolder, subset: str, record_id: str) -> dict[str, Any] |
     """The file and line of the data set; without the line, and with the reason, where the lineage cannot tell."""
     file = f"final/{subset}.jsonl"
     try:
-        row = _lineage(run, subset=subset, id=record_id)
+        row = lineage.find(run.path / "final", subset=subset, id=record_id)
     except InputError as error:
         return {"file": file, "line": None, "reason": str(error)}
     return {"file": file, "line": row["line"]} if row else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from kun.plots import new_axes, png
 from kun.store import atomic
 
 FIELDS = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm", "mean_token_accuracy")
@@ -23,10 +23,7 @@ def write_curve(folder: Path, job: str, history: Sequence[dict[str, Any]], smoot
 
 
 def _picture(job: str, lines: Sequence[dict[str, Any]], smooth: int) -> bytes:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="step", ylabel="loss (nats per token)", title=f"{job} model")
+    axes = new_axes(xlabel="step", ylabel="loss (nats per token)", title=f"{job} model")
     steps = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     groups = [steps[start : start + smooth] for start in range(0, len(steps), smooth)]
     means = [sum(loss for _, loss in group) / len(group) for group in groups]
@@ -35,6 +32,4 @@ def _picture(job: str, lines: Sequence[dict[str, Any]], smooth: int) -> bytes:
     if evaluations:
         axes.plot(*zip(*evaluations, strict=True), "o-", label="held-out seeds")
     axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    return picture.getvalue()
+    return png(axes)

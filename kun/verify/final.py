@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain, islice
@@ -11,10 +10,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kun.dataset.final import LINEAGE, lineage, row
+from kun.dataset import lineage
+from kun.dataset.card import CARD, read_card
+from kun.dataset.final import row
+from kun.dataset.lineage import LINEAGE
 from kun.errors import InputError
 from kun.pipeline.run_folder import StepManifest
-from kun.progress import bar
 from kun.records import Polished
 from kun.store import digests, shards
 from kun.verify.differences import differences
@@ -23,9 +24,7 @@ from kun.verify.run import Finding
 from kun.verify.steps import Key
 
 T = TypeVar("T")
-CARD, POLISH = "README.md", "stage5_polish/"
-OF_ROWS = re.compile(r'^  data_files: (\S+)\n  description: "BLAKE2b-128 ([0-9a-f]{32})"$', re.MULTILINE)
-OF_FILES = re.compile(r"^- `(\S+)`: BLAKE2b-128 ([0-9a-f]{32})$", re.MULTILINE)
+POLISH = "stage5_polish/"
 MOST_LINES = 10  # that are named of a file
 UNCHECKED = "not checked against the records ({}): whether outputs, source texts and measures are theirs"
 NO_DIGEST = "the card has no digest of {}: not checked against it"
@@ -41,10 +40,11 @@ def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current:
     the steps that plain names stand for. Without `known` the data set alone was received."""
     present = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
     files, problems = _read(folder, present)
-    card = _card(folder)
-    made_from = made_by(folder)
+    card = read_card(folder)
+    problems += [Problem(CARD, card.problem)] if card.problem else []
+    made_from = lineage.made_by(folder)
     subsets = [name.removeprefix(POLISH) for name in made_from if name.startswith(POLISH)]
-    told = sorted({name for name, _ in card})
+    told = sorted({name for name, _ in card.files})
     subsets = subsets or [name.removesuffix(".jsonl") for name in told if name.endswith(".jsonl")]
     expected = [CARD, LINEAGE, *(f"{subset}.jsonl" for subset in subsets)]
     problems += [Problem(name, "is gone") for name in expected if name not in present]
@@ -62,9 +62,9 @@ def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current:
             differing[name] = _rows(folder, subset, source)
     whole = bool(sources) and all(sources.values())
     if made_from and whole:
-        due = _records(sources, partial(_lineage_row, _columns(folder)))
-        differing[LINEAGE] = _first(differences(_lineage(folder), due))
-    for name, digest in sorted(card):
+        due = _records(sources, partial(_lineage_row, lineage.columns(folder)))
+        differing[LINEAGE] = _first(differences(lineage.read(folder), due))
+    for name, digest in sorted(card.files):
         if files.get(name, digest) != digest:
             sound = whole and not differing.get(name)  # then it is the card that is wrong
             problems.append(Problem(CARD if sound else name, f"the digest of {name} is not the one in the card"))
@@ -80,7 +80,7 @@ def verify_final(folder: Path, known: Mapping[Key, Path] | None = None, current:
 
 def is_final(folder: Path) -> bool:
     """Whether a folder is a data set that Kun made, as far as its card or its lineage can be read."""
-    return folder.is_dir() and bool(_card(folder) or made_by(folder))
+    return folder.is_dir() and bool(read_card(folder).files or lineage.made_by(folder))
 
 
 def _read(folder: Path, names: Iterable[str]) -> tuple[dict[str, str], list[Problem]]:
@@ -92,27 +92,6 @@ def _read(folder: Path, names: Iterable[str]) -> tuple[dict[str, str], list[Prob
         except OSError as error:
             problems.append(Problem(name, f"cannot be read ({error.strerror})"))
     return found, problems
-
-
-def _card(folder: Path) -> set[tuple[str, str]]:
-    """The files that the card names, each with the digest that it gives: in its header, and at its end."""
-    try:
-        text = (folder / CARD).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return set()
-    return {*OF_ROWS.findall(text), *OF_FILES.findall(text)}
-
-
-def made_by(folder: Path) -> dict[str, str]:
-    """The fingerprint of every step that the data set was made by; nothing where the lineage cannot be read."""
-    import pyarrow.parquet as parquet
-
-    try:
-        metadata = parquet.read_schema(folder / LINEAGE).metadata or {}
-        parts = msgspec.json.decode(metadata.get(b"kun", b"{}"), type=dict[str, dict[str, Any]])
-    except (OSError, ValueError):  # ArrowInvalid is a ValueError
-        return {}
-    return {name: digests.of_value(value)[:16] for name, value in parts.items()}
 
 
 def _stranger(name: str, expected: list[str]) -> bool:
@@ -129,7 +108,7 @@ def _rows(folder: Path, subset: str, source: Path | None) -> list[str]:
     with (folder / f"{subset}.jsonl").open("rb") as file:
         if source is not None:
             return _first(differences(file, _records({subset: source}, lambda record, line: row(record))))
-        told = ((one["instruction"], f"row {one['id']} of {LINEAGE}") for one in _lineage(folder, subset))
+        told = ((one["instruction"], f"row {one['id']} of {LINEAGE}") for one in lineage.read(folder, subset))
         return _first(differences(map(_instruction, file), told))
 
 
@@ -149,27 +128,9 @@ def _records(sources: Mapping[str, Path | None], of: Any) -> Iterator[tuple[Any,
         yield from ((of(record, line), f"record {record.id}") for line, record in enumerate(records, 1))
 
 
-def _columns(folder: Path) -> list[str]:
-    import pyarrow.parquet as parquet
-
-    return list(parquet.read_schema(folder / LINEAGE).names)
-
-
 def _lineage_row(columns: list[str], record: Polished, line: int) -> dict[str, Any]:
-    known = lineage(record, line)
+    known = lineage.row(record, line)
     return {name: known.get(name) for name in columns}
-
-
-def _lineage(folder: Path, subset: str | None = None) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as parquet
-
-    columns = ["subset", "id", "instruction"] if subset else None
-    file = parquet.ParquetFile(folder / LINEAGE)
-    with bar(f"verify {subset or LINEAGE}", "rows", file.metadata.num_rows) as progress:
-        done = 0
-        for batch in file.iter_batches(1000, columns=columns):
-            yield from (one for one in batch.to_pylist() if subset in (None, one["subset"]))
-            progress(done := done + len(batch), file.metadata.num_rows)
 
 
 def _first(found: Iterator[tuple[int, str]]) -> list[str]:

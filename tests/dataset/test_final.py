@@ -133,7 +133,7 @@ def test_a_file_that_was_truncated_is_made_again(final, name):
 def test_the_card_has_the_funnel_and_the_settings(final):
     card = (final[0].path / "final" / "README.md").read_text(encoding="utf-8")
     assert "| stage5_polish/wudao | 5 | 4 | 1 | 0 | too_short 1 |" in card
-    assert 'config_name: "wudao"' in card and "max_tokens: 512" in card
+    assert "config_name: wudao\n" in card and "max_tokens: 512" in card
     assert "Personal data" not in card
 
 

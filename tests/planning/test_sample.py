@@ -81,7 +81,7 @@ def test_text_of_a_corpus_is_escaped_on_the_page(tmp_path):
     seen = list(preview_corpora(configuration(tmp_path, [SCRIPT, *texts()]), None, 1000))
     shown = page("Preview of <my> config", seen)
     assert "script" not in Tags(shown).tags
-    assert "<bdi>&lt;script&gt;alert(&quot;x&quot;)" in shown  # bdi: what turns the writing round ends with it
+    assert "<bdi>&lt;script&gt;alert(&#34;x&#34;)" in shown  # bdi: what turns the writing round ends with it
 
 
 def test_a_cleaned_text_is_shown_as_it_is_judged(tmp_path):

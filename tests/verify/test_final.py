@@ -12,10 +12,11 @@ import pytest
 
 from kun.cli.verify import remedy
 from kun.config.schema import Config
+from kun.dataset.card import read_card
 from kun.dataset.final import assemble
 from kun.pipeline.run_folder import RunFolder
 from kun.store.digests import Digests
-from kun.verify.final import UNCHECKED, is_final, verify_final
+from kun.verify.final import NO_DIGEST, UNCHECKED, is_final, verify_final
 from kun.verify.steps import find
 from tests.dataset.test_final import OUTPUTS, finished_run, state_of
 from tests.verify.test_run import break_disk
@@ -136,6 +137,38 @@ def test_a_card_that_was_edited_is_what_is_blamed(made):
     place = text.index("BLAKE2b-128 ") + 12
     path.write_text(text[:place] + "0" * 32 + text[place + 32 :], encoding="utf-8")
     assert problems(made[0]) == ["README.md: the digest of wudao.jsonl is not the one in the card"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("Where the rows went", "Nothing was lost", "its text is not the one that its header has the digest of"),
+        ("BLAKE2b-128 ", "BLAKE2b-128 x", "its header cannot be read (Expected `str` matching regex"),
+        ("language:", "language: [", "its header cannot be read (while parsing"),
+        ("\n---\n", "\n", "its header has no end"),
+        ("wudao.jsonl: ", "../wudao.jsonl: ", "its header cannot be read (Expected `str` matching regex"),
+        ("language:", "again: &a {x: 1}\nlanguage: &b [*a, *b]\nlanguage:", "its header cannot be read"),
+    ],
+)
+def test_a_card_that_is_not_what_was_written(made, tmp_path, old, new, problem):
+    path = made[0].path / "final" / "README.md"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    assert [found for found in problems(made[0]) if not found.startswith(f"README.md: {problem}")] == []
+    assert alone(path.parent, tmp_path)[0].startswith(f"README.md: {problem}")
+
+
+@pytest.mark.parametrize("name", ["wudao.jsonl", "lineage.parquet"])
+def test_a_digest_in_the_header_that_is_wrong_or_missing(made, tmp_path, name):
+    folder = made[0].path / "final"
+    digest = dict(read_card(folder).files)[name]
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    (folder / "README.md").write_text(text.replace(f"  {name}: BLAKE2b-128 {digest}\n", ""), encoding="utf-8")
+    told = verify_final(folder).notes
+    assert (NO_DIGEST.format(name) in told) == (name == "lineage.parquet")  # the rows have another, for `datasets`
+    (folder / "README.md").write_text(text.replace(digest, "0" * 32), encoding="utf-8")
+    assert problems(made[0]) == [f"README.md: the digest of {name} is not the one in the card"]
+    assert alone(folder, tmp_path) == [f"{name}: the digest of {name} is not the one in the card"]
 
 
 @pytest.mark.parametrize("name", ["wudao.jsonl", "lineage.parquet", "README.md"])
