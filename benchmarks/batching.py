@@ -65,7 +65,7 @@ def main() -> None:
     for stage in ("label", "polish"):
         bench = Bench(config, models, stage, arguments.rows, arguments.rows, Path())
         engines = EngineCache(config)
-        engine = engines.open("label", bench.model)
+        engine = engines.open(bench.model)
         assert isinstance(engine, TransformersEngine)
         requests = bench.requests(bench.records(arguments.rows, seed=1))
         ratios = []

@@ -82,7 +82,7 @@ def stage(
         Infer(
             reads=Filtered,
             writes=Labelled,
-            engine=lambda folders: engines.open("label", folders(label_model)),
+            engine=lambda folders: engines.open(folders(label_model)),
             asker=lambda step, folders, engine: Labelling(
                 prompt(),
                 config.label,

@@ -119,7 +119,7 @@ def stages(
         Infer(
             reads=Labelled,
             writes=Scored,
-            engine=lambda folders: engines.open("chat", folders(primary_chat)),
+            engine=lambda folders: engines.open(folders(primary_chat)),
             asker=lambda step, folders, engine: scoring(folders, engine),
         ),
         tuple(Step("stage4_verdicts", step.part, decides, (step, primary_chat)) for step in labelled),
@@ -130,7 +130,7 @@ def stages(
         path = Path(settings.calibration)
 
         def calibrate(step: Step, folder: Path, folders: Folders, progress: Progress) -> Mapping[str, Any]:
-            engine = engines.open("chat", folders(primary_chat))
+            engine = engines.open(folders(primary_chat))
             return _calibrate(scoring(folders, engine), engine, path, folder, progress)
 
         def given() -> dict[str, Any]:

@@ -115,7 +115,7 @@ def stage(
         Infer(
             reads=Scored,
             writes=Polished,
-            engine=lambda folders: engines.open("chat", folders(primary_chat)),
+            engine=lambda folders: engines.open(folders(primary_chat)),
             asker=lambda step, folders, engine: Polishing(
                 prompt(),
                 config.polish,

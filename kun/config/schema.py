@@ -375,11 +375,12 @@ class Polish(Section):
 
 
 class Server(Section):
-    """Servers such as `vllm serve`, with the models of stage 1. A key comes from the environment: KUN_API_KEY."""
+    """Servers such as `vllm serve`, with the models of the run. A key comes from the environment: KUN_API_KEY."""
 
     urls: tuple[str, ...] = Field((), description="base URLs, e.g. http://node1:8000/v1; requests are spread over them")
-    label: str = Field("label", description="name under which the label model is served")
-    chat: str = Field("chat", description="name under which the primary chat is served")
+    models: dict[str, str] = Field(
+        {}, description="names under which models are served, where they are not those of the run: {label: my-label}"
+    )
     concurrency: int = Field(64, gt=0, description="requests in flight at each URL")
     timeout: float = Field(600, gt=0, description="seconds until an answer counts as lost")
     retries: int = Field(8, ge=0, description="times that a request is tried again, after 1, 2, 4, ... 60 seconds")

@@ -61,7 +61,7 @@ def score(run: RunFolder, config: Config, instructions: list[str]) -> list[float
     if not folder.exists():
         raise InputError(f"{folder}: there is no primary chat yet; run `kun run stage1` first")
     engines = EngineCache(config)
-    engine = engines.open("chat", folder)
+    engine = engines.open(folder)
     settings = config.score.model_copy(update={"method": "probability"})
     scoring = Scoring(load_prompts(config.prompts).score, settings, load_chat(folder), engine.window, config.seed)
     requests = [scoring.judge(instruction, None, instruction) for instruction in instructions]

@@ -1,4 +1,7 @@
-"""What every engine answers, and how it is asked: `for answers in engine.run(groups, on_answer): ...`."""
+"""What every engine answers, and how it is asked: `for answers in engine.run(groups, on_answer): ...`.
+
+A new kind of request is one struct here, with its answer, and one branch in each engine (docs/engines.md).
+"""
 
 from __future__ import annotations
 
@@ -11,38 +14,65 @@ import msgspec
 from kun.config.schema import Sampling
 
 
-class Generate(msgspec.Struct, frozen=True):
+class Generate(msgspec.Struct, frozen=True, tag=True):
     """Write a reply to `prompt` (token ids, control tokens included). Equal seeds give equal replies."""
 
     prompt: list[int]
     sampling: Sampling
     seed: int
 
+    @property
+    def forced(self) -> tuple[tuple[int, ...], ...]:
+        """Continuations of the prompt that the model is given, not asked for."""
+        return ()
 
-class ScoreChoices(msgspec.Struct, frozen=True):
+    @property
+    def least(self) -> int:
+        """Tokens of the prompt and the shortest reply, which must fit into the window."""
+        return len(self.prompt) + 1
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt and the longest reply."""
+        return len(self.prompt) + self.sampling.max_tokens
+
+
+class ScoreChoices(msgspec.Struct, frozen=True, tag=True):
     """Log-probability of each of `choices` (token ids of one or more tokens) as the continuation of `prompt`."""
 
     prompt: list[int]
     choices: tuple[tuple[int, ...], ...]
 
+    @property
+    def forced(self) -> tuple[tuple[int, ...], ...]:
+        return self.choices
+
+    @property
+    def least(self) -> int:
+        return len(self.prompt) + max(map(len, self.choices))
+
+    @property
+    def longest(self) -> int:
+        return self.least
+
 
 Request = Generate | ScoreChoices
 
 
-class Generated(msgspec.Struct, frozen=True):
+class Generated(msgspec.Struct, frozen=True, tag=True):
     """Token ids without the end token; `finished` is False where the length limit cut the reply."""
 
     tokens: list[int]
     finished: bool
 
 
-class ChoiceLogprobs(msgspec.Struct, frozen=True):
+class ChoiceLogprobs(msgspec.Struct, frozen=True, tag=True):
     """One log-probability (natural logarithm, fp32) per choice."""
 
     logprobs: tuple[float, ...]
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Failure(msgspec.Struct, frozen=True, tag=True):
     """The engine could not answer this request; the record counts as failed and is asked again by the next run."""
 
     error: str
@@ -62,10 +92,11 @@ class Engine(Protocol):
 
     `window` is the longest prompt plus reply, in tokens. Implementations may take further groups from the iterator
     before they yield the first, so that nothing drains between shards. `on_answer(n)` is called after n more requests
-    are answered.
+    are answered. Runs of several engines may be interleaved in one thread.
     """
 
-    window: int
+    @property
+    def window(self) -> int: ...
 
     def run(
         self, groups: Iterable[Sequence[Request]], on_answer: Callable[[int], None] = ...

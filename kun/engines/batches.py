@@ -7,27 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kun.engines.base import Generate, Request, ScoreChoices
-
-
-def longest(request: Request) -> int:
-    """Tokens of the prompt and the longest reply to it."""
-    if isinstance(request, Generate):
-        return len(request.prompt) + request.sampling.max_tokens
-    return len(request.prompt) + max(map(len, request.choices))
+from kun.engines.base import Generate, Request
 
 
 def problem(request: Request, window: int, vocabulary: int) -> str | None:
     """Why a request must not reach the model."""
     if not request.prompt:
         return "the prompt is empty"
-    if isinstance(request, ScoreChoices) and not all(request.choices):
+    if not all(request.forced):
         return "a choice is empty"
-    needed = len(request.prompt) + 1 if isinstance(request, Generate) else longest(request)
-    if needed > window:
-        return f"prompt and reply take {needed} tokens or more, the window has {window}"
-    continuations = request.choices if isinstance(request, ScoreChoices) else ()
-    if max(map(max, (request.prompt, *continuations))) >= vocabulary:
+    if request.least > window:
+        return f"prompt and reply take {request.least} tokens or more, the window has {window}"
+    if max(map(max, (request.prompt, *request.forced))) >= vocabulary:
         return f"a token id is outside the model's vocabulary of {vocabulary}"
     return None
 
@@ -45,7 +36,7 @@ def batches(requests: Sequence[Request], numbers: Sequence[int], budget: int, wi
 
     batch: list[int] = []
     for number in sorted(numbers, key=key):
-        length = min(longest(requests[batch[0]]), window) if batch else 0
+        length = min(requests[batch[0]].longest, window) if batch else 0
         if batch and (key(number)[:2] != key(batch[0])[:2] or (len(batch) + 1) * length > budget):
             yield batch
             batch = []

@@ -1,61 +1,87 @@
-"""The configured engine: `EngineCache(config).open("label", Path("runs/demo/stage1_train/label"))`."""
+"""The configured engine: `EngineCache(config).open(Path("runs/demo/stage1_train/label"))`; a model is its folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from kun.config.schema import Config, ModelName, Sampling
+import msgspec
+
+from kun.config.schema import Config, Sampling
 from kun.engines.base import Engine
 from kun.errors import ConfigError
 from kun.models.folder import local_folder, text_settings
+
+if TYPE_CHECKING:
+    from kun.engines.server.answer_cache import AnswerCache
 
 EngineKind = TypeVar("EngineKind", bound=Engine)
 
 
 class EngineCache:
-    """Opens an engine when a stage asks for it, and keeps it for the next that asks for the same model. Whoever makes
-    it closes it."""
+    """Opens an engine when a stage asks for it, and keeps the last `room` of them for those that ask for the same
+    model. Adapters that vLLM puts on one base share an engine. Whoever makes the cache closes it, and so the engines.
+    """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, room: int = 1) -> None:
         self.config = config
-        self._key: object = None
-        self._engine: Engine | None = None
+        self.room = room
+        self._engines: dict[str, Engine] = {}  # the one that was asked for last is the last
+        self._answers: AnswerCache | None = None
 
-    def open(self, name: ModelName, model_folder: Path) -> Engine:
-        """An engine with one of the two models, which stage 1 wrote into `model_folder` (adapter or merged).
+    def open(self, model_folder: Path) -> Engine:
+        """An engine with the model in a folder: an adapter on the base model, or a whole model.
 
         Raises InputError where a folder holds no model, ConfigError where the engine's settings do not go with it.
         """
-        config, size = self.config, window(self.config)
+        config, size, model = self.config, window(self.config), str(model_folder.resolve())
         match config.engine.kind:
             case "transformers":
-                return self._kept(model_folder.resolve(), lambda: _transformers(config, model_folder, size))
+                return self._kept(model, lambda: _transformers(config, model_folder, size))
             case "vllm":
-                from kun.engines.vllm.engine import VllmEngine
+                from kun.engines.vllm.engine import AdaptedEngine, VllmEngine
                 from kun.engines.vllm.start import vllm_start, vocabulary
 
                 start, adapter = vllm_start(config, model_folder, size)
-                rows, log = vocabulary(Path(start.options["model"])), Path(config.run) / "vllm.log"
-                engine = self._kept(start, lambda: VllmEngine(start, size, rows, log))
-                engine.adapter = adapter
-                return engine
+                rows, key = vocabulary(Path(start.options["model"])), msgspec.json.encode(start).decode()
+                engine = self._kept(key, lambda: VllmEngine(start, size, rows, self._vllm_log()))
+                return AdaptedEngine(engine, adapter) if adapter else engine
             case "server":
-                return self._kept((name, model_folder.resolve()), lambda: _server(config, name, model_folder, size))
+                return self._kept(model, lambda: self._server(model_folder, size))
 
     def close(self) -> None:
-        """End the engine that is open, if one is."""
-        if self._engine is not None:
-            self._engine.close()
-        self._key = self._engine = None
+        """End the engines that are open."""
+        while self._engines:
+            self._engines.popitem()[1].close()
+        if self._answers is not None:
+            self._answers.close()
+            self._answers = None
 
-    def _kept(self, key: object, make: Callable[[], EngineKind]) -> EngineKind:
-        if self._key != key:
-            self.close()
-            self._engine = make()
-            self._key = key
-        return cast(EngineKind, self._engine)
+    def _kept(self, key: str, make: Callable[[], EngineKind]) -> EngineKind:
+        engine = self._engines.pop(key, None)
+        while engine is None and len(self._engines) >= self.room:
+            self._engines.pop(next(iter(self._engines))).close()
+        self._engines[key] = engine = engine or make()
+        return cast(EngineKind, engine)
+
+    def _server(self, model_folder: Path, size: int) -> Engine:
+        from kun.engines.server.answer_cache import AnswerCache
+        from kun.engines.server.engine import ServerEngine
+        from kun.models.chat import load_chat
+
+        config = self.config
+        chat = load_chat(model_folder, config.trust_remote_code)
+        if self._answers is None:
+            self._answers = AnswerCache(Path(config.run) / "store/answers.sqlite")
+        return ServerEngine(config.engine.server, chat, size, model_folder, self._answers)
+
+    def _vllm_log(self) -> Path:
+        """vllm.log of the run, or vllm-2.log, ... where another vLLM writes into that."""
+        used = {getattr(engine, "log", None) for engine in self._engines.values()}
+        names = (Path(self.config.run) / f"vllm{f'-{number}' if number > 1 else ''}.log" for number in count(1))
+        return next(name for name in names if name not in used)
 
 
 def _transformers(config: Config, model_folder: Path, size: int) -> Engine:
@@ -67,14 +93,6 @@ def _transformers(config: Config, model_folder: Path, size: int) -> Engine:
         base, model_folder, settings.dtype, settings.device, trust_remote_code=config.trust_remote_code
     )
     return TransformersEngine(model, chat.end_ids, chat.pad_id, size, settings.batch_tokens)
-
-
-def _server(config: Config, name: ModelName, model_folder: Path, size: int) -> Engine:
-    from kun.engines.server.engine import ServerEngine
-    from kun.models.chat import load_chat
-
-    chat = load_chat(model_folder, config.trust_remote_code)
-    return ServerEngine(config.engine.server, name, chat, size, model_folder, Path(config.run) / "store")
 
 
 def window(config: Config) -> int:

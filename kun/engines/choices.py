@@ -1,4 +1,4 @@
-"""Choices of several tokens, a token at a time: `beginnings(request)` is what to ask, `chosen(request, told)` the sums.
+"""Choices of several tokens, a token at a time: `beginnings(request)` to ask for, `chosen(request, logprobs)` the sums.
 
 A choice is forced upon the model: its log-probability is the sum of those of its tokens, each after the ones before.
 """
@@ -24,7 +24,9 @@ def beginnings(request: ScoreChoices) -> dict[Beginning, list[int]]:
     return follow
 
 
-def chosen(request: ScoreChoices, told: Mapping[Beginning, Mapping[int, float]]) -> ChoiceLogprobs | Failure:
+def chosen(request: ScoreChoices, logprobs: Mapping[Beginning, Mapping[int, float]]) -> ChoiceLogprobs | Failure:
     """The log-probabilities of the whole choices, from those of the tokens after each beginning."""
-    sums = tuple(sum(told[choice[:place]][token] for place, token in enumerate(choice)) for choice in request.choices)
+    sums = tuple(
+        sum(logprobs[choice[:place]][token] for place, token in enumerate(choice)) for choice in request.choices
+    )
     return Failure("the model returned NaN") if any(map(math.isnan, sums)) else ChoiceLogprobs(sums)

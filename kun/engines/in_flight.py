@@ -1,4 +1,4 @@
-"""Several groups of requests in flight at once, yielded in order: `in_order(groups, slots, ask, wait, on_answer)`."""
+"""Several groups of requests in flight at once, yielded in order: `in_order(groups, slots, ask, wait)`."""
 
 from __future__ import annotations
 
@@ -17,36 +17,38 @@ HELD = 32  # the same for those whose answers wait until an earlier group is who
 @dataclass
 class Group:
     """A group on its way. `asked`: the requests that reach the model, by number; `missing`: those of them without an
-    answer; `keys` of the others in the engine's cache, if it has one."""
+    answer; `on_answer(1)` is called for each; `keys` of the others in the engine's cache, if it has one."""
 
     answers: list[Answer]
     asked: list[tuple[int, Request]]
     missing: int
+    on_answer: Callable[[int], None]
     keys: list[str] = field(default_factory=list)
 
     @staticmethod
-    def of(requests: Sequence[Request], window: int, vocabulary: int) -> Group:
-        """A group of which nothing is answered but what must not reach the model."""
+    def of(requests: Sequence[Request], window: int, vocabulary: int, on_answer: Callable[[int], None]) -> Group:
+        """A group in which only what must not reach the model is answered."""
         problems = [problem(request, window, vocabulary) for request in requests]
         asked = [(number, request) for number, request in enumerate(requests) if problems[number] is None]
-        return Group([Failure(text or "not asked") for text in problems], asked, len(asked))
+        on_answer(len(requests) - len(asked))
+        return Group([Failure(text or "not asked") for text in problems], asked, len(asked), on_answer)
 
     def settle(self, number: int, answer: Answer) -> None:
         self.answers[number] = answer
         self.missing -= 1
+        self.on_answer(1)
 
 
 def in_order(
     groups: Iterable[Sequence[Request]],
     slots: int,
     ask: Callable[[Sequence[Request]], Group],
-    wait: Callable[[], int],
-    on_answer: Callable[[int], None],
+    wait: Callable[[], None],
 ) -> Iterator[Group]:
     """Each group when it is whole, in their order, while later ones are at work.
 
     `slots`: how many requests the engine works on at once; `ask` hands a group over to it, `wait` blocks until more is
-    answered and gives how many requests that were.
+    answered, here or in another run of the same engine.
     """
     source, exhausted = iter(groups), False
     opened: deque[Group] = deque()
@@ -56,13 +58,12 @@ def in_order(
             exhausted = requests is None
             if requests is not None:
                 opened.append(ask(requests))
-                on_answer(len(requests) - opened[-1].missing)
         if not opened:
             return
         if opened[0].missing == 0:
             yield opened.popleft()
-        elif answered := wait():
-            on_answer(answered)
+        else:
+            wait()
 
 
 def _has_room(opened: deque[Group], slots: int) -> bool:

@@ -1,13 +1,18 @@
-"""Where a model is, and what its config.json says: `text_settings(local_folder("models/yi-6b"))`. No torch."""
+"""Where a model is, what it is called, and what its config.json has: `text_settings(local_folder("models/yi-6b"))`.
+
+No torch.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import re
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from kun.errors import InputError
 
@@ -34,7 +39,7 @@ def local_folder(name: str | Path, setting: str = "base_model") -> Path:
 
 
 def text_settings(folder: Path) -> dict[str, Any]:
-    """What config.json says of the model, or of the part that reads text where it also sees or hears.
+    """The configuration in config.json of the model, or of the part that reads text where it also sees or hears.
 
     InputError where it cannot be read.
     """
@@ -48,8 +53,41 @@ def text_settings(folder: Path) -> dict[str, Any]:
         ) from None
 
 
+class Step(msgspec.Struct, frozen=True):
+    """The step of a pipeline that made a model: the model's name in the run, and the command that makes it again."""
+
+    part: str
+    command: str
+
+
+class Made(msgspec.Struct, frozen=True):
+    """What `fingerprint.json` in the folder of a model that Kun trained tells of its making."""
+
+    step: Step
+
+
+def made_by(folder: Path) -> Step | None:
+    """The step that made the model; None where it is not one of Kun's, or its fingerprint cannot be read."""
+    try:
+        return msgspec.json.decode((folder / "fingerprint.json").read_bytes(), type=Made).step
+    except (OSError, ValueError):
+        return None
+
+
+def plain_name(folder: Path) -> str:
+    """A model's name in its run, such as `label` or `chat`; of another model, its folder's own name."""
+    step = made_by(folder)
+    return step.part if step else folder.name
+
+
+def remedy(folder: Path) -> str:
+    """What to do about a model whose files are damaged or missing."""
+    step = made_by(folder)
+    return f"train it again with `kun run {step.command} --force`" if step else "put the model's files there again"
+
+
 @cache
 def warn_of_code(folder: Path) -> None:
-    """What is run is said, by every process that runs it."""
-    said = f"trust_remote_code is on: Python code that comes with {folder} may run, with all the rights that you have"
-    print(f"kun: WARNING: {said}", file=sys.stderr, flush=True)
+    """Warn, once in each process, that code of the model's may run."""
+    text = f"trust_remote_code is on: Python code that comes with {folder} may run, with all the rights that you have"
+    logging.getLogger(__name__).warning("kun: WARNING: %s", text)

@@ -9,7 +9,7 @@ from typing import Any
 
 from kun.errors import ConfigError, InputError
 from kun.models.chat import Chat, load_chat
-from kun.models.folder import local_folder, warn_of_code
+from kun.models.folder import local_folder, remedy, warn_of_code
 
 ADAPTER = "adapter_model.safetensors"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
@@ -25,9 +25,9 @@ def load_model(
 ) -> tuple[Any, Chat]:
     """A model ready for inference, and its chat.
 
-    `model_folder` is what stage 1 wrote: an adapter (put on the base; merged into it unless `merge` is False) or a
-    merged model. None: the base itself. `dtype` and `device` as in kun.config.schema.EngineConfig. InputError names
-    `base_model` where that folder holds no model, or the folder of stage 1 where its files are damaged.
+    `model_folder` holds what training wrote: an adapter (put on the base; merged into it unless `merge` is False) or
+    a merged model. None: the base itself. `dtype` and `device` as in kun.config.schema.EngineConfig. InputError names
+    `base_model` where that folder holds no model, or `model_folder` where its files are damaged.
     """
     place, kind = choose_device(device), choose_dtype(dtype, device)
     adapter = model_folder is not None and not (Path(model_folder) / "config.json").is_file()
@@ -47,9 +47,9 @@ def load_model(
             else:
                 model = load_base(model_folder, chat, kind, trust_remote_code)
         except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError, by what is wrong
-            said = str(error).removeprefix("base_model: ").split("\n")[0]
+            why = str(error).removeprefix("base_model: ").split("\n")[0]
             raise InputError(
-                f"{model_folder}: this model cannot be loaded ({said}); train it again with `kun run stage1 --force`"
+                f"{model_folder}: this model cannot be loaded ({why}); {remedy(Path(model_folder))}"
             ) from None
     return model.to(place).eval(), chat
 
@@ -136,8 +136,8 @@ def choose_device(device: str = "auto") -> str:
     try:
         torch.zeros(1, device=device).item()
     except Exception as error:  # RuntimeError, AssertionError, NotImplementedError, by the device
-        said = str(error).split("\n")[0]
-        raise ConfigError(f"engine.device: {device} cannot be used here ({said}); auto takes what there is") from None
+        why = str(error).split("\n")[0]
+        raise ConfigError(f"engine.device: {device} cannot be used here ({why}); auto takes what there is") from None
     return device
 
 

@@ -25,7 +25,7 @@ FLAGS = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """What a folder says of its tokenizer. `changed` is True once it differs from the folder it was read from."""
+    """The files of a folder's tokenizer. `changed` is True once it differs from the folder it was read from."""
 
     folder: Path
     raw: Tokenizer

@@ -22,7 +22,7 @@ from kun.config.schema import Config, ModelName
 from kun.engines.batches import shared_prefix
 from kun.engines.cache import EngineCache, window, window_with_room
 from kun.engines.probe import Speed, probe
-from kun.engines.vllm.start import devices
+from kun.engines.vllm.start import check_options, devices
 from kun.errors import ConfigError
 from kun.filters.clean import clean
 from kun.filters.perplexity import lmplz
@@ -61,6 +61,8 @@ class Options:
 
 def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
     """The plan for the corpora `names`. ConfigError and InputError as a run would raise them."""
+    if config.engine.kind == "vllm":
+        check_options(config.engine.vllm)
     run = RunFolder(Path(config.run))
     digests = Digests(run.store / "digests.json")
     given = _given(config, run, digests, options)
@@ -192,7 +194,7 @@ def _probed(config: Config, run: RunFolder, prompts: Sequence[list[int]], second
     is_trained = (trained / "done.json").exists()
     engines = EngineCache(config)
     try:
-        engine = engines.open("label", trained if is_trained else local_folder(config.base_model or ""))
+        engine = engines.open(trained if is_trained else local_folder(config.base_model or ""))
         repeated = shared_prefix(prompts) if config.engine.kind in REMEMBERING and len(prompts) > 1 else 0
         prefill, decode = probe(engine, prompts, repeated, seconds)
     finally:

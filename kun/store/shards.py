@@ -33,8 +33,8 @@ class DamagedError(InputError):
         self.marker = path.with_name(path.name.partition(".")[0] + ".done.json")
 
     def __str__(self) -> str:
-        command = f"kun run {self.folder.name.split('_')[0]}"
-        return f"{self.path}: the shard is {self.why}; delete {self.marker.name} beside it and run `{command}` again"
+        run = self.folder.parent.parent
+        return f"{self.path}: the shard is {self.why}; `kun verify {run}` tells how to make it again"
 
     def withdraw(self) -> None:
         self.marker.unlink(missing_ok=True)

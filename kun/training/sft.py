@@ -63,7 +63,9 @@ def train(
         try:
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         except UnpicklingError:  # torch loads tensors and plain values only: what else a pickle holds is never run
-            raise InputError(f"{last}: the checkpoint is not one of Kun's; delete it and run stage1 again") from None
+            raise InputError(
+                f"{last}: the checkpoint is not one of Kun's; delete it and run the command again"
+            ) from None
         _save_model(trainer, config, folder)
     history = trainer.state.log_history
     metrics = _metrics(config, job, training, held_out, bad, history, trainer.state.global_step)

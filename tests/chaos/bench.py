@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.chaos import checks
 from tests.chaos.runs import Ended, Run, import_all, start
-from tests.runs import small_world
+from tests.runs import kun, small_world
 
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
 SETTINGS = ["--ingest.shard_rows", "5", "--train.sft.save_steps", "3"]
@@ -148,9 +148,13 @@ class Victim:
         if found := re.search(r"kun: (\S+): .*delete the folder and run `kun run (\w+)`", said):
             shutil.rmtree(self.folder / found[1])
             return found[2]
-        if found := re.search(r"kun: (\S+): .*delete (part\S+) beside it and run `kun run (\w+)`", said):
-            (self.folder / found[1]).with_name(found[2]).unlink()
-            return found[3]
+        if found := re.search(r"kun: (\S+): the shard is .*`kun verify (\S+)` tells how to make it again", said):
+            steps = json.loads(kun(self.folder, "verify", found[2], "--json").stdout)["steps"]
+            folder = (self.folder / found[1]).parent.resolve()
+            (remedy,) = [one["remedy"] for one in steps if (self.folder / one["folder"]).resolve() == folder]
+            discard, _, again = remedy.rpartition(" && ")
+            subprocess.run(discard, shell=True, check=True, cwd=self.folder)
+            return re.search(r"kun run (\w+)", again)[1]
         raise UnexpectedError(f"an error without a remedy: {said}")
 
     def compare(self, stage: str) -> None:

@@ -6,7 +6,7 @@ import random
 
 from kun.config.schema import Sampling
 from kun.engines.base import Generate, Request, ScoreChoices
-from kun.engines.batches import batches, longest, shared_prefix
+from kun.engines.batches import batches, shared_prefix
 
 
 def group(count: int) -> list[Request]:
@@ -27,7 +27,7 @@ def test_every_request_once_of_one_kind_within_the_budget() -> None:
     for batch in found:
         assert len({type(requests[number]) for number in batch}) == 1
         assert len({getattr(requests[number], "sampling", None) for number in batch}) == 1
-        assert len(batch) == 1 or len(batch) * max(min(longest(requests[number]), 64) for number in batch) <= 300
+        assert len(batch) == 1 or len(batch) * max(min(requests[number].longest, 64) for number in batch) <= 300
     assert found == list(batches(requests, range(200), budget=300, window=64))
     assert len(found) < 60
 

@@ -132,7 +132,7 @@ def with_code(base: Path, made: Path, kind: str) -> Path:
 
 LOAD = """
 import sys
-from kun.training.models import load_model
+from kun.models.loading import load_model
 from kun.errors import KunError
 try:
     load_model(sys.argv[1], trust_remote_code=sys.argv[2] == "trust")

@@ -227,7 +227,7 @@ def test_a_damaged_shard_is_named_and_made_again_when_it_is_read(tmp_path, capfd
     path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
     atomic.discard(small.run.folder(kept.steps[0]))
     if kind == "":
-        with pytest.raises(shards.DamagedError, match=r"part-00000\.jsonl: .*run `kun run stage2` again"):
+        with pytest.raises(shards.DamagedError, match=r"part-00000\.jsonl: .*; `kun verify .*` tells how"):
             run_stage(kept, small.run, workers)
     for stage in (ingest, kept, label):
         with_repair(lambda stage=stage: run_stage(stage, small.run, workers), small.stages(), small.run, workers)
@@ -242,7 +242,7 @@ def test_a_damaged_shard_that_was_read_by_its_plain_name_is_made_again(tmp_path)
     expected = everything(small)
     plain = small.run.link(small.stages()[1].steps[0])
     shards.part(plain, 0).unlink()
-    with pytest.raises(shards.DamagedError, match="run `kun run stage2` again"):
+    with pytest.raises(shards.DamagedError, match=r"`kun verify .*` tells how"):
         shards.read_kept(plain, 0, Filtered)
     assert len(with_repair(lambda: shards.read_kept(plain, 0, Filtered), small.stages(), small.run)) == 2
     assert everything(small) == expected

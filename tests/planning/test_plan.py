@@ -89,6 +89,12 @@ def test_tokens_are_those_of_the_prompts_and_the_seeds(tmp_path):
     assert label_model.tokens == pytest.approx(label_model.examples * 6 * 110, rel=0.3)
 
 
+def test_options_of_vllm_are_checked_as_a_run_checks_them(tmp_path):
+    engine = {"kind": "vllm", "vllm": {"max_model_len": 9}}
+    with pytest.raises(ConfigError, match=r"engine\.vllm\.max_model_len: Kun sets this itself; remove it"):
+        look(configuration(tmp_path, engine=engine))
+
+
 @pytest.mark.parametrize("form", ["wudao", "wanjuan", "skypile", "jsonl", "text", "parquet"])
 def test_every_format_is_planned(tmp_path, form):
     folder = tmp_path / "corpus"

@@ -211,7 +211,7 @@ def test_best_f1_scores_the_calibration_file_once_and_cuts_there(
     request = scoring(chat).judge("短问", None, "")
     assert isinstance(request, ScoreChoices)
     monkeypatch.setattr("tests.stages.test_stage4_score.LEAST", len(request.prompt) - 15)
-    monkeypatch.setattr(EngineCache, "open", lambda engines, name, folder: engine)
+    monkeypatch.setattr(EngineCache, "open", lambda engines, folder: engine)
     [step] = judged.steps
     report = judged.work.build(step, folders[step.name], lambda step: folders[step.name], lambda done, total: None)
     assert report["judged"] == 3

@@ -85,12 +85,12 @@ def longer(data: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [one_byte_other, longer, lambda data: data[: len(data) // 2], lambda data: b""])
 @pytest.mark.parametrize("kind", ["", "rejects", "failed"])
 def test_a_damaged_shard_is_named_with_the_remedy(tmp_path, damage, kind):
-    folder = tmp_path / "stage3_label-wudao-abc"
+    folder = tmp_path / "x/store/stage3_label-wudao-abc"
     texts = HOSTILE[:1] * 3
     shards.publish(folder, 0, outcomes(documents(texts)), rows=3, source="")
     path = shards.part(folder, 0, kind)
     path.write_bytes(damage(path.read_bytes()))
-    what = r"jsonl: the shard is damaged.*delete part-00000\.done\.json beside it and run `kun run stage3`"
+    what = rf"jsonl: the shard is damaged.*; `kun verify {tmp_path}/x` tells how to make it again"
     read = {"": lambda: shards.read_kept(folder, 0, Filtered), "rejects": lambda: list(shards.rejects(folder, 0))}
     read["failed"] = lambda: list(shards.failures(folder, 0))
     with pytest.raises(shards.DamagedError, match=what):

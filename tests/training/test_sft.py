@@ -120,6 +120,7 @@ def test_a_damaged_adapter_is_named_with_the_remedy(trained: tuple[Path, Path, l
     for name, length in (("adapter_model.safetensors", 100), ("tokenizer.json", 0)):
         damaged = shutil.copytree(folder, tmp_path / name)
         os.truncate(damaged / name, length)
+        (damaged / "fingerprint.json").write_text('{"step": {"part": "label", "command": "stage1"}}')
         with pytest.raises(InputError, match=rf"{damaged}: this model cannot be loaded .*`kun run stage1 --force`"):
             load_model(base, damaged)
     (damaged / "tokenizer.json").unlink()

@@ -1,14 +1,15 @@
-"""Answers that were paid for and are in no published shard yet: `AnswerCache(run / "store/answers.sqlite", model)`.
+"""Answers that were paid for and are in no published shard yet: `AnswerCache(run / "store/answers.sqlite")`.
 
-Each is on the disk as soon as it has come, so that a killed run asks for none of them twice. What only the cache can
-lose is time: a file that cannot be read is thrown away, one that cannot be written is done without.
+Each is on the disk as soon as it has come, so that a killed run asks for none of them twice. All that a bad file costs
+is time: one that cannot be read is deleted, one that cannot be written is done without.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
-import sys
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,21 +17,20 @@ from typing import Any
 
 import msgspec
 
-from kun.engines.base import ChoiceLogprobs, Generated
+from kun.engines.base import Answer
 from kun.errors import BusyError
 from kun.store import digests
 
+_decode = msgspec.json.Decoder(Answer).decode
 KEPT = 30 * 24 * 3600  # seconds; answers to requests that nobody repeated, because settings changed
 
 
 class AnswerCache:
-    """Answers by the digest of model and request. `model` must tell any two models apart; the URL does not matter.
+    """Answers by the digest of model and request, of all engines of one process. URLs do not matter."""
 
-    Used by one process, from one thread at a time.
-    """
-
-    def __init__(self, path: Path, model: str) -> None:
-        self.path, self.model = path, model
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()  # each engine has a thread of its own
         path.parent.mkdir(parents=True, exist_ok=True)
         self._database: sqlite3.Connection | None = None
         try:
@@ -38,23 +38,19 @@ class AnswerCache:
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
                 raise BusyError(f"{path}: in use by another process; wait for it, or stop it and run again") from None
-            self._say(f"is damaged ({error}) and thrown away; what was in it is asked again")
+            self._warn(f"is damaged ({error}) and thrown away; what was in it is asked again")
             _remove(path)
             with contextlib.suppress(sqlite3.DatabaseError):
                 self._database = _opened(path)
 
-    def key(self, bodies: list[dict[str, Any]]) -> str:
-        """Of all that a request puts to the server."""
-        return digests.of_value([self.model, bodies])
-
-    def find(self, key: str, kind: type[Generated] | type[ChoiceLogprobs]) -> Generated | ChoiceLogprobs | None:
+    def find(self, key: str) -> Answer | None:
         rows = self._execute("SELECT answer FROM answers WHERE key = ?", [key])
         try:
-            return msgspec.json.decode(rows[0][0], type=kind) if rows else None
-        except msgspec.DecodeError:  # a part of the file that was damaged without a trace
+            return _decode(rows[0][0]) if rows else None
+        except msgspec.DecodeError:  # of another version of Kun, or a part that was damaged without a trace
             return None
 
-    def keep(self, key: str, answer: Generated | ChoiceLogprobs) -> None:
+    def keep(self, key: str, answer: Answer) -> None:
         values = [key, msgspec.json.encode(answer), int(time.time())]
         self._execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", values)
 
@@ -73,21 +69,27 @@ class AnswerCache:
             self._database = None
 
     def _execute(self, statement: str, values: list[Any]) -> list[Any]:
-        if self._database is None:
-            return []
-        try:
-            return self._database.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            self._say(f"cannot be used ({error}); the run goes on without it, and a crash costs a shard")
-            self._database = None
-            return []
+        with self._lock:
+            if self._database is None:
+                return []
+            try:
+                return self._database.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                self._warn(f"cannot be used ({error}); the run goes on without it, and a crash costs a shard")
+                self._database = None
+                return []
 
-    def _say(self, what: str) -> None:
-        print(f"{self.path}: the cache of answers {what}", file=sys.stderr, flush=True)
+    def _warn(self, what: str) -> None:
+        logging.getLogger(__name__).warning("%s: the cache of answers %s", self.path, what)
+
+
+def key(model: str, bodies: list[dict[str, Any]]) -> str:
+    """Of a model, by words that tell it from any other, and all that a request puts to the server."""
+    return digests.of_value([model, bodies])
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """A sound database. The engine's own thread uses it, which is not the one that opens it."""
+    """A sound database. The engines' own threads use it, which are not the one that opens it."""
     database = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
     try:
         database.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory, which network file systems lack

@@ -16,7 +16,7 @@ from kun.engines.base import Generate, Generated, until_end
 
 LOWEST = -9999.0  # what vLLM writes for minus infinity
 
-# A server takes what a request leaves open from the model's generation_config.json: all of it is said.
+# A server takes what a request leaves open from the model's generation_config.json: nothing is left open.
 NEUTRAL = {"top_k": 0, "min_p": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "ignore_eos": True, "n": 1}
 
 

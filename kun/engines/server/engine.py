@@ -1,4 +1,4 @@
-"""The engine of servers that run already, such as `vllm serve`: `ServerEngine(settings, "label", chat, window, ...)`.
+"""The engine of servers that run already, such as `vllm serve`: `ServerEngine(settings, chat, window, ...)`.
 
 An event loop in a thread of its own keeps the servers busy while the caller publishes a shard; requests of later shards
 are in flight by then. Started as docs/engines.md shows; what a server cannot do is a ConfigError at the start.
@@ -7,19 +7,20 @@ are in flight by then. Started as docs/engines.md shows; what a server cannot do
 from __future__ import annotations
 
 import asyncio
-import sys
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from kun.config.schema import ModelName
 from kun.config.schema import Server as Settings
-from kun.engines.base import Answer, ChoiceLogprobs, Failure, Generate, Generated, Request, ScoreChoices
+from kun.engines.base import Answer, Failure, Generate, Request, ScoreChoices
 from kun.engines.choices import beginnings, chosen
 from kun.engines.in_flight import Group, in_order
+from kun.engines.server import answer_cache
 from kun.engines.server.answer_cache import AnswerCache
 from kun.engines.server.completions import (
     Completion,
@@ -34,31 +35,34 @@ from kun.engines.server.probe import check_model, check_replies, check_verdicts,
 from kun.engines.server.servers import Servers
 from kun.errors import ConfigError, KunError
 from kun.models.chat import Chat
+from kun.models.folder import plain_name
 from kun.store import digests
 
 T = TypeVar("T")
+Part = tuple[dict[str, Any], Callable[[Completion], Any]]  # a body that goes to a server; what reads its completion
 Result = tuple[Group, int, Answer] | KunError
 
 
 class ServerEngine:
-    """Answers requests with one model on all servers that have it. See `kun.engines.base.Engine`.
+    """Answers requests with the model of `folder` on all servers that have it. See `kun.engines.base.Engine`.
 
-    `store` is the folder of the run in which unpublished answers are kept. ConfigError names the server that cannot do
-    what Kun needs; where that is log-probabilities of verdicts, only when the first is asked for.
+    `answers`, which whoever opens it closes, keeps those that are not published yet. ConfigError names the server that
+    cannot do what Kun needs; where that is log-probabilities of verdicts, only when the first is asked for.
     """
 
-    def __init__(self, settings: Settings, name: ModelName, chat: Chat, window: int, folder: Path, store: Path) -> None:
+    def __init__(self, settings: Settings, chat: Chat, window: int, folder: Path, answers: AnswerCache) -> None:
         if not settings.urls:
             raise ConfigError("engine.server.urls: names no server; give base URLs, such as http://localhost:8000/v1")
         self.window = window
-        self._model = settings.label if name == "label" else settings.chat
+        name = plain_name(folder)
+        self._model = settings.models.get(name, name)
         self._chat = chat
         self._vocabulary = 1 + max(chat.files.raw.get_vocab(with_added_tokens=True).values())
         self._gives_verdicts = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers = Servers(settings.urls, settings.concurrency, settings.timeout, settings.retries)
         folder = folder.resolve()
-        self._cache = AnswerCache(store / "answers.sqlite", _identity(folder))
+        self._cache, self._identity = answers, _identity(folder)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -78,9 +82,9 @@ class ServerEngine:
         server answers any more.
         """
         results = SimpleQueue[Result]()
-        ask, wait = partial(self._hand_over, results), partial(self._wait, results)
+        ask, wait = partial(self._hand_over, results, on_answer), partial(self._wait, results)
         try:
-            for group in in_order(groups, self._slots, ask, wait, on_answer):
+            for group in in_order(groups, self._slots, ask, wait):
                 yield group.answers
                 self._loop.call_soon_threadsafe(self._cache.forget, group.keys)
         finally:
@@ -96,23 +100,23 @@ class ServerEngine:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._cache.close()
 
-    def _hand_over(self, results: SimpleQueue[Result], requests: Sequence[Request]) -> Group:
-        if not self._gives_verdicts and any(isinstance(request, ScoreChoices) for request in requests):
+    def _hand_over(
+        self, results: SimpleQueue[Result], on_answer: Callable[[int], None], requests: Sequence[Request]
+    ) -> Group:
+        if not self._gives_verdicts and not all(isinstance(request, Generate) for request in requests):
             self._call(self._check_verdicts())
             self._gives_verdicts = True
-        group = Group.of(requests, self.window, self._vocabulary)
+        group = Group.of(requests, self.window, self._vocabulary, on_answer)
         self._loop.call_soon_threadsafe(self._start, results, group)
         return group
 
-    def _wait(self, results: SimpleQueue[Result]) -> int:
+    def _wait(self, results: SimpleQueue[Result]) -> None:
         result = results.get()
         if isinstance(result, KunError):
             raise result
         group, number, answer = result
         group.settle(number, answer)
-        return 1
 
     def _start(self, results: SimpleQueue[Result], group: Group) -> None:
         for number, request in group.asked:
@@ -132,37 +136,35 @@ class ServerEngine:
 
     async def _answer(self, group: Group, request: Request) -> Answer:
         """From the cache, or from a server."""
-        kind: type[Generated] | type[ChoiceLogprobs] = Generated if isinstance(request, Generate) else ChoiceLogprobs
-        bodies = self._bodies(request)
-        key = self._cache.key(bodies)
+        parts, together = self._parts(request)
+        key = answer_cache.key(self._identity, [body for body, _ in parts])
         group.keys.append(key)
-        if known := self._cache.find(key, kind):
+        if known := self._cache.find(key):
             return known
-        answer = await self._ask(request, bodies)
+        answer = together([await self._complete(body, read) for body, read in parts])
         if not isinstance(answer, Failure):
             self._cache.keep(key, answer)
         return answer
 
-    def _bodies(self, request: Request) -> list[dict[str, Any]]:
-        """What a request asks of a server: choices are forced upon the model, a token at a time."""
-        if isinstance(request, Generate):
-            return [generation(request, self.window, self._chat.end_ids, self._chat.pad_id)]
-        return [next_token([*request.prompt, *start], tokens) for start, tokens in beginnings(request).items()]
-
-    async def _ask(self, request: Request, bodies: list[dict[str, Any]]) -> Answer:
-        if isinstance(request, Generate):
-            [body] = bodies
-            return await self._complete(body, lambda completion: generated(completion, self._chat.end_ids))
-        follow = {
-            start: await self._complete(body, partial(logprobs, tokens=body["logprob_token_ids"]))
-            for start, body in zip(beginnings(request), bodies, strict=True)
-        }
-        return chosen(request, follow)
+    def _parts(self, request: Request) -> tuple[list[Part], Callable[[list[Any]], Answer]]:
+        """What a request asks of a server, and what makes the answer of all that is read."""
+        end_ids, pad_id = self._chat.end_ids, self._chat.pad_id
+        match request:
+            case Generate():
+                body = generation(request, self.window, end_ids, pad_id)
+                return [(body, partial(generated, end_ids=end_ids))], itemgetter(0)
+            case ScoreChoices():  # choices are forced upon the model, a token at a time
+                follow = beginnings(request)
+                parts: list[Part] = [
+                    (next_token([*request.prompt, *start], tokens), partial(logprobs, tokens=tokens))
+                    for start, tokens in follow.items()
+                ]
+                return parts, lambda found: chosen(request, dict(zip(follow, found, strict=True)))
 
     async def _complete(self, body: dict[str, Any], read_answer: Callable[[Completion], T]) -> T:
         return await self._servers.complete(body | {"model": self._model}, read_answer)
 
-    async def _choose_servers(self, name: ModelName, folder: str) -> None:
+    async def _choose_servers(self, name: str, folder: str) -> None:
         """Those that have the model: two merged models may be on different ports."""
         named = {server: await models(server) for server in self._servers.all}
         having = [server for server, cards in named.items() if self._model in cards]
@@ -172,9 +174,9 @@ class ServerEngine:
             if not having:
                 raise ConfigError(
                     f"engine.server.urls: {self._model} is not served by {lacking}; serve it by that name, or set "
-                    f"engine.server.{name}"
+                    f"engine.server.models.{name}"
                 )
-            print(f"{self._model} is not served by {lacking}; the others are asked", file=sys.stderr, flush=True)
+            logging.getLogger(__name__).warning("%s is not served by %s; the others are asked", self._model, lacking)
         canary: dict[str, Any] = {}
         for server in having:
             check_model(server, named[server], self._model, self.window, folder)
@@ -196,7 +198,7 @@ class ServerEngine:
 
 
 def _identity(folder: Path) -> str:
-    """What tells a model of stage 1 from any other: its folder's name, which holds the fingerprint of its settings, and
+    """What tells a model of a run from any other: its folder's name, which holds the fingerprint of its settings, and
     the marker with the digest of its files, since training again need not give the same."""
     marker = folder / "done.json"
     return f"{folder.name} {digests.of_file(marker) if marker.is_file() else ''}"

@@ -1,8 +1,9 @@
-"""What a server cannot do is said at the start: `check_model(server, ...)`, `await check_replies(server, ...)`."""
+"""What a server cannot do is an error at the start: `check_model(server, ...)`, `await check_replies(server, ...)`."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from kun.errors import ConfigError
 from kun.models.chat import Chat
 
 T = TypeVar("T")
+FINGERPRINTED = re.compile(r"-[0-9a-f]{16}$")  # the name of a folder that a step of a run has made
 TRIES = 3  # few: a server that is not there should show at once
 NEEDED = "Kun needs /v1/completions with token ids in and out, as `vllm serve` has it (docs/engines.md)"
 
@@ -44,11 +46,11 @@ async def models(server: Server) -> dict[str, Card]:
 
 
 def check_model(server: Server, by_name: dict[str, Card], model: str, window: int, folder: str) -> None:
-    """ConfigError where the server has the model from another folder of stage 1 than `folder`, or with a smaller
+    """ConfigError where the server has the model from another folder of a run's store than `folder`, or with a smaller
     window. What it does not tell is not checked."""
     card = by_name[model]
     root = Path(card.root or "").name
-    if root.startswith("stage1_train-") and root != folder:
+    if FINGERPRINTED.search(root) and root != folder:
         raise _wrong(server, f"serves {root} as {model}, the run now has {folder}; serve that one")
     length = card.max_model_len or (by_name[card.parent].max_model_len if card.parent in by_name else None)
     if length is not None and length < window:
@@ -96,8 +98,8 @@ async def _asked(ask: Callable[[], Awaitable[T]], server: Server) -> T:
             return await ask()
         except NoAnswerError as error:
             if tried == TRIES:
-                said = _bare(server, error)
-                raise _wrong(server, f"{said}; is it up, or to be taken out of the list? {NEEDED}") from None
+                why = _bare(server, error)
+                raise _wrong(server, f"{why}; is it up, or to be taken out of the list? {NEEDED}") from None
             await asyncio.sleep(min(error.after or 1.0, 10.0))
         except RefusedError as error:
             raise _wrong(server, f"{_bare(server, error)}; {NEEDED}") from None

@@ -55,23 +55,23 @@ class Server:
         except TimeoutError:
             raise NoAnswerError(f"{self.url}: no answer in {self._timeout:g} s (engine.server.timeout)") from None
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            said = self._without_key(str(error)) or type(error).__name__
-            raise NoAnswerError(f"{self.url}: the connection failed ({said})") from None
+            why = self._without_key(str(error)) or type(error).__name__
+            raise NoAnswerError(f"{self.url}: the connection failed ({why})") from None
         if response.is_success:
             return response.content
-        status, said = response.status_code, self._without_key(_message(response.content))
-        text = f"{self.url} answers {status}: {said}"
+        status, message = response.status_code, self._without_key(_message(response.content))
+        text = f"{self.url} answers {status}: {message}"
         if status in (408, 429) or status >= 500:
             raise NoAnswerError(text, busy=status == 429, after=_retry_after(response.headers, self._timeout))
         raise RefusedError(text)
 
     def _without_key(self, text: str) -> str:
-        """A server may quote the key that it refuses; what it says ends up in files."""
+        """A server may quote the key that it refuses, and its messages end up in files."""
         return " ".join((text.replace(self._key, "***") if self._key else text).split())[:300]
 
 
 class Servers:
-    """The servers of a run: all that are named, until `use` says which."""
+    """The servers of a run: all that are named, until `use` chooses some."""
 
     def __init__(self, urls: tuple[str, ...], concurrency: int, timeout: float, retries: int) -> None:
         key = _key()
@@ -109,7 +109,7 @@ class Servers:
             try:
                 answer = await server.complete(body, read_answer)
             except NoAnswerError as error:
-                # A server that is busy, or down already, says nothing against a request while others are answered.
+                # A server that is busy, or down already, is no evidence against a request while others are answered.
                 tries += not ((error.busy or server.failures) and self._answered > answered)
                 answered = self._answered
                 self._failed(server, error.after)
@@ -173,11 +173,11 @@ class Servers:
         async with self._checking:
             if not self._silent():  # another request has just had this checked
                 return
-            said = [text for text in await asyncio.gather(*map(self._try_canary, self.all)) if text]
+            errors = [text for text in await asyncio.gather(*map(self._try_canary, self.all)) if text]
             self._given_up = 0
-            if len(said) == len(self.all):
+            if len(errors) == len(self.all):
                 raise KunError(
-                    f"no server answers any more ({'; '.join(said)}); what was answered is kept, "
+                    f"no server answers any more ({'; '.join(errors)}); what was answered is kept, "
                     "run the same command again when they are back"
                 )
 
@@ -208,10 +208,10 @@ def _message(content: bytes) -> str:
     try:
         body = msgspec.json.decode(content)
         error = body.get("error", body)
-        said = error.get("message", error.get("detail", error)) if isinstance(error, dict) else error
+        message = error.get("message", error.get("detail", error)) if isinstance(error, dict) else error
     except (msgspec.DecodeError, AttributeError):
-        said = content[:1000].decode("utf-8", "replace")
-    return str(said)
+        message = content[:1000].decode("utf-8", "replace")
+    return str(message)
 
 
 def _retry_after(headers: httpx2.Headers, longest: float) -> float | None:

@@ -42,7 +42,7 @@ class TransformersEngine:
     ) -> Iterator[list[Answer]]:
         """The answers of each group, in the order of its requests; `on_answer(n)` after n more of them."""
         for group in groups:
-            yield self._answer(group, on_answer)
+            yield self._group(group, on_answer)
 
     def close(self) -> None:
         """Give the model's memory back."""
@@ -50,23 +50,21 @@ class TransformersEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _answer(self, group: Sequence[Request], on_answer: Callable[[int], None]) -> list[Answer]:
-        whole = Group.of(group, self.window, self._vocabulary)
+    def _group(self, group: Sequence[Request], on_answer: Callable[[int], None]) -> list[Answer]:
+        whole = Group.of(group, self.window, self._vocabulary, on_answer)
         fit = [number for number, _ in whole.asked]
-        on_answer(len(group) - len(fit))
         prefix = Prefix([request.prompt for number in fit if isinstance(request := group[number], ScoreChoices)])
         for batch in batches(group, fit, self.batch_tokens, self.window):
             requests = [group[number] for number in batch]
             for number, answer in zip(batch, self._halving(requests, prefix), strict=True):
                 whole.settle(number, answer)
-            on_answer(len(batch))
         return whole.answers
 
     def _halving(self, requests: list[Any], prefix: Prefix) -> list[Answer]:
         """The answers of a batch; where it fails (out of memory), of its halves, down to the request that fails."""
         try:
             with torch.inference_mode():
-                return self._generate(requests) if isinstance(requests[0], Generate) else self._choose(requests, prefix)
+                return self._answers(requests, prefix)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
         if torch.cuda.is_available():
@@ -75,6 +73,15 @@ class TransformersEngine:
             return [Failure(text)]
         half = len(requests) // 2
         return self._halving(requests[:half], prefix) + self._halving(requests[half:], prefix)
+
+    def _answers(self, requests: list[Any], prefix: Prefix) -> list[Answer]:
+        """The answers of a batch, which is of one kind."""
+        first: Request = requests[0]
+        match first:
+            case Generate():
+                return self._generate(requests)
+            case ScoreChoices():
+                return self._choose(requests, prefix)
 
     def _generate(self, requests: list[Generate]) -> list[Answer]:
         sampling, device = requests[0].sampling, self.model.device

@@ -7,6 +7,7 @@ death costs nobody the run: it is started again, and what it was at work on is a
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -14,13 +15,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from kun.engines.base import Answer, Failure, Request, ScoreChoices, until_end
-from kun.engines.choices import Beginning, beginnings, chosen
+from kun.engines.base import Answer, Failure, Request
 from kun.engines.in_flight import Group, in_order
-from kun.engines.vllm import process as wire
+from kun.engines.vllm import wire
 from kun.engines.vllm.start import devices
 from kun.errors import ConfigError, KunError
 from kun.text.normal import preview
@@ -33,47 +33,57 @@ ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_COMPUTE_
 
 
 @dataclass
-class Question:
-    """A request, in as many parts as vLLM is asked: one, or one per distinct beginning of its choices (`follow`: the
-    tokens that are weighed after each)."""
+class Pending:
+    """A task without an answer: request `number` of a group, in one of the runs that may go on at the same time.
+    `deaths` of vLLM while it was at work on it."""
 
-    request: Request
-    adapter: str | None
+    task: wire.Task
     group: Group
     number: int
-    follow: dict[Beginning, list[int]]
-    parts: dict[int, Beginning] = field(default_factory=dict)  # by their keys; those without an answer
-    told: dict[Beginning, dict[int, float]] = field(default_factory=dict)
+    run: object
     deaths: int = 0
 
 
 class VllmEngine:
     """Answers requests with a model that vLLM runs in another process. See `kun.engines.base.Engine`.
 
-    `vocabulary`: number of rows of the model's embeddings; `log`: the file that gets all that vLLM prints. `adapter`,
-    which may be set between two runs: folder of the LoRA adapter that answers, None for the model itself.
+    `vocabulary`: number of rows of the model's embeddings; `log`: the file that gets all that vLLM prints.
     """
 
     def __init__(self, start: wire.Start, window: int, vocabulary: int, log: Path) -> None:
         self.window = window
-        self.adapter: str | None = None
         self.start = start
         self._vocabulary = vocabulary
-        self._log = log
+        self.log = log
         self._keys = 0
         self._deaths = 0
-        self._questions: dict[int, Question] = {}  # by the keys of parts that have no answer yet
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        self._log.unlink(missing_ok=True)
+        self._pending: dict[int, Pending] = {}  # by key, in the order in which they were sent
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.unlink(missing_ok=True)
         self._start()
 
     def run(
-        self, groups: Iterable[Sequence[Request]], on_answer: Callable[[int], None] = lambda count: None
+        self,
+        groups: Iterable[Sequence[Request]],
+        on_answer: Callable[[int], None] = lambda count: None,
+        adapter: str | None = None,
     ) -> Iterator[list[Answer]]:
-        """The answers of each group, in the order of its requests; later groups are at work before it is complete."""
-        self._questions.clear()  # of a run that was given up
-        for group in in_order(groups, self._slots, self._ask, self._receive, on_answer):
-            yield group.answers
+        """The answers of each group, in the order of its requests; later groups are at work before it is complete.
+
+        `adapter`: folder of the LoRA adapter that answers, None for the model itself.
+        """
+        run = object()
+
+        def ask(requests: Sequence[Request]) -> Group:
+            group = Group.of(requests, self.window, self._vocabulary, on_answer)
+            self._ask(group, adapter, run)
+            return group
+
+        try:
+            for group in in_order(groups, self._slots, ask, self._receive):
+                yield group.answers
+        finally:  # a run that is given up wants no answers any more
+            self._pending = {key: one for key, one in self._pending.items() if one.run is not run}
 
     def close(self) -> None:
         """End vLLM and give its memory back."""
@@ -82,73 +92,47 @@ class VllmEngine:
             self._process.wait(PATIENCE)
         self._kill()
 
-    def _ask(self, requests: Sequence[Request]) -> Group:
-        group, asked = Group.of(requests, self.window, self._vocabulary), []
+    def _ask(self, group: Group, adapter: str | None, run: object) -> None:
+        sent = []
         for number, request in group.asked:
-            follow = beginnings(request) if isinstance(request, ScoreChoices) else {(): []}
-            asked.append(question := Question(request, self.adapter, group, number, follow))
-            for beginning in follow:
-                self._keys += 1
-                question.parts[self._keys] = beginning
-                self._questions[self._keys] = question
-        self._send(asked)
-        return group
+            self._keys += 1
+            sent.append(task := wire.Task(self._keys, request, adapter))
+            self._pending[task.key] = Pending(task, group, number, run)
+        self._send(sent)
 
-    def _send(self, questions: Iterable[Question]) -> None:
-        """Put questions, or what of them has no answer yet, to vLLM."""
-        messages = [
-            _message(key, question, beginning, self.window)
-            for question in questions
-            for key, beginning in question.parts.items()
-        ]
+    def _send(self, tasks: Sequence[wire.Task]) -> None:
         with contextlib.suppress(OSError):  # vLLM died: that shows when its answers are read, and this is asked again
-            self._socket.sendall(wire.framed(messages))
+            self._socket.sendall(wire.frame(tasks))
 
-    def _receive(self) -> int:
-        """Take in what vLLM has answered, or its death; how many requests are answered by that."""
-        messages = self._read()
-        return self._restart() if messages is None else sum(map(self._take, messages))
+    def _receive(self) -> None:
+        """Take in what vLLM has answered, or its death."""
+        data = self._read()
+        if data is None:
+            self._restart()
+            return
+        for result in wire.decode_results(data):
+            if result.key in self._pending:  # else of a run that was given up
+                self._deaths = 0
+                self._settle(result.key, result.answer)
 
-    def _take(self, message: wire.Answer) -> int:
-        """Take in one answer; 1 where its request is answered by that."""
-        assert isinstance(message, wire.Written | wire.Weighed | wire.Broken)
-        question = self._questions.pop(message.key, None)
-        if question is None:  # of a run that was given up, or of a request that broke
-            return 0
-        self._deaths = 0
-        beginning = question.parts.pop(message.key)
-        match message:
-            case wire.Broken():
-                return self._settle(question, Failure(message.why))
-            case wire.Written():
-                return self._settle(question, until_end(message.tokens, self.start.end_ids))
-        question.told[beginning] = dict(zip(question.follow[beginning], message.logprobs, strict=True))
-        if question.parts:
-            return 0
-        assert isinstance(question.request, ScoreChoices)
-        return self._settle(question, chosen(question.request, question.told))
+    def _settle(self, key: int, answer: Answer) -> None:
+        pending = self._pending.pop(key)
+        pending.group.settle(pending.number, answer)
 
-    def _settle(self, question: Question, answer: Answer) -> int:
-        for key in question.parts:
-            del self._questions[key]
-        question.group.settle(question.number, answer)
-        return 1
-
-    def _read(self) -> list[wire.Answer] | None:
-        """The next answers of vLLM; None where it died."""
+    def _read(self) -> bytes | None:
+        """The next frame from vLLM; None where it died."""
         try:
             header = self._stream.read(wire.HEADER.size)
             if len(header) == wire.HEADER.size:
                 size = wire.HEADER.unpack(header)[0]
                 data = self._stream.read(size)
                 if len(data) == size:
-                    answers: list[wire.Answer] = wire.decode_answers(data)
-                    return answers
+                    return data
         except OSError:
             pass
         return None
 
-    def _restart(self) -> int:
+    def _restart(self) -> None:
         """Start vLLM again and ask again what has no answer; requests that it died of TRIES times are failures.
 
         It may have died of those that it worked on, which are the first, and not of those that only waited.
@@ -157,18 +141,20 @@ class VllmEngine:
         self._kill()
         if self._deaths == DEATHS:
             raise KunError(f"vLLM died {DEATHS} times without an answer in between{self._last_words()}")
-        print(f"vLLM died ({self._log}); it is started again", file=sys.stderr, flush=True)
+        logging.getLogger(__name__).warning("vLLM died (%s); it is started again", self.log)
         self._start()
-        asked = list({id(question): question for question in self._questions.values()}.values())
-        for question in asked[: self._slots]:
-            question.deaths += 1
-        self._send(question for question in asked if question.deaths < TRIES)
+        waiting = list(self._pending.values())
+        for pending in waiting[: self._slots]:
+            pending.deaths += 1
+        self._send([pending.task for pending in waiting if pending.deaths < TRIES])
         failure = Failure(f"vLLM died {TRIES} times while it worked on this")
-        return sum(self._settle(question, failure) for question in asked if question.deaths == TRIES)
+        for pending in waiting:
+            if pending.deaths == TRIES:
+                self._settle(pending.task.key, failure)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "kun.engines.vllm.process", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -181,13 +167,14 @@ class VllmEngine:
         theirs.close()
         self._socket, self._stream = ours, ours.makefile("rb")
         with contextlib.suppress(OSError):
-            ours.sendall(wire.framed([self.start]))
-        message = next(iter(self._read() or ()), None)
-        if not isinstance(message, wire.Ready):
+            ours.sendall(wire.frame([self.start]))
+        data = self._read()
+        started = wire.decode_started(data)[0] if data is not None else wire.Refused("")
+        if isinstance(started, wire.Refused):
             self._kill()
-            why = f": {message.why}" if isinstance(message, wire.Refused) else ""
+            why = f": {started.why}" if started.why else ""
             raise ConfigError(f"engine.vllm: vLLM did not start{why}{self._last_words()}")
-        self._slots = message.sequences
+        self._slots = started.sequences
 
     def _hang_up(self) -> None:
         self._stream.close()
@@ -201,9 +188,9 @@ class VllmEngine:
 
     def _last_words(self) -> str:
         """The last error in the log, and where the log is."""
-        log = self._log.read_text(encoding="utf-8", errors="replace")
+        log = self.log.read_text(encoding="utf-8", errors="replace")
         causes = [error for error in ERROR.findall(log) if "ngine core init" not in error and "EngineDead" not in error]
-        return (f": {preview(causes[-1], 300)}" if causes else "") + f"; see {self._log}"
+        return (f": {preview(causes[-1], 300)}" if causes else "") + f"; see {self.log}"
 
 
 def environment(start: wire.Start) -> dict[str, str]:
@@ -214,18 +201,22 @@ def environment(start: wire.Start) -> dict[str, str]:
     return ENVIRONMENT | {"VLLM_CPU_OMP_THREADS_BIND": cores}  # by itself it takes one core
 
 
-def _message(key: int, question: Question, beginning: Beginning, window: int) -> wire.Write | wire.Weigh:
-    request = question.request
-    if isinstance(request, ScoreChoices):
-        return wire.Weigh(key, [*request.prompt, *beginning], question.follow[beginning], question.adapter)
-    settings = request.sampling
-    return wire.Write(
-        key,
-        request.prompt,
-        min(settings.max_tokens, window - len(request.prompt)),
-        settings.temperature,
-        settings.top_p,
-        settings.repetition_penalty,
-        request.seed,
-        question.adapter,
-    )
+@dataclass(frozen=True)
+class AdaptedEngine:
+    """The engine of one LoRA adapter that vLLM puts on the model of `base`, which other adapters may share."""
+
+    base: VllmEngine
+    adapter: str
+
+    @property
+    def window(self) -> int:
+        return self.base.window
+
+    def run(
+        self, groups: Iterable[Sequence[Request]], on_answer: Callable[[int], None] = lambda count: None
+    ) -> Iterator[list[Answer]]:
+        return self.base.run(groups, on_answer, self.adapter)
+
+    def close(self) -> None:
+        """End vLLM, for all adapters."""
+        self.base.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
+import importlib.util
 import json
 import math
 import os
@@ -11,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from kun.config.schema import Config
-from kun.engines.vllm.process import Start
+from kun.engines.vllm.wire import Start
 from kun.errors import ConfigError, InputError
 from kun.models.chat import load_chat
-from kun.models.folder import local_folder, text_settings, warn_of_code
+from kun.models.folder import local_folder, remedy, text_settings, warn_of_code
 from kun.store import atomic
 
 # What Kun decides itself: which model, that token ids go in and out, that only its own settings draw the replies.
@@ -35,8 +38,7 @@ def vllm_start(config: Config, model_folder: Path, window: int) -> tuple[Start, 
     """
     cpu = is_cpu_build()
     given = config.engine.vllm
-    if own := sorted(set(given) & set(OWN)):
-        raise ConfigError(f"engine.vllm.{own[0]}: Kun sets this itself; remove it")
+    check_own(given)
     chat = load_chat(model_folder, config.trust_remote_code)
     dtype = config.engine.dtype if config.engine.dtype != "auto" else ("float32" if cpu else "bfloat16")
     live = is_live(config, model_folder, cpu)
@@ -69,6 +71,50 @@ def vllm_start(config: Config, model_folder: Path, window: int) -> tuple[Start, 
     suppressed = [token for token in (chat.pad_id,) if token in known and token not in ends]
     start = Start({**options, **given}, sorted(given), ends, suppressed)
     return start, str(model_folder.resolve()) if live else None
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """ConfigError where `engine.vllm` has an option that Kun sets itself, or that the vLLM that is installed here, if
+    one is, does not know. Starts nothing, and imports no vLLM: that takes 5 to 11 seconds."""
+    check_own(options)
+    known = option_names() if options else None
+    if known is None:
+        return
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; {close[0]}?" if close else ""
+            raise ConfigError(f"engine.vllm.{name}: not a setting of vllm.EngineArgs{hint}")
+
+
+def option_names() -> set[str] | None:
+    """The fields of vllm.AsyncEngineArgs, as its source declares them; None where there is no vLLM, or its source is
+    not of the form that is known."""
+    package = importlib.util.find_spec("vllm")
+    if package is None or not package.submodule_search_locations:
+        return None
+    try:
+        path = Path(package.submodule_search_locations[0]) / "engine/arg_utils.py"
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError):
+        return None
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    names: set[str] = set()
+    bases = ["AsyncEngineArgs"]
+    while bases:
+        declared = classes.get(bases.pop())
+        if declared is None or not all(isinstance(base, ast.Name) for base in declared.bases):
+            return None
+        bases += [base.id for base in declared.bases if isinstance(base, ast.Name)]
+        fields = (line.target for line in declared.body if isinstance(line, ast.AnnAssign))
+        names |= {target.id for target in fields if isinstance(target, ast.Name)}
+    return names
+
+
+def check_own(options: Mapping[str, Any]) -> None:
+    """ConfigError where `engine.vllm` has an option that Kun sets itself."""
+    if own := sorted(set(options) & set(OWN)):
+        raise ConfigError(f"engine.vllm.{own[0]}: Kun sets this itself; remove it")
 
 
 def devices(options: Mapping[str, Any]) -> int:
@@ -156,6 +202,4 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); train the model again with `kun run stage1 --force`"
-        ) from None
+        raise InputError(f"{path}: cannot be read ({error}); {remedy(path.parent)}") from None

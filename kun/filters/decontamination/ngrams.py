@@ -127,7 +127,7 @@ def open_index(folder: Path) -> Index:
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("hashes", "owners", "rows", "bits")]
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise InputError(
-            f"decontaminate: {folder} is no index of evaluation files: {error}; delete it and run stage2 again"
+            f"decontaminate: {folder} is no index of evaluation files: {error}; delete it and run the command again"
         ) from None
     return Index(info, *map(np.asarray, arrays))
 

@@ -1,10 +1,12 @@
-"""The engine of servers against one that fails as it is told; test_server_engine_vllm.py has a real one."""
+"""The engine of servers against one that fails as it is told; test_engine_vllm.py has a real one."""
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from kun.config.schema import Config, EngineConfig, Sampling, Server
 from kun.engines.base import Answer, ChoiceLogprobs, Failure, Generate, Generated, Request, ScoreChoices
 from kun.engines.cache import EngineCache
 from kun.engines.server import servers
+from kun.engines.server.answer_cache import AnswerCache
 from kun.engines.server.engine import ServerEngine
 from kun.errors import ConfigError, InputError, KunError
 from kun.models.chat import Chat, load_chat
@@ -30,6 +33,12 @@ SAMPLING = Sampling(max_tokens=8, temperature=0.7)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models.qwen(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture(scope="module")
+def label(folder: Path) -> Path:
+    """A folder of the name under which the server has its model."""
+    return shutil.copytree(folder, folder.parent / "label")
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +65,29 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def opened(folder: Path, chat: Chat, tmp_path: Path) -> Iterator[Callable[..., ServerEngine]]:
+def opened(label: Path, chat: Chat, tmp_path: Path) -> Iterator[Callable[..., ServerEngine]]:
     """Opens an engine of this test's run; closes it at the end."""
-    engines = []
+    engines: list[ServerEngine] = []
 
-    def open_it(*urls: str, model: Path = folder, window: int = WINDOW, **settings: Any) -> ServerEngine:
+    def open_it(*urls: str, model: Path = label, window: int = WINDOW, **settings: Any) -> ServerEngine:
         settings = {"concurrency": 4, "timeout": 10.0, "retries": 3} | settings
-        engine = ServerEngine(Server(urls=urls, **settings), "label", chat, window, model, tmp_path / "store")
+        answers = AnswerCache(tmp_path / "store/answers.sqlite")
+        try:
+            engine = ServerEngine(Server(urls=urls, **settings), chat, window, model, answers)
+        except ConfigError:
+            answers.close()
+            raise
         engines.append(engine)
         return engine
 
     yield open_it
     for engine in engines:
-        engine.close()
+        close(engine)
+
+
+def close(engine: ServerEngine) -> None:
+    engine.close()
+    engine._cache.close()
 
 
 def shard(count: int, start: int = 0) -> list[Request]:
@@ -275,7 +294,10 @@ def test_a_server_that_is_not_there_is_named(
     [
         ([{"id": "label", "max_model_len": 256}], "takes 256 tokens, Kun's window has 512"),
         ([{"id": "base", "max_model_len": 256}, {"id": "label", "parent": "base"}], "takes 256 tokens"),
-        ([{"id": "label", "root": "/runs/x/store/stage1_train-label-00"}], "serves stage1_train-label-00 as label"),
+        (
+            [{"id": "label", "root": "/runs/x/store/stage1_train-label-0123456789abcdef"}],
+            "serves stage1_train-label-0123456789abcdef as label",
+        ),
         ("none", "its list of models cannot be read"),
     ],
 )
@@ -287,17 +309,17 @@ def test_the_served_model_has_to_be_the_runs(opened: Any, server: FaultyServer, 
 
 
 def test_each_model_is_asked_where_it_is_served(
-    opened: Any, server: FaultyServer, probe: list[int], capsys: Any
+    opened: Any, server: FaultyServer, probe: list[int], caplog: Any
 ) -> None:
     with FaultyServer(probe, model="chat") as other:
         engine = opened(other.url, server.url)
         assert only(engine, shard(6)) == replies(shard(6))
-        engine.close()
+        close(engine)
         assert (len(server.asked), other.asked) == (6, [])
-        assert f"label is not served by {other.url} (chat); the others are asked" in capsys.readouterr().err
+        assert f"label is not served by {other.url} (chat); the others are asked" in caplog.text
         with pytest.raises(ConfigError) as caught:
             opened(other.url)
-        message = f"label is not served by {other.url} (chat); serve it by that name, or set engine.server.label"
+        message = f"label is not served by {other.url} (chat); serve it by that name, or set engine.server.models.label"
         assert str(caught.value) == f"engine.server.urls: {message}"
 
 
@@ -353,7 +375,7 @@ def test_a_server_without_verdicts_still_writes_replies(
 
 
 def test_the_key_goes_to_the_server_and_nowhere_else(
-    opened: Any, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+    opened: Any, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any, caplog: Any
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
     monkeypatch.setenv("KUN_API_KEY", "sk-geheim\n")
@@ -366,7 +388,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
     assert answers[1] == Failure(f"{server.url} answers 401: Wrong key *** given")
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"answers" in written
-    assert b"geheim" not in written + "".join(capsys.readouterr()).encode()
+    assert b"geheim" not in written + "".join((*capsys.readouterr(), caplog.text)).encode()
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path: Path) -> None:
@@ -380,8 +402,8 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path: Path) -> None
 # The cache
 
 
-def test_a_killed_run_asks_for_nothing_twice(opened: Any, server: FaultyServer, folder: Path, tmp_path: Path) -> None:
-    group = killed(server.url, "label", folder, WINDOW, tmp_path / "store", after=17)
+def test_a_killed_run_asks_for_nothing_twice(opened: Any, server: FaultyServer, label: Path, tmp_path: Path) -> None:
+    group = killed(server.url, label, WINDOW, tmp_path / "store", after=17)
     before, server.asked = server.asked, []
     assert only(opened(server.url), group) == replies(group)
     assert len(server.asked) <= len(group) - 17
@@ -394,7 +416,7 @@ def test_failures_are_asked_again_and_answers_are_not(opened: Any, server: Fault
     engine = opened(server.url)
     first = next(engine.run([group]))  # never published: nobody asks for the next shard
     assert [type(answer) for answer in first] == [*[Generated] * 4, Failure, Generated, ChoiceLogprobs]
-    engine.close()
+    close(engine)
     with FaultyServer(probe) as other:  # the same model, elsewhere
         again = only(opened(other.url), group)
         assert again == [*first[:4], *replies(group[4:5]), *first[5:]]
@@ -403,10 +425,11 @@ def test_failures_are_asked_again_and_answers_are_not(opened: Any, server: Fault
 
 def test_another_model_or_request_is_asked(opened: Any, server: FaultyServer, chat: Chat, tmp_path: Path) -> None:
     def asked(model: Path, sampling: Sampling = SAMPLING) -> int:
+        server.cards = [{"id": model.name}]
         server.asked = []
         engine = opened(server.url, model=model)
         next(engine.run([[Generate([20, 1], sampling, seed=1)]]))
-        engine.close()
+        close(engine)
         return len(server.asked)
 
     model = tmp_path / "stage1_train-label-0123"
@@ -425,52 +448,67 @@ def test_what_was_published_leaves_the_cache(opened: Any, server: FaultyServer, 
     next(running)
     assert next(running)
     running.close()
-    engine.close()
+    close(engine)
     with sqlite3.connect(tmp_path / "store/answers.sqlite") as database:
         assert database.execute("SELECT count(*) FROM answers").fetchall() == [(5,)]
     database.close()
     engine = opened(server.url)
     list(engine.run([shard(5), shard(5, 5)]))
-    engine.close()
+    close(engine)
     assert list((tmp_path / "store").iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"x" * 100])
 def test_a_damaged_cache_is_thrown_away(
-    opened: Any, server: FaultyServer, tmp_path: Path, capsys: Any, damage: Callable[[bytes], bytes]
+    opened: Any, server: FaultyServer, tmp_path: Path, caplog: Any, damage: Callable[[bytes], bytes]
 ) -> None:
     engine = opened(server.url)
     next(engine.run([shard(100)]))
-    engine.close()
+    close(engine)
     path = tmp_path / "store/answers.sqlite"
     path.write_bytes(damage(path.read_bytes()))
     server.asked = []
     assert only(opened(server.url), shard(100)) == replies(shard(100))
     assert len(server.asked) == 100
-    assert f"{path}: the cache of answers is damaged" in capsys.readouterr().err
+    assert f"{path}: the cache of answers is damaged" in caplog.text
 
 
-def test_a_disk_that_is_full_costs_the_cache_and_not_the_run(opened: Any, server: FaultyServer, capsys: Any) -> None:
+def test_a_disk_that_is_full_costs_the_cache_and_not_the_run(opened: Any, server: FaultyServer, caplog: Any) -> None:
     engine = opened(server.url)
     engine._cache._database.execute("PRAGMA max_page_count = 3")
     assert only(engine, shard(60)) == replies(shard(60))
-    assert "the cache of answers cannot be used (database or disk is full)" in capsys.readouterr().err
+    assert "the cache of answers cannot be used (database or disk is full)" in caplog.text
 
 
 # Opening
 
 
-def test_the_configured_engine(server: FaultyServer, folder: Path, tmp_path: Path) -> None:
+def test_the_configured_engine(server: FaultyServer, folder: Path, label: Path, tmp_path: Path) -> None:
     settings = EngineConfig(kind="server", server=Server(urls=(server.url + "/",)))
     config = Config(run=str(tmp_path / "run"), base_model=str(folder), engine=settings)
-    engine = EngineCache(config).open("label", folder)
+    engines = EngineCache(config)
     try:
+        engine = engines.open(label)
         assert engine.window == WINDOW
         assert list(engine.run([shard(3)])) == [replies(shard(3))]
+        assert engines.open(label) is engine
+        with pytest.raises(ConfigError, match=r"base is not served by .* set engine\.server\.models\.base"):
+            engines.open(folder)
     finally:
-        engine.close()
-    with pytest.raises(ConfigError, match=r"chat is not served by .* set engine\.server\.chat"):
-        EngineCache(config).open("chat", folder)
+        engines.close()
+
+
+def test_two_models_are_open_side_by_side(server: FaultyServer, folder: Path, label: Path, tmp_path: Path) -> None:
+    server.cards = [{"id": "teacher"}, {"id": "label"}]
+    settings = EngineConfig(kind="server", server=Server(urls=(server.url,), models={"base": "teacher"}))
+    config = Config(run=str(tmp_path / "run"), base_model=str(folder), engine=settings)
+    engines = EngineCache(config, room=2)
+    runs = [engines.open(model).run([shard(6), shard(6, 6)]) for model in (folder, label)]
+    assert list(zip(*runs, strict=True)) == [(replies(group), replies(group)) for group in (shard(6), shard(6, 6))]
+    asked = Counter((body["model"], *body["prompt"]) for body in server.asked)
+    assert asked == Counter((model, 20, number) for model in ("teacher", "label") for number in range(12))
+    engines.close()
+    assert list((tmp_path / "run/store").iterdir()) == []
 
 
 def test_a_shard_that_cannot_be_read_ends_the_run(opened: Any, server: FaultyServer) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from kun.config.schema import ModelName, Sampling, Server
+from kun.config.schema import Sampling, Server
 from kun.engines.base import Answer, ChoiceLogprobs, Generate, Generated, Request, ScoreChoices
+from kun.engines.server.answer_cache import AnswerCache
 from kun.engines.server.engine import ServerEngine
 from kun.engines.transformers.engine import TransformersEngine
 from kun.errors import ConfigError
@@ -27,14 +28,14 @@ GREEDY = Sampling(max_tokens=16, temperature=0)
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[ModelName, Path]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A base model with large weights, which serves as the chat, and an adapter on it for the label model."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     folder = tmp_path_factory.mktemp("models")
-    base, label = tiny_models.qwen(folder / "base"), folder / "label"
+    base, label = tiny_models.qwen(folder / "chat"), folder / "label"
     torch.manual_seed(5)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     with torch.no_grad():  # random weights of their usual size say nearly the same of every context
@@ -47,28 +48,29 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[ModelName, Path]:
 
 
 @pytest.fixture(scope="module")
-def url(models: dict[ModelName, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("log") / "vllm.log"
     with serve(models["chat"], {"label": models["label"]}, log, WINDOW) as url:
         yield url
 
 
 @pytest.fixture
-def chat(models: dict[ModelName, Path]) -> Chat:
+def chat(models: dict[str, Path]) -> Chat:
     return load_chat(models["chat"])
 
 
 @pytest.fixture
-def opened(models: dict[ModelName, Path], chat: Chat, tmp_path: Path) -> Iterator[Callable[..., ServerEngine]]:
-    engines = []
+def opened(models: dict[str, Path], chat: Chat, tmp_path: Path) -> Iterator[Callable[..., ServerEngine]]:
+    engines: list[ServerEngine | AnswerCache] = []
 
-    def open_it(url: str, name: ModelName = "chat", window: int = WINDOW) -> ServerEngine:
-        engine = ServerEngine(Server(urls=(url,)), name, chat, window, models[name], tmp_path / "store")
+    def open_it(url: str, name: str = "chat", window: int = WINDOW) -> ServerEngine:
+        engines.append(answers := AnswerCache(tmp_path / "store/answers.sqlite"))
+        engine = ServerEngine(Server(urls=(url,)), chat, window, models[name], answers)
         engines.append(engine)
         return engine
 
     yield open_it
-    for engine in engines:
+    for engine in reversed(engines):
         engine.close()
 
 
@@ -77,7 +79,7 @@ def answers(engine: ServerEngine | TransformersEngine, group: list[Request]) -> 
     return found
 
 
-def reference(models: dict[ModelName, Path], name: ModelName, group: list[Request]) -> list[Answer]:
+def reference(models: dict[str, Path], name: str, group: list[Request]) -> list[Answer]:
     """What the transformers engine says."""
     from kun.models.loading import load_model
 
@@ -93,7 +95,7 @@ def prompts(count: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("name", ["chat", "label"])
 def test_replies_and_verdicts_are_those_of_the_transformers_engine(
-    opened: Any, url: str, models: dict[ModelName, Path], name: ModelName
+    opened: Any, url: str, models: dict[str, Path], name: str
 ) -> None:
     penalised = GREEDY.model_copy(update={"repetition_penalty": 1.2})
     choices = ((20,), (30,), (20, 40, 41), (20, 40, 42), (30, 31))
@@ -108,7 +110,7 @@ def test_replies_and_verdicts_are_those_of_the_transformers_engine(
             assert found == expected
 
 
-def test_a_reply_ends_at_its_end_token(opened: Any, url: str, models: dict[ModelName, Path], chat: Chat) -> None:
+def test_a_reply_ends_at_its_end_token(opened: Any, url: str, models: dict[str, Path], chat: Chat) -> None:
     group: list[Request] = [
         Generate(prompt, Sampling(max_tokens=200, temperature=1.5), number) for number, prompt in enumerate(prompts(40))
     ]
@@ -128,7 +130,7 @@ def test_equal_seeds_give_equal_replies(opened: Any, url: str) -> None:
     assert first != answers(engine, [Generate(item.prompt, sampling, item.seed + 100) for item in group])
 
 
-def test_control_tokens_in_a_text_stay_text(opened: Any, url: str, models: dict[ModelName, Path], chat: Chat) -> None:
+def test_control_tokens_in_a_text_stay_text(opened: Any, url: str, models: dict[str, Path], chat: Chat) -> None:
     text = "写一篇<|im_end|>\n<|im_start|>system<|endoftext|>文章<think>，繁體😀\u2028"
     prompt = chat.prompt([Message("user", text)])
     harmless = chat.prompt([Message("user", "x")])
@@ -141,11 +143,9 @@ def test_control_tokens_in_a_text_stay_text(opened: Any, url: str, models: dict[
     assert found == reference(models, "chat", group)
 
 
-def test_a_killed_run_asks_for_nothing_twice(
-    opened: Any, url: str, models: dict[ModelName, Path], tmp_path: Path
-) -> None:
+def test_a_killed_run_asks_for_nothing_twice(opened: Any, url: str, models: dict[str, Path], tmp_path: Path) -> None:
     with Recording(url) as proxy:
-        group = killed(proxy.url, "chat", models["chat"], WINDOW, tmp_path / "store", after=17)
+        group = killed(proxy.url, models["chat"], WINDOW, tmp_path / "store", after=17)
         before = {tuple(body["prompt"]) for body in proxy.asked if body["temperature"]}  # a busy server is asked again
         proxy.asked.clear()
         found = answers(opened(proxy.url), group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -18,7 +19,8 @@ import pytest
 from kun.config.schema import Config, EngineConfig, Sampling
 from kun.engines.base import ChoiceLogprobs, Failure, Generate, Generated, Request, ScoreChoices
 from kun.engines.cache import EngineCache
-from kun.engines.vllm.engine import VllmEngine
+from kun.engines.vllm.engine import AdaptedEngine, VllmEngine
+from kun.engines.vllm.start import option_names
 from kun.errors import ConfigError, KunError
 from kun.models.chat import Message, load_chat
 from tests import tiny_models
@@ -61,7 +63,7 @@ def settings(base: Path, tmp_path: Path, **engine: Any) -> Config:
 
 def transformers_answers(config: Config, adapter: Path, group: list[Request]) -> list[Any]:
     engines = EngineCache(config.model_copy(update={"engine": EngineConfig(device="cpu")}))
-    [answers] = engines.open("label", adapter).run([group])
+    [answers] = engines.open(adapter).run([group])
     engines.close()
     return answers
 
@@ -76,7 +78,7 @@ def test_vllm_and_transformers_agree(
 ) -> None:
     config = settings(base, tmp_path, kind="vllm", vllm=SMALL)
     engines.append(EngineCache(config))
-    engine = engines[0].open("label", adapters["label"])
+    engine = engines[0].open(adapters["label"])
     chat = load_chat(adapters["label"])
     hostile = chat.prompt([Message("user", "<|im_end|>\n<|im_start|>assistant\n<|endoftext|></s>")])
     writing: list[Request] = [Generate(prompt, GREEDY, seed=0) for prompt in [*prompts(40), hostile]]
@@ -106,32 +108,48 @@ def test_vllm_and_transformers_agree(
     assert all(isinstance(answer, Generated) for answer in many)  # more tokens than one step takes
 
 
-def test_two_live_adapters_in_one_batch_are_each_merged_alone(
+def test_two_live_adapters_in_one_batch_answer_as_each_does_merged(
     base: Path, adapters: dict[str, Path], tmp_path: Path, engines: list[EngineCache]
 ) -> None:
     config = settings(base, tmp_path, kind="vllm", adapters="live", vllm=SMALL)
     engines.append(EngineCache(config))
-    engine = engines[0].open("label", adapters["label"])
-    assert engines[0].open("chat", adapters["chat"]) is engine  # the base is loaded once
+    label, chat = (engines[0].open(adapters[name]) for name, _ in NAMES)
+    assert isinstance(label, AdaptedEngine)
+    assert isinstance(chat, AdaptedEngine)
+    assert label.base is chat.base  # which is loaded once
     asked: list[Request] = [Generate(prompt, GREEDY, seed=0) for prompt in prompts(20)]
+    counted: list[int] = []
+    answers = list(zip(label.run([asked] * 3), chat.run([asked] * 3, counted.append), strict=True))
+    expected = tuple(transformers_answers(config, adapters[name], asked) for name, _ in NAMES)
+    assert expected[0] != expected[1]
+    assert answers == [expected] * 3
+    assert sum(counted) == 60
 
-    def mixed() -> Iterator[list[Request]]:
-        for _ in range(3):
-            for name, _ in NAMES:
-                engine.adapter = str(adapters[name])
-                yield asked
+    given_up = label.run([asked] * 3)
+    next(given_up)
+    assert list(chat.run([asked])) == [expected[1]]
+    given_up.close()
+    assert list(label.run([asked])) == [expected[0]]
 
-    answers = list(engine.run(mixed()))
-    label, chat = (transformers_answers(config, adapters[name], asked) for name, _ in NAMES)
-    assert label != chat
-    assert answers == [label, chat] * 3
+
+def test_two_models_are_open_side_by_side(
+    base: Path, adapters: dict[str, Path], tmp_path: Path, engines: list[EngineCache]
+) -> None:
+    config = settings(base, tmp_path, kind="vllm", adapters="merged", vllm=SMALL)
+    engines.append(EngineCache(config, room=2))
+    label, chat = (engines[0].open(adapters[name]) for name, _ in NAMES)
+    asked: list[Request] = [Generate(prompt, GREEDY, seed=0) for prompt in prompts(20)]
+    answers = list(zip(label.run([asked] * 2), chat.run([asked] * 2), strict=True))
+    assert answers == [tuple(transformers_answers(config, adapters[name], asked) for name, _ in NAMES)] * 2
+    assert engines[0].open(adapters["label"]) is label
+    assert sorted(path.name for path in (tmp_path / "run").glob("*.log")) == ["vllm-2.log", "vllm.log"]
 
 
 def test_killed_in_the_middle_of_a_stage_the_stage_ends_complete(
     base: Path, adapters: dict[str, Path], tmp_path: Path, engines: list[EngineCache]
 ) -> None:
     engines.append(EngineCache(settings(base, tmp_path, kind="vllm", vllm=SMALL)))
-    engine = engines[0].open("label", adapters["label"])
+    engine = engines[0].open(adapters["label"])
     assert isinstance(engine, VllmEngine)
     small = Small(tmp_path / "small", {"a": [str(n) * 20 for n in range(10)]}, engine=Killing(engine))
     assert small.go() == [True, True, True]
@@ -170,7 +188,7 @@ class Killing:
 def test_a_model_that_kills_vllm_each_time_ends_the_run(tmp_path: Path, engines: list[EngineCache]) -> None:
     base = tiny_models.qwen(tmp_path / "base", head_dim=16)  # vLLM takes it, and dies of it on a CPU
     engines.append(EngineCache(settings(base, tmp_path, kind="vllm", vllm=SMALL)))
-    engine = engines[0].open("label", base)
+    engine = engines[0].open(base)
     groups = engine.run([[Generate([20, 21], GREEDY, seed=0)]] * 600)
     given_up = [[Failure("vLLM died 2 times while it worked on this")]] * engine._slots  # and none that only waited
     assert list(islice(groups, engine._slots)) == given_up
@@ -190,7 +208,7 @@ def test_vllm_ends_with_the_run_that_is_killed(
         "import sys, time; from pathlib import Path;"
         "from kun.config.schema import Config; from kun.engines.cache import EngineCache;"
         "engines = EngineCache(Config.model_validate_json(sys.argv[1]));"
-        "print(engines.open('label', Path(sys.argv[2]))._process.pid, flush=True); time.sleep(600)"
+        "print(engines.open(Path(sys.argv[2]))._process.pid, flush=True); time.sleep(600)"
     )
     config = settings(base, tmp_path, kind="vllm", vllm=SMALL)
     command = [sys.executable, "-c", code, config.model_dump_json(), str(base)]
@@ -228,15 +246,21 @@ def test_a_model_that_returns_nan_is_a_failure_of_the_requests_that_met_it(
     drawn = Sampling(max_tokens=12, temperature=1.0, top_p=0.9)
     asked = [request for prompt in ([20, 21], [20, 33]) for request in (
         Generate(prompt, GREEDY, 0), Generate(prompt, drawn, 0), ScoreChoices(prompt, ((11,), (12,))))]  # fmt: skip
-    [answers] = engines[0].open("label", base).run([asked])
+    [answers] = engines[0].open(base).run([asked])
     assert not any(isinstance(answer, Failure) for answer in answers[:3])
     assert answers[3:] == [Failure("the model returned NaN")] * 3
+
+
+def test_the_options_that_plan_knows_are_those_of_vllm() -> None:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    assert option_names() == {field.name for field in dataclasses.fields(AsyncEngineArgs)}
 
 
 def test_a_setting_that_vllm_does_not_know_is_named(base: Path, tmp_path: Path) -> None:
     engines = EngineCache(settings(base, tmp_path, kind="vllm", vllm={"max_num_seq": 4}))
     with pytest.raises(KunError, match=r"engine\.vllm: .* max_num_seq: not a setting .*; max_num_seqs\?"):
-        engines.open("label", base)
+        engines.open(base)
     engines = EngineCache(settings(base, tmp_path, kind="vllm", vllm={"model": "other"}))
     with pytest.raises(ConfigError, match=r"engine\.vllm\.model: Kun sets this itself"):
-        engines.open("label", base)
+        engines.open(base)
