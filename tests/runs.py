@@ -1,4 +1,4 @@
-"""Real runs of `kun` in a process of its own, on a small demo world: `kun(folder, "run", "all", "--config", ...)`."""
+"""Real runs of `kun`, each in a process, on a small demo world: `kun(folder, "run", "all", "--config", ...)`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import forking
+
 REPOSITORY = Path(__file__).parent.parent
 MAIN = "from tests.errors_met import watch; watch(); from kun.cli.main import main; main()"
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "2"}
+    """Of a process that runs Kun; on two threads where the tests have not fewer for themselves."""
+    return {"OMP_NUM_THREADS": "2", **os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -20,13 +23,11 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def kun(folder: Path, *arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    """Run `kun` in `folder` to its end; output is captured as text."""
-    return subprocess.run(
-        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout
-    )
+    """Run `kun` in `folder` to its end; output is captured as text. Where imports or signals count: `command`."""
+    return forking.run(list(map(str, arguments)), folder, environment(), timeout)
 
 
-def small_world(folder: Path, *, seed: int = 11, documents: int = 24, seeds: int = 200) -> Path:
+def small_world(folder: Path, *, seed: int = 11, documents: int = 24, seeds: int = 100) -> Path:
     """A demo world of a few documents and a configuration that trains for a few steps; gives the configuration."""
     from kun.demo.world import write_world
 

@@ -85,7 +85,7 @@ def test_the_names_that_others_rely_on(folder):
 def test_control_tokens_of_the_corpus_stay_text(tmp_path):
     """Prose with `<|im_end|>` or `</s>` inside passes the filter with every character, lines of the page aside."""
     kun(tmp_path, "demo-data", "--seed", "13", "--out", "world")
-    done = kun(tmp_path, "run", "stage2", "--config", "world/config.yaml")
+    done = kun(tmp_path, "run", "stage2", "--config", "world/config.yaml", "--workers", "1")
     assert done.returncode == 0, done.stderr
     read, kept = (
         {

@@ -14,7 +14,7 @@ def test_without_lmplz_a_demo_world_uses_the_shipped_language_model(tmp_path, mo
 
     _demo_data(argparse.Namespace(out=tmp_path / "world", seed=12), [])
     config = load(tmp_path / "world" / "config.yaml")
-    done = kun(tmp_path, "run", "stage2", "--config", tmp_path / "world" / "config.yaml")
+    done = kun(tmp_path, "run", "stage2", "--config", tmp_path / "world" / "config.yaml", "--workers", "1")
     assert config.filter.lm.estimate_from is None and config.filter.lm.model
     assert done.returncode == 0, done.stderr
     assert "ppl_high" in done.stdout

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,26 @@ from tests.runs import REPOSITORY, command, environment, kun
 TEXTS = ["今天的天气很好，我们一起去公园里散步，看看湖边的花。", "春天来了，院子里的桃树开满了花，蜜蜂忙着采蜜。"]
 
 
+@pytest.fixture(scope="module")
+def filtered_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_folder(tmp_path_factory.mktemp("filtered"))
+    done = kun(folder, "run", "stage2", "--config", "my.yaml")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def filtered(filtered_once: Path, tmp_path: Path) -> Path:
+    """What `folder` has, and its stage 2 in runs/my: a copy of one run."""
+    return shutil.copytree(filtered_once, tmp_path, symlinks=True, dirs_exist_ok=True)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path)
+
+
+def write_folder(tmp_path: Path) -> Path:
     lines = [json.dumps({"text": text}, ensure_ascii=False) for text in TEXTS]
     (tmp_path / "corpus.jsonl").write_text("\n".join([*lines, "{not json", '{"other": 1}', lines[0]]), encoding="utf-8")
     (tmp_path / "empty.yaml").write_text("corpora: {}")
@@ -57,9 +76,8 @@ def test_an_empty_corpus_is_told_and_leaves_the_others_alone(folder):
     assert kun(folder, "verify", "runs/my").returncode == 0
 
 
-def test_a_world_does_not_take_the_place_of_a_run(folder):
-    kun(folder, "run", "stage2", "--config", "my.yaml")
-    done = kun(folder, "demo-data", "--out", "runs/my")
+def test_a_world_does_not_take_the_place_of_a_run(filtered):
+    done = kun(filtered, "demo-data", "--out", "runs/my")
     assert done.returncode == 2 and "--out runs/my: is a run" in done.stderr
 
 
@@ -69,11 +87,10 @@ def test_the_stage_goes_before_the_settings(folder):
     assert "'3' is none of stage1, stage2, stage3, stage4, stage5, all; it goes before the settings" in done.stderr
 
 
-def test_a_finished_stage_does_not_import_torch(folder):
-    kun(folder, "run", "stage2", "--config", "my.yaml")
+def test_a_finished_stage_does_not_import_torch(filtered):
     code = "import atexit, sys, kun.cli.main as c; atexit.register(lambda: print('torch' in sys.modules)); c.main()"
     command = [sys.executable, "-c", code, "run", "stage2", "--config", "my.yaml"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment())
+    done = subprocess.run(command, cwd=filtered, capture_output=True, text=True, env=environment())
     assert "nothing to do" in done.stdout and done.stdout.endswith("False\n")
 
 
@@ -91,28 +108,26 @@ def test_evaluation_files_are_kept_out_and_another_file_makes_the_filter_stale(f
     assert (missing.returncode, missing.stderr) == (2, "kun: decontaminate.files: none.jsonl: no such file or folder\n")
 
 
-def test_status_and_trace(folder):
-    kun(folder, "run", "stage2", "--config", "my.yaml")
-    report = json.loads(kun(folder, "status", "runs/my", "--json").stdout)
+def test_status_and_trace(filtered):
+    report = json.loads(kun(filtered, "status", "runs/my", "--json").stdout)
     ingest = next(s for s in report["stages"] if s["stage"] == "stage2_ingest")
     assert (ingest["subset"], ingest["in"], ingest["kept"]) == ("web", 5, 2)
-    kept = (folder / "runs/my/stage2_filter/web/part-00000.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = (filtered / "runs/my/stage2_filter/web/part-00000.jsonl").read_text(encoding="utf-8").splitlines()
     record = json.loads(kept[0])
     assert {"id", "subset", "text", "origin", "ppl", "tokens"} == set(record)
-    life = json.loads(kun(folder, "trace", "runs/my", record["id"], "--json").stdout)["life"]
+    life = json.loads(kun(filtered, "trace", "runs/my", record["id"], "--json").stdout)["life"]
     assert [(e["stage"], e["outcome"]) for e in life] == [("stage2_ingest", "kept"), ("stage2_filter", "kept")]
 
 
-def test_a_changed_setting_makes_new_output_beside_the_old_and_says_why(folder):
-    kun(folder, "run", "stage2", "--config", "my.yaml")
-    text = (folder / "my.yaml").read_text().replace("min_chars: 5", "min_chars: 25")
-    (folder / "my.yaml").write_text(text)
-    shown = kun(folder, "status", "--config", "my.yaml").stdout
+def test_a_changed_setting_makes_new_output_beside_the_old_and_says_why(filtered):
+    text = (filtered / "my.yaml").read_text().replace("min_chars: 5", "min_chars: 25")
+    (filtered / "my.yaml").write_text(text)
+    shown = kun(filtered, "status", "--config", "my.yaml").stdout
     assert "stale" in shown and "why: filter.min_chars changed" in shown
-    done = kun(folder, "run", "stage2", "--config", "my.yaml")
+    done = kun(filtered, "run", "stage2", "--config", "my.yaml")
     assert "stage2_ingest/web: nothing to do" in done.stdout and "too_short 1" in done.stdout
-    assert len(list((folder / "runs/my/store").glob("stage2_filter-web-*"))) == 2
-    back = kun(folder, "run", "stage2", "--config", "my.yaml", "--filter.min-chars", "5")
+    assert len(list((filtered / "runs/my/store").glob("stage2_filter-web-*"))) == 2
+    back = kun(filtered, "run", "stage2", "--config", "my.yaml", "--filter.min-chars", "5")
     assert back.stdout.count("nothing to do") == 3
 
 
@@ -126,12 +141,11 @@ def test_one_subset_alone_gets_the_language_model_that_serves_all(folder):
     assert "stage2_lm/kenlm: nothing to do" in done.stdout and "stage2_filter/web: 2 in" in done.stdout
 
 
-def test_settings_that_are_refused_do_not_become_those_of_the_run(folder):
-    assert kun(folder, "run", "stage2", "--config", "my.yaml").returncode == 0
-    before = (folder / "runs/my/config.yaml").read_bytes()
-    refused = kun(folder, "run", "stage1", "--config", "my.yaml", "--seed", "9")
+def test_settings_that_are_refused_do_not_become_those_of_the_run(filtered):
+    before = (filtered / "runs/my/config.yaml").read_bytes()
+    refused = kun(filtered, "run", "stage1", "--config", "my.yaml", "--seed", "9")
     assert refused.returncode == 2 and "seeds.pairs: training needs it" in refused.stderr
-    assert (folder / "runs/my/config.yaml").read_bytes() == before
+    assert (filtered / "runs/my/config.yaml").read_bytes() == before
 
 
 def test_the_settings_of_a_run_are_those_that_made_what_is_there(folder):
@@ -149,31 +163,28 @@ def test_the_settings_of_a_run_are_those_that_made_what_is_there(folder):
     assert "max_chars: 7" in path.read_text(encoding="utf-8")
 
 
-def test_a_refused_run_leaves_the_settings_that_made_what_is_there(folder):
-    assert kun(folder, "run", "stage2", "--config", "my.yaml").returncode == 0
-    path = folder / "runs/my/config.yaml"
+def test_a_refused_run_leaves_the_settings_that_made_what_is_there(filtered):
+    path = filtered / "runs/my/config.yaml"
     before = path.read_bytes()
-    refused = kun(folder, "run", "stage3", "--config", "my.yaml", "--filter.min-chars", "25")
+    refused = kun(filtered, "run", "stage3", "--config", "my.yaml", "--filter.min-chars", "25")
     assert refused.returncode == 2 and path.read_bytes() == before
-    assert kun(folder, "run", "stage5", "--config", "my.yaml", "--run", "runs/none").returncode == 2
-    assert not (folder / "runs/none/config.yaml").exists()
+    assert kun(filtered, "run", "stage5", "--config", "my.yaml", "--run", "runs/none").returncode == 2
+    assert not (filtered / "runs/none/config.yaml").exists()
     path.write_text("run: [", encoding="utf-8")
-    assert kun(folder, "run", "stage2", "--config", "my.yaml").returncode == 0 and path.read_bytes() == before
+    assert kun(filtered, "run", "stage2", "--config", "my.yaml").returncode == 0 and path.read_bytes() == before
     for run in ("", ".", "/"):
-        refused = kun(folder, "run", "stage2", "--config", "my.yaml", "--run", run)
+        refused = kun(filtered, "run", "stage2", "--config", "my.yaml", "--run", run)
         assert (refused.returncode, "folder of its own" in refused.stderr) == (2, True)
 
 
-def test_status_of_a_run_that_was_moved_names_its_folder(folder):
-    kun(folder, "run", "stage2", "--config", "my.yaml")
-    (folder / "runs/my").rename(folder / "moved")
-    assert "next: kun run stage1 --config moved/config.yaml --run moved" in kun(folder, "status", "moved").stdout
+def test_status_of_a_run_that_was_moved_names_its_folder(filtered):
+    (filtered / "runs/my").rename(filtered / "moved")
+    assert "next: kun run stage1 --config moved/config.yaml --run moved" in kun(filtered, "status", "moved").stdout
 
 
-def test_a_reader_that_stops_reading_is_no_error(folder):
-    kun(folder, "run", "stage2", "--config", "my.yaml")
+def test_a_reader_that_stops_reading_is_no_error(filtered):
     line = shlex.join(command("status", "runs/my", "--json")) + " | true"
-    done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, env=environment())
+    done = subprocess.run(line, shell=True, cwd=filtered, capture_output=True, text=True, env=environment())
     assert done.stderr == ""
 
 
@@ -224,11 +235,10 @@ def test_errors_are_one_clear_message_and_end_with_2(folder, arguments, message)
     assert "Traceback" not in done.stderr
 
 
-def test_two_runs_at_once_are_refused_with_the_name_of_the_holder(folder):
-    kun(folder, "run", "stage2", "--config", "my.yaml")
-    with hold(folder / "runs/my/lock", "kun run stage2 --config my.yaml"):
-        done = kun(folder, "run", "stage2", "--config", "my.yaml")
-        seen = kun(folder, "status", "runs/my").stdout.splitlines()[-1]
+def test_two_runs_at_once_are_refused_with_the_name_of_the_holder(filtered):
+    with hold(filtered / "runs/my/lock", "kun run stage2 --config my.yaml"):
+        done = kun(filtered, "run", "stage2", "--config", "my.yaml")
+        seen = kun(filtered, "status", "runs/my").stdout.splitlines()[-1]
     holder = f"in use by 'kun run stage2 --config my.yaml' (process {os.getpid()} on"
     assert done.returncode == 2 and holder in done.stderr
     assert seen.startswith("at work: runs/my: ") and holder in seen

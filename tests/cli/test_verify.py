@@ -18,18 +18,24 @@ from tests.verify.test_run import break_disk
 TEXTS = [f"第{n}天的天气很好，我们一起去公园里散步，看看湖边的第{n}种花。" for n in range(9)]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def filtered_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("filtered")
     lines = [json.dumps({"text": text}, ensure_ascii=False) for text in TEXTS]
-    (tmp_path / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    (tmp_path / "my.yaml").write_text(
+    (made / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (made / "my.yaml").write_text(
         f"run: runs/my\nbase_model: {REPOSITORY}/kun/demo/base\nprompts: demo\nworkers: 1\n"
         "corpora: {web: {paths: [corpus.jsonl], format: jsonl}}\n"
         "ingest: {shard_rows: 3}\nfilter: {min_chars: 5, near_duplicates: null}\n"
     )
-    done = kun(tmp_path, "run", "stage2", "--config", "my.yaml")
+    done = kun(made, "run", "stage2", "--config", "my.yaml")
     assert done.returncode == 0, done.stderr
-    return tmp_path
+    return made
+
+
+@pytest.fixture
+def folder(filtered_once: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(filtered_once, tmp_path, symlinks=True, dirs_exist_ok=True)
 
 
 def remedies(text: str) -> list[str]:

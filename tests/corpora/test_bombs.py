@@ -63,8 +63,9 @@ def of_one_row(folder, kind, packing, inside):
     return packed(folder / (name + packing), [opening, *inside, closing])
 
 
-@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
-@pytest.mark.parametrize("kind", ["skypile", "wanjuan", "wudao", "text"])
+@pytest.mark.parametrize(  # every format and every packing; what unpacks knows nothing of the format
+    ("kind", "packing"), [("skypile", ""), ("wanjuan", ".gz"), ("wudao", ""), ("wudao", ".zst"), ("text", ".gz")]
+)
 def test_one_row_of_120_mb_is_too_big_and_costs_only_itself(tmp_path, kind, packing):
     path = of_one_row(tmp_path, kind, packing, [b"x" * 2**20] * 120)
     assert not packing or path.stat().st_size < 2_000_000

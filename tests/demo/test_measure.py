@@ -24,7 +24,7 @@ def test_a_run_on_other_corpora_is_an_error(tmp_path: Path) -> None:
         "filter: {lm: {estimate_from: null}, ppl_min: null, ppl_max: null}\n",
         encoding="utf-8",
     )
-    done = kun(tmp_path, "run", "stage2", "--config", other)
+    done = kun(tmp_path, "run", "stage2", "--config", other, "--workers", "1")
     assert done.returncode == 0, done.stderr
     with pytest.raises(InputError, match=r"1 rows are not in the gold key .*world/gold, .*row 0 of more\.jsonl in web"):
         measure(RunFolder(tmp_path / "run"), load(other))

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,26 @@ def prose(seed: int) -> str:
     return "".join(random.Random(seed).choices(CHARACTERS, k=200))
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """`folder` with its stage 2 in runs/my, for tests to copy, and what that run printed."""
+    folder = write_folder(tmp_path_factory.mktemp("filtered"))
+    done = kun(folder, *RUN)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture
+def filtered(first: tuple[Path, str], tmp_path: Path) -> Path:
+    return shutil.copytree(first[0], tmp_path, symlinks=True, dirs_exist_ok=True)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path)
+
+
+def write_folder(tmp_path: Path) -> Path:
     write(tmp_path / "a.jsonl", [prose(1), prose(2), prose(1) + "（完）"])
     write(tmp_path / "b.jsonl", [prose(3), prose(2) + "（转载）", prose(4)])
     write(tmp_path / "c.jsonl", [prose(4) + "。" + prose(5)[:9], prose(6)])
@@ -51,58 +70,53 @@ def kept(folder: Path, subset: str) -> dict[int, str]:
     return {row["origin"]["row"]: row["id"] for row in rows}
 
 
-def test_copies_are_dropped_within_and_across_subsets_and_name_what_is_kept(folder):
-    done = kun(folder, *RUN)
-    assert done.returncode == 0, done.stderr
-    assert "stage2_duplicates/c: documents 2, near_duplicates 1, of_other_subsets 1" in done.stdout
-    assert "stage2_filter/b: 3 in, 2 kept, 1 rejected (near_duplicate 1)" in done.stdout
+def test_copies_are_dropped_within_and_across_subsets_and_name_what_is_kept(first):
+    folder, printed = first
+    assert "stage2_duplicates/c: documents 2, near_duplicates 1, of_other_subsets 1" in printed
+    assert "stage2_filter/b: 3 in, 2 kept, 1 rejected (near_duplicate 1)" in printed
     for subset, row, (other, kept_row) in (("a", 2, ("a", 0)), ("b", 1, ("a", 1)), ("c", 0, ("b", 2))):
         [(dropped, (reason, detail))] = rejects(folder, subset).items()
         assert (dropped, reason) == (row, "near_duplicate")
         assert detail.startswith(f"{kept(folder, other)[kept_row]} ({other}), similarity ")
 
 
-def test_funnel_and_trace(folder):
-    kun(folder, *RUN)
-    assert "near_duplicate 1" in kun(folder, "status", "runs/my").stdout
-    rows = (folder / "runs/my/stage2_filter/b/part-00000.rejects.jsonl").read_text(encoding="utf-8")
+def test_funnel_and_trace(filtered):
+    assert "near_duplicate 1" in kun(filtered, "status", "runs/my").stdout
+    rows = (filtered / "runs/my/stage2_filter/b/part-00000.rejects.jsonl").read_text(encoding="utf-8")
     name = json.loads(rows)["record"]["id"]
-    life = json.loads(kun(folder, "trace", "runs/my", name, "--json").stdout)["life"]
+    life = json.loads(kun(filtered, "trace", "runs/my", name, "--json").stdout)["life"]
     assert [(event["stage"], event["outcome"]) for event in life] == [
         ("stage2_ingest", "kept"),
         ("stage2_quality", "kept"),
         ("stage2_filter", "rejected"),
     ]
     assert life[-1]["reason"] == "near_duplicate"
-    assert life[-1]["detail"].startswith(f"{kept(folder, 'a')[1]} (a), ")
+    assert life[-1]["detail"].startswith(f"{kept(filtered, 'a')[1]} (a), ")
 
 
-def test_each_subset_by_itself_and_off(folder):
-    kun(folder, *RUN)
-    alone = kun(folder, *RUN, "--filter.no-near-duplicates-across")
+def test_each_subset_by_itself_and_off(filtered):
+    alone = kun(filtered, *RUN, "--filter.no-near-duplicates-across")
     assert "stage2_quality/c: nothing to do" in alone.stdout and "stage2_filter/c: 2 in, 2 kept" in alone.stdout
-    assert set(rejects(folder, "a")) == {2} and not rejects(folder, "b")
-    off = kun(folder, *RUN, "--filter.near-duplicates", "None")
+    assert set(rejects(filtered, "a")) == {2} and not rejects(filtered, "b")
+    off = kun(filtered, *RUN, "--filter.near-duplicates", "None")
     assert "stage2_duplicates" not in off.stdout and "stage2_filter/a: 3 in, 3 kept" in off.stdout
 
 
-def test_a_changed_setting_makes_what_depends_on_it(folder):
-    kun(folder, *RUN)
-    changed = kun(folder, *RUN, "--filter.near-duplicates", "0.99")
+def test_a_changed_setting_makes_what_depends_on_it(filtered):
+    changed = kun(filtered, *RUN, "--filter.near-duplicates", "0.99")
     assert "stage2_quality/a: nothing to do" in changed.stdout
     assert "stage2_duplicates/a: documents 3, near_duplicates 1" in changed.stdout
     assert "stage2_filter/c: 2 in, 2 kept" in changed.stdout
-    again = kun(folder, *RUN)
+    again = kun(filtered, *RUN)
     assert again.stdout.count("nothing to do") == again.stdout.count("stage2_")
 
 
-def test_a_corpus_added_at_the_end_leaves_the_others_alone(folder):
-    kun(folder, *RUN)
-    markers = {path: path.stat().st_mtime_ns for path in (folder / "runs/my/store").glob("*/done.json")}
-    write(folder / "d.jsonl", [prose(6) + "。尾", prose(7)])
-    text = (folder / "my.yaml").read_text().replace("filter:", "  d: {paths: [d.jsonl], format: jsonl}\nfilter:")
-    (folder / "my.yaml").write_text(text)
-    done = kun(folder, *RUN)
+def test_a_corpus_added_at_the_end_leaves_the_others_alone(filtered):
+    markers = {path: path.stat().st_mtime_ns for path in (filtered / "runs/my/store").glob("*/done.json")}
+    write(filtered / "d.jsonl", [prose(6) + "。尾", prose(7)])
+    text = (filtered / "my.yaml").read_text().replace("filter:", "  d: {paths: [d.jsonl], format: jsonl}\nfilter:")
+    (filtered / "my.yaml").write_text(text)
+    done = kun(filtered, *RUN)
     assert len(markers) == 5 * 3 and all(path.stat().st_mtime_ns == time for path, time in markers.items())
     assert "stage2_filter/d: 2 in, 1 kept, 1 rejected (near_duplicate 1)" in done.stdout
 
