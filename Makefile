@@ -1,7 +1,7 @@
-# Kun: `make demo` and `make test` do everything. Settings: CONFIG=file SUBSET=name FORCE=1; of the demo: SEED=n RUN=name.
+# Kun: `make demo` and `make test` do everything. Options: CONFIG=file SUBSET=name FORCE=1; for the demo SEED=n RUN=name.
 # `make status RUN=name` shows the run runs/name.
 # `make fuzz N=1000 TARGETS=wanjuan` feeds broken files and odd texts to readers, parsers and rules.
-# `make chaos N=200 SEED=7` strikes runs in every stage, resumes them and compares.
+# `make chaos N=200 SEED=7` injects faults into every stage of a run, resumes it and compares the results.
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/demo.yaml
@@ -46,11 +46,12 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 stage1 stage2 stage3 stage4 stage5: setup
 	$(KUN) run $@ $(OPTIONS)
 
-# With RUN=name that run, by the settings that it was made with, or those of CONFIG=file; else the run of CONFIG.
+# RUN=name: the run runs/name, compared with its own settings, or with those of CONFIG=file; else the run of CONFIG.
 status: setup
 	$(KUN) status $(if $(filter file,$(origin RUN)),,runs/$(RUN)) $(if $(filter filefile,$(origin RUN)$(origin CONFIG))$(filter-out file,$(origin CONFIG)),--config $(CONFIG))
 

@@ -51,11 +51,12 @@ from kun.engines.vllm.start import vllm_start
 from kun.models.chat import CHATML_TOKENS, load_chat
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import run_stage
-from kun.pipeline.stage import Build, Infer, Ingest, Stage, Step
+from kun.pipeline.stage import Build, Infer, Ingest, Stage, StageSpec, Step, StepContext, StepSettings
 from kun.prompts import SHIPPED, load_prompts
 from kun.records import Origin, Scored
 from kun.store.digests import Digests
 from stages import stage3_label, stage4_score, stage5_polish
+from stages.stage1_train import TRAIN
 
 WARM = 32  # rows before the clock starts
 SMALL = 256  # rows of a small shard, and of a file of the naive recipe
@@ -164,13 +165,19 @@ class Bench:
     def stages(self, engines: EngineCache, name: str, records: list[Scored]) -> list[Stage]:
         """A stage that publishes the records, one that puts the model there, and Kun's stage."""
 
-        def copy(step: Step, folder: Path, *_: Any) -> dict[str, Any]:
-            shutil.copytree(self.model, folder, dirs_exist_ok=True)
+        def copy(context: StepContext, _: Any) -> dict[str, Any]:
+            shutil.copytree(self.model, context.folder, dirs_exist_ok=True)
             return {}
 
-        source = Step("stage0_bench", name, dict)
-        ingest = Ingest(lambda *_: [(records, len(records))], lambda unit: iter((r, r) for r in unit), self.shard_rows)
-        model = Step("stage1_train", self.stage, dict)
+        def nothing() -> StepSettings:
+            return StepSettings.of(self.config, [])
+
+        bench = StageSpec("stage0", "stage0_bench", "ingest", writes=Scored)
+        source = Step(bench, name, nothing)
+        ingest = Ingest(
+            lambda _: [(records, len(records))], lambda unit: iter((r, r) for r in unit), lambda _: self.shard_rows
+        )
+        model = Step(TRAIN, self.stage, nothing)
         match self.stage:
             case "label":
                 asked = stage3_label.stage(self.config, engines, model, [source])
@@ -179,8 +186,8 @@ class Bench:
             case _:
                 asked = stage5_polish.stage(self.config, engines, model, [source])
         return [
-            Stage("stage0", "stage0_bench", ingest, (source,)),
-            Stage("stage1", "stage1_train", Build(copy), (model,)),
+            Stage(bench, ingest, (source,)),
+            Stage(TRAIN, Build(copy), (model,)),
             asked,
         ]
 
@@ -189,8 +196,9 @@ class Bench:
         asked = self.stages(EngineCache(self.config), "bench", records)[-1]
         assert isinstance(asked.work, Infer)
         engine: Any = SimpleNamespace(window=window(self.config))
-        asker = asked.work.asker(asked.steps[0], lambda step: self.model, engine)
-        return [item for item in map(asker.ask, records) if isinstance(item, Generate | ScoreChoices)]
+        context = StepContext(asked.steps[0], asked.steps[0].settings().config, self.work, lambda step: self.model)
+        task = asked.work.task(context, engine)
+        return [item for item in map(task.ask, records) if isinstance(item, Generate | ScoreChoices)]
 
 
 def kun(bench: Bench) -> float:
@@ -204,8 +212,8 @@ def kun(bench: Bench) -> float:
         start = time.perf_counter()
         run_stage(asked, run)
         seconds = time.perf_counter() - start
-        whole = run.whole(asked.steps[0])
-        assert whole is not None and whole.rows == count and not whole.failed, whole
+        done = run.current(asked.steps[0])
+        assert done is not None and done.rows == count and not done.failed, done
     engines.close()
     return bench.rows / seconds
 

@@ -24,9 +24,12 @@ from kun.planning.plan import Options, plan
 from kun.prompts import load_prompts
 from kun.records import Filtered, Labelled, Polished, Raw, Reject, Scored
 from kun.store.shards import read_all
-from stages.stage3_label import Labelling
-from stages.stage4_score import Scoring
-from stages.stage5_polish import Polishing
+from stages import stage3_label, stage5_polish
+from stages.stage2_filter import FILTER
+from stages.stage3_label import LABEL
+from stages.stage4_score import SELECTION, Scoring
+from stages.stage5_polish import POLISH
+from stages.writing import Writing, WritingTask
 
 SIZES = (200, 500, 2000)
 SEEDS = range(10)
@@ -38,10 +41,12 @@ def real(config: Config, name: str) -> Iterator[tuple[str, float, float, float, 
     Replies that were cut count as long as the limit, other rejected ones as the kept ones do on average.
     """
     chat, prompts, size = load_chat(config.base_model or ""), load_prompts(config.prompts), window(config)
+    label = Writing(prompts.label, config.label, chat, size, 0)
+    polish = Writing(prompts.polish, config.polish, chat, size, 0)
     stages: list[tuple[str, str, type[Raw], type[Raw], Any]] = [
-        ("stage3_label", "stage2_filter", Filtered, Labelled, Labelling(prompts.label, config.label, chat, size, 0)),
-        ("stage4_score", "stage3_label", Labelled, Scored, Scoring(prompts.score, config.score, chat, size, 0)),
-        ("stage5_polish", "stage4_score", Scored, Polished, Polishing(prompts.polish, config.polish, chat, size, 0)),
+        (LABEL.name, FILTER.name, Filtered, Labelled, WritingTask(label, stage3_label.ask, stage3_label.accept)),
+        (SELECTION.name, LABEL.name, Labelled, Scored, Scoring(prompts.score, config.score, chat, size, 0)),
+        (POLISH.name, SELECTION.name, Scored, Polished, WritingTask(polish, stage5_polish.ask, stage5_polish.accept)),
     ]
     run = Path(config.run)
     for stage, source, reads, writes, asking in stages:

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: `raise InputError("seeds.jsonl:3: ...")` ends `kun` with that message and status 2."""
+"""Errors that a user can fix: `raise InputError("seeds.jsonl:3: ...")` ends `kun` with that message and status 2."""
 
 
 class KunError(Exception):
@@ -14,4 +14,4 @@ class InputError(KunError):
 
 
 class BusyError(KunError):
-    """Another process works on the same run."""
+    """Another process is working on the same run."""

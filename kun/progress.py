@@ -1,7 +1,7 @@
 """Progress of long work: `with bar("stage3 label", total=1200, unit="rows") as advance: advance(64, 1200)`.
 
-A live bar on a terminal; elsewhere a plain line every few seconds. Nothing where the logger `kun.progress` takes errors
-only, as `--quiet` sets it.
+A live bar on a terminal; elsewhere a plain line every few seconds. Nothing with `--quiet`, which lets the logger
+`kun.progress` pass errors only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 
 @contextmanager
 def bar(title: str, unit: str, total: int = 0) -> Iterator[Progress]:
-    """Yields `advance(done, total)`: so much is done, of so much; total 0 means that nobody knows yet."""
+    """Yields `advance(done, total)`; a total of 0 is not known yet."""
     if not _log.isEnabledFor(logging.WARNING):
         yield lambda done, total: None
     elif sys.stderr.isatty():
@@ -36,13 +36,8 @@ def _live(title: str, unit: str, total: int) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
+    title_column, rate_column = TextColumn("{task.description}"), TextColumn("{task.fields[rate]}")
+    columns = (title_column, BarColumn(), MofNCompleteColumn(), rate_column, TimeRemainingColumn())
     rate = _Rate(unit)
     with Bars(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task(title, total=total or None, rate=unit)
@@ -67,7 +62,7 @@ def _plain(title: str, unit: str) -> Progress:
 
 
 class _Rate:
-    """How fast it goes since the first call, which may find some of the work done by an earlier run."""
+    """The rate since the first call, when an earlier run may already have done some of the work."""
 
     def __init__(self, unit: str) -> None:
         self._unit = unit

@@ -1,4 +1,4 @@
-"""The records that flow through a run; each stage extends the last: `extend(doc, Filtered, ppl=91.2, tokens=80)`."""
+"""The records that flow through a run; each stage adds fields: `extend(document, Filtered, ppl=91.2, tokens=80)`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a text was read: file (relative to its corpus), row in it (from 0), piece of a row that was split."""
+    """Where a text came from: file (relative to its corpus), row in it (from 0), piece of the row if it was split."""
 
     file: str
     row: int
@@ -16,7 +16,7 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Raw(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of a corpus that gave no document; `text` is what could be read of it."""
+    """A row of a corpus, as far as it could be read; also one that yields no document."""
 
     id: str
     subset: str
@@ -29,9 +29,9 @@ class Document(Raw, frozen=True, kw_only=True):
 
 
 class Filtered(Document, frozen=True, kw_only=True, omit_defaults=True):
-    """A document worth a model's time. `ppl` is None where no language model was configured; `cleaned` names what
-    cleaning changed in the text (settings of `filter.clean`) and what was masked (kinds of `filter.privacy`): the text
-    before is that of the document with this id."""
+    """A document worth a model's time. `ppl` is None where no language model was configured; `cleaned` names the
+    changes to the text (settings of `filter.clean`) and what was masked (kinds of `filter.privacy`). The original text
+    is that of the document with this id."""
 
     ppl: float | None
     tokens: int
@@ -43,7 +43,7 @@ class Labelled(Filtered, frozen=True, kw_only=True):
 
 
 class Scored(Labelled, frozen=True, kw_only=True):
-    """`score` in [0, 1]: the share of the good verdict."""
+    """`score` in [0, 1]: the probability of the good verdict."""
 
     score: float
 
@@ -54,7 +54,7 @@ class Polished(Scored, frozen=True, kw_only=True):
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """Why a record ends here: `reason` is a short snake_case name, counted; `detail` says it for this record."""
+    """Why a record ends here: `reason` is a short snake_case name, which is counted; `detail` explains this case."""
 
     reason: str
     detail: str = ""
@@ -64,5 +64,15 @@ R = TypeVar("R", bound=Raw)
 
 
 def extend(record: Raw, to: type[R], **fields: Any) -> R:
-    """The record as type `to`, with the fields that `to` adds."""
+    """The record as type `to`, which adds `fields`."""
     return to(**msgspec.structs.asdict(record), **fields)
+
+
+def record_type(name: str) -> type[Raw] | None:
+    """The record type with this name; None if no imported module defines it."""
+    known: list[type[Raw]] = [Raw]
+    for kind in known:
+        if kind.__name__ == name:
+            return kind
+        known += kind.__subclasses__()
+    return None

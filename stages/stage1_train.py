@@ -1,8 +1,8 @@
-"""Stage 1: from one file of seed pairs, the label model and the primary chat (`kun run stage1 --config ...`).
+"""Stage 1, train: the label model and the primary chat, both from one file of seed pairs. `kun run stage1`
 
-The label model reads an output and writes the instruction it answers; the primary chat reads an instruction and
+The label model reads an output and writes the instruction that it answers; the primary chat reads an instruction and
 replies. Both are LoRA adapters on one base model. The primary chat judges instructions in stage 4 and polishes texts
-in stage 5; where seeds for these jobs are given, it learns them here, through the very prompts of those stages.
+in stage 5; where there are seeds for these jobs, it learns them here, with the prompts of those stages.
 """
 
 from __future__ import annotations
@@ -14,61 +14,68 @@ from typing import Any, get_args
 
 import msgspec
 
-from kun.config.schema import Config, ModelName
+from kun.config.schema import Config, ModelName, Train
 from kun.errors import ConfigError
 from kun.models.chat import Chat, Message, load_chat
 from kun.models.folder import local_folder
-from kun.pipeline.stage import Build, Folders, Stage, Step, flatten_settings
+from kun.pipeline.stage import Build, Stage, StageSpec, Step, StepContext, StepSettings
 from kun.progress import Progress
 from kun.prompts import PromptSet, load_prompts
 from kun.store.digests import Digests
 from kun.training import seeds
 from kun.training.seeds import BadSeed, Example, JudgedInstruction, PolishedText, Seed, SeedPair, Task
 
+SUMMARY = "train the label model and the primary chat from the seed pairs"
+TRAIN = StageSpec("stage1", "stage1_train", "model", per_subset=False, summary=SUMMARY)
+
 
 def stage(config: Config, digests: Digests) -> Stage:
-    """The stage with its two steps; they share the seed pairs and the base model."""
-
-    def build(step: Step, folder: Path, folders: Folders, progress: Progress) -> dict[str, Any]:
-        metrics = train_model(config, "label" if step.part == "label" else "chat", folder, progress)
-        bad = sum(metrics["bad_seeds"].values())
-        told = {"examples": metrics["examples"], "held out": metrics["held_out"], "bad seeds": bad}
-        return told | {"steps": metrics["steps"], "loss": metrics["train_loss_last"], "eval loss": metrics["eval_loss"]}
-
-    steps = [Step("stage1_train", job, partial(decides, config, job, digests)) for job in get_args(ModelName)]
-    return Stage("stage1", "stage1_train", Build(build), tuple(steps))
+    """The stage with its two steps, one for each model."""
+    steps = (Step(TRAIN, job, partial(training_settings, config, job, digests)) for job in get_args(ModelName))
+    return Stage(TRAIN, Build(build), tuple(steps))
 
 
-def decides(config: Config, job: ModelName, digests: Digests) -> dict[str, Any]:
-    """What makes the model: base, seed files, prompts (by content), and the settings of the training."""
+def build(context: StepContext, progress: Progress) -> dict[str, Any]:
+    job: ModelName = "label" if context.step.part == "label" else "chat"
+    metrics = train_model(context.settings, job, context.folder, progress)
+    bad = sum(metrics["bad_seeds"].values())
+    counts = {"examples": metrics["examples"], "held out": metrics["held_out"], "bad seeds": bad}
+    return counts | {"steps": metrics["steps"], "loss": metrics["train_loss_last"], "eval loss": metrics["eval_loss"]}
+
+
+def training_settings(config: Config, job: ModelName, digests: Digests) -> StepSettings:
+    """What decides the model: base, seed files and prompts (all three by content), and the training settings."""
     base_model, pairs = _needed(config)
     prompts = load_prompts(config.prompts)
-    settings = flatten_settings("train", config.train) | {"seeds.held_out": config.seeds.held_out, "seed": config.seed}
-    settings["base_model"] = digests.path(local_folder(base_model), "base_model")
-    settings["seeds.pairs"] = digests.path(pairs, "seeds.pairs")
+    other = "chat" if job == "label" else "label"
+    names = ["base_model", "prompts", "seed", "seeds.pairs", "seeds.held_out"]
+    names += [f"train.{name}" for name in Train.model_fields if name != other]
+    content = {"base_model": digests.path(local_folder(base_model), "base_model")}
+    content["seeds.pairs"] = digests.path(pairs, "seeds.pairs")
     if job == "label":
-        del settings["train.chat"]
-        return {**settings, "prompts.label": prompts.label.digest}
-    del settings["train.label"]
+        content["prompts.label"] = prompts.label.digest
+        return StepSettings.of(config, names, **content)
+    names += ["seeds.judge", "seeds.polish"]
     if config.seeds.judge is not None:
-        settings["seeds.judge"] = digests.path(config.seeds.judge, "seeds.judge")
-        settings["prompts.score"] = prompts.score.digest
+        content["seeds.judge"] = digests.path(config.seeds.judge, "seeds.judge")
+        content["prompts.score"] = prompts.score.digest
     if config.seeds.polish is not None:
-        settings["seeds.polish"] = digests.path(config.seeds.polish, "seeds.polish")
-        settings["prompts.polish"] = prompts.polish.digest
-    return settings
+        content["seeds.polish"] = digests.path(config.seeds.polish, "seeds.polish")
+        content["prompts.polish"] = prompts.polish.digest
+    if "prompts.score" not in content and "prompts.polish" not in content:
+        names.remove("prompts")
+    return StepSettings.of(config, names, **content)
 
 
 def train_model(config: Config, job: ModelName, folder: Path, progress: Progress) -> dict[str, Any]:
     """Train one of the two models into `folder` and return its metrics, written last.
 
-    A killed training that is started again with the same folder goes on from its last checkpoint and ends in the
-    same bytes. ConfigError and InputError, all bad seeds included, come before any model is loaded.
+    A training that was killed resumes from its last checkpoint in the same folder and ends in the same bytes.
+    ConfigError and InputError, such as for bad seeds, are raised before any model is loaded.
     """
-    if (folder / "metrics.json").exists():  # killed after the training, before the runner's mark
+    if (folder / "metrics.json").exists():  # killed after the training, before the runner wrote its marker
         return dict(msgspec.json.decode((folder / "metrics.json").read_bytes()))
-    base_model, _ = _needed(config)
-    chat = load_chat(base_model, config.trust_remote_code)
+    chat = load_chat(_needed(config)[0], config.trust_remote_code)
     bad: list[BadSeed] = []
     examples = collect(config, job, chat, bad)
     training, held_out = seeds.split(examples, config.seeds.held_out)
@@ -79,20 +86,19 @@ def train_model(config: Config, job: ModelName, folder: Path, progress: Progress
 
 
 def collect(config: Config, job: ModelName, chat: Chat, bad: list[BadSeed]) -> list[Example]:
-    """The examples of a model; seeds that cannot be used are added to `bad`."""
-    prompts = load_prompts(config.prompts)
+    """The training examples of a model; seeds that cannot be used are appended to `bad`."""
     files, limit = config.seeds, config.train.max_length
     pairs = seeds.read_seeds(_needed(config)[1], SeedPair, "seeds.pairs", bad)
     if job == "label":
-        return seeds.encode(label_tasks(pairs, prompts), chat, limit, "seeds.pairs", bad)
+        return seeds.encode(label_tasks(pairs, load_prompts(config.prompts)), chat, limit, "seeds.pairs", bad)
 
     examples = seeds.encode(reply_tasks(pairs), chat, limit, "seeds.pairs", bad)
     if files.judge is not None:
         judged = seeds.read_seeds(files.judge, JudgedInstruction, "seeds.judge", bad)
-        examples += seeds.encode(judge_tasks(judged, prompts), chat, limit, "seeds.judge", bad)
+        examples += seeds.encode(judge_tasks(judged, load_prompts(config.prompts)), chat, limit, "seeds.judge", bad)
     if files.polish is not None:
         polished = seeds.read_seeds(files.polish, PolishedText, "seeds.polish", bad)
-        examples += seeds.encode(polish_tasks(polished, prompts), chat, limit, "seeds.polish", bad)
+        examples += seeds.encode(polish_tasks(polished, load_prompts(config.prompts)), chat, limit, "seeds.polish", bad)
     return examples
 
 

@@ -1,11 +1,10 @@
-"""Stage 2, before the filter: the index of the evaluation files that the data must not give away.
+"""Stage 2, before the filter: an index of the evaluation files, whose texts must not leak into the data.
 
-The filter looks documents up in it; stages 3 and 5 look up the instructions and outputs that models write.
+The filter looks up documents in it; stages 3 and 5 look up the instructions and outputs that the models write.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,26 +12,27 @@ import msgspec
 from kun.config.schema import Config
 from kun.corpora.evaluation import SETTING, find_evaluations
 from kun.filters.decontamination import ngrams as decontaminate
-from kun.pipeline.stage import Build, Folders, Stage, Step, flatten_settings
+from kun.pipeline.stage import Build, Stage, StageSpec, Step, StepContext, StepSettings
 from kun.progress import Progress
 from kun.store.digests import Digests
 
+EVALUATIONS = StageSpec("stage2", "stage2_evaluations", "artefact", per_subset=False)
+
 
 def stages(config: Config, digests: Digests) -> list[Stage]:
-    """The one step that makes the index; nothing where no evaluation file is named."""
+    """One stage, which builds the index; none where no evaluation file is configured."""
     if not config.decontaminate.files:
         return []
 
-    def decides() -> dict[str, Any]:
+    def settings() -> StepSettings:
         found = find_evaluations(config.decontaminate.files)
         content = digests.files([file.path for file in found], SETTING)
         files = [[file.name, digest] for file, digest in zip(found, content, strict=True)]
-        return {**flatten_settings("decontaminate", config.decontaminate), SETTING: files}
+        return StepSettings.of(config, ["decontaminate"], **{SETTING: files})
 
-    def build(step: Step, folder: Path, folders: Folders, progress: Progress) -> dict[str, Any]:
-        info = decontaminate.build(config.decontaminate, folder, progress)
-        return {**msgspec.structs.asdict(info), "files": len(info.files)}
+    return [Stage(EVALUATIONS, Build(build, "rows"), (Step(EVALUATIONS, "index", settings),))]
 
-    return [
-        Stage("stage2", "stage2_evaluations", Build(build, "rows"), (Step("stage2_evaluations", "index", decides),))
-    ]
+
+def build(context: StepContext, progress: Progress) -> dict[str, Any]:
+    info = decontaminate.build(context.settings.decontaminate, context.folder, progress)
+    return {**msgspec.structs.asdict(info), "files": len(info.files)}

@@ -1,7 +1,7 @@
-"""Stage 2, before the filter: raw corpora -> shards of documents, in two passes by all processes.
+"""Stage 2, before the filter: raw corpora -> shards of documents, in two parallel passes.
 
-The first counts the rows of every part of a corpus and finds texts that come again; with both known, the second cuts
-each part into shards by itself (kun.corpora).
+The first pass counts the rows of every part of a corpus and finds repeated texts; knowing both, the second cuts each
+part into shards independently of the others (kun.corpora).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kun.config.schema import Config, Corpus
+from kun.config.schema import Config
 from kun.corpora import index
 from kun.corpora.files import find
 from kun.corpora.ingest import documents, items, splitter
@@ -21,75 +21,73 @@ from kun.errors import InputError
 from kun.filters import length
 from kun.filters.rules import base_folder
 from kun.models.tokenizer import FILES
-from kun.pipeline.stage import Build, Folders, Ingest, Stage, Step
+from kun.pipeline.stage import Build, Ingest, Stage, StageSpec, Step, StepContext, StepSettings
 from kun.progress import Progress
 from kun.records import Document, Raw, Reject
 from kun.store.digests import Digests, of_value
 
+INDEX = StageSpec("stage2", "stage2_index", "artefact")
+SUMMARY = "read the raw corpora and keep what is worth a model's time"
+INGEST = StageSpec("stage2", "stage2_ingest", "ingest", writes=Document, summary=SUMMARY)
+
+Unit = tuple[Config, Path, index.Unit]  # the settings of the step, the folder of the index, a part of the corpus
+
 
 def stages(config: Config, digests: Digests) -> list[Stage]:
-    """The two passes; a step per corpus in each."""
-    indexing = _index(config, digests)
-    return [indexing, _ingest(config, indexing.steps)]
+    """The two passes, each with a step per corpus."""
+
+    def reading(name: str, *names: str) -> StepSettings:
+        """The settings that decide the rows of a corpus, and those named by `names`."""
+        setting = f"corpora.{name}.paths"
+        files = find(name, config.corpora[name])
+        digested = digests.files([file.path for file in files], setting)
+        content: dict[str, Any] = {setting: [[file.name, digest] for file, digest in zip(files, digested, strict=True)]}
+        if config.ingest.overlong == "split":
+            names = (*names, "base_model", "filter.max_tokens")
+            content |= tokenizer_content(config, digests)
+        corpus = [("corpora", name, key) for key in ("paths", "format", "field")]
+        return StepSettings.of(config.of_subset(name), [*corpus, *names, "ingest.overlong"], **content)
+
+    indexed = tuple(Step(INDEX, name, partial(reading, name)) for name in config.corpora)
+    cutting = ("ingest.duplicates", "ingest.shard_rows")
+    ingested = tuple(Step(INGEST, step.part, partial(reading, step.part, *cutting), (step,)) for step in indexed)
+    ingest = Ingest(units, read_unit, lambda settings: settings.ingest.shard_rows)
+    return [Stage(INDEX, Build(partial(build_index, digests), "MB"), indexed), Stage(INGEST, ingest, ingested)]
 
 
-def read_unit(config: Config, indexed: tuple[Path, index.Unit]) -> Iterator[tuple[Raw, Document | Reject]]:
-    """The documents of one part of a corpus, and what gave none; by the index of the corpus in a folder."""
-    folder, unit = indexed
-    rows = read_part(unit.subset, config.corpora[unit.subset], unit.found)
-    pieces = items(rows, piece_splitter(config.of_subset(unit.subset)))
-    pieces = index.unchanged(folder, unit, pieces)
-    return documents(unit.subset, pieces, index.occurrences(folder, unit), config.ingest.duplicates)
+def build_index(digests: Digests, context: StepContext, progress: Progress) -> Mapping[str, Any]:
+    settings, name = context.settings, context.step.part
+    corpus = settings.corpora[name]
+    report = index.build(context.folder, name, corpus, partial(piece_splitter, settings), settings.workers, progress)
+    for path in (file.path for file in find(name, corpus)):
+        if digests.changed(path):  # since its fingerprint, which names the folder, was taken
+            shutil.rmtree(context.folder)
+            raise InputError(f"{path}: the file changed while it was read; run the same command again")
+    return report
+
+
+def units(context: StepContext) -> list[tuple[Unit, int]]:
+    folder, name, settings = context.need(0), context.step.part, context.settings
+    return [((settings, folder, unit), unit.items) for unit in index.units(folder, name, settings.corpora[name])]
+
+
+def read_unit(unit: Unit) -> Iterator[tuple[Raw, Document | Reject]]:
+    """What became of each row of one part of a corpus: a document, or a reject."""
+    settings, folder, part = unit
+    rows = read_part(part.subset, settings.corpora[part.subset], part.found)
+    pieces = index.unchanged(folder, part, items(rows, piece_splitter(settings)))
+    return documents(part.subset, pieces, index.occurrences(folder, part), settings.ingest.duplicates)
 
 
 def piece_splitter(config: Config) -> Callable[[str], list[str]] | None:
-    """How ingest cuts over-long texts, where the settings ask for it."""
+    """The function that splits over-long texts, if the settings ask for it."""
     if config.ingest.overlong == "drop":
         return None
     return splitter(length.token_counter(base_folder(config), config.trust_remote_code), config.filter.max_tokens)
 
 
-def tokenizer_decides(config: Config, digests: Digests) -> dict[str, str]:
-    """The tokenizer of the base model as what decides a step's output."""
+def tokenizer_content(config: Config, digests: Digests) -> dict[str, str]:
+    """The digest of the base model's tokenizer, for the settings of a step that counts tokens."""
     folder = base_folder(config)
     files = {name: digests.path(folder / name, "base_model") for name in FILES if (folder / name).exists()}
-    return {"tokenizer of base_model": of_value(files)}
-
-
-def _index(config: Config, digests: Digests) -> Stage:
-    def build(step: Step, folder: Path, folders: Folders, progress: Progress) -> Mapping[str, Any]:
-        corpus = config.corpora[step.part]
-        make_split = partial(piece_splitter, config.of_subset(step.part))
-        report = index.build(folder, step.part, corpus, make_split, config.workers, progress)
-        for path in (found.path for found in find(step.part, corpus)):
-            if digests.changed(path):  # since the start: the folder has the fingerprint of what was there
-                shutil.rmtree(folder)
-                raise InputError(f"{path}: the file changed while it was read; run the same command again")
-        return report
-
-    def decides(name: str, corpus: Corpus) -> dict[str, Any]:
-        found = find(name, corpus)
-        content = digests.files([file.path for file in found], f"corpora.{name}.paths")
-        files = [[file.name, digest] for file, digest in zip(found, content, strict=True)]
-        settings: dict[str, Any] = {f"corpora.{name}.files": files, f"corpora.{name}.format": corpus.format}
-        settings |= {f"corpora.{name}.field": corpus.field, "ingest.overlong": config.ingest.overlong}
-        if config.ingest.overlong == "split":
-            max_tokens = config.of_subset(name).filter.max_tokens
-            settings |= {"filter.max_tokens": max_tokens, **tokenizer_decides(config, digests)}
-        return settings
-
-    corpora = config.corpora.items()
-    steps = tuple(Step("stage2_index", name, partial(decides, name, corpus)) for name, corpus in corpora)
-    return Stage("stage2", "stage2_index", Build(build, "MB"), steps)
-
-
-def _ingest(config: Config, indexed: tuple[Step, ...]) -> Stage:
-    def units(step: Step, folders: Folders) -> list[tuple[tuple[Path, index.Unit], int]]:
-        folder = folders(step.needs[0])
-        return [((folder, unit), unit.items) for unit in index.units(folder, step.part, config.corpora[step.part])]
-
-    def decides() -> dict[str, Any]:
-        return {"ingest.duplicates": config.ingest.duplicates, "ingest.shard_rows": config.ingest.shard_rows}
-
-    steps = tuple(Step("stage2_ingest", step.part, decides, (step,)) for step in indexed)
-    return Stage("stage2", "stage2_ingest", Ingest(units, partial(read_unit, config), config.ingest.shard_rows), steps)
+    return {"base_model.tokenizer": of_value(files)}

@@ -1,16 +1,16 @@
 """Stage 4, score: the primary chat judges each instruction; the good ones are selected. `kun run stage4`
 
-Kun judges the instruction only: scoring the pair did not tell good instructions from bad. The score is the probability
-of the good verdict over both verdicts, read from one forward pass; the paper's drawn verdict is `method: sampled`.
-Where to cut is decided afterwards, from the scores alone (kun/checks/selection.py).
+Only the instruction is judged: scoring the pair did not tell good instructions from bad. The score is the probability
+of the good verdict relative to both verdicts, read from one forward pass; `method: sampled` is the paper's drawn
+verdict. The cut is decided afterwards, from the scores alone (kun/checks/selection.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ from kun.engines.base import ChoiceLogprobs, Engine, Failure, Generate, Generate
 from kun.engines.cache import EngineCache, window
 from kun.errors import ConfigError, KunError
 from kun.models.chat import Chat, load_chat
-from kun.pipeline.run_folder import read_manifest
-from kun.pipeline.stage import Build, Folders, Infer, Map, Stage, Step, flatten_settings
+from kun.pipeline.stage import Build, Infer, Map, Measure, Stage, StageSpec, Step, StepContext, StepSettings
 from kun.progress import Progress
 from kun.prompts import JudgePrompt, load_prompts
 from kun.records import Labelled, Reject, Scored, extend
@@ -32,10 +31,16 @@ from kun.store import atomic, shards
 from kun.store.digests import Digests
 from kun.text.normal import preview
 
+SUMMARY = "let the primary chat score the instructions, and select the good ones"
+MEASURES = (Measure("score", "score of instructions, before selection"),)
+VERDICTS = StageSpec("stage4", "stage4_verdicts", "inference", Labelled, Scored, measures=MEASURES, summary=SUMMARY)
+CALIBRATION = StageSpec("stage4", "stage4_calibration", "artefact", per_subset=False)
+SELECTION = StageSpec("stage4", "stage4_score", "filter", Scored, Scored)
+
 
 @dataclass(frozen=True)
 class Scoring:
-    """Both halves of the stage. `window`: longest prompt plus reply, in tokens; `seed`: that of the run."""
+    """The ask and accept of the stage. `window`: the longest prompt plus reply, in tokens; `seed`: that of the run."""
 
     prompt: JudgePrompt
     settings: Score
@@ -52,20 +57,19 @@ class Scoring:
         return score if isinstance(score, Reject) else extend(record, Scored, score=score)
 
     def judge(self, instruction: str, text: str | None, identity: str) -> Request | Reject:
-        """The question for the verdict on any instruction, such as one of the calibration file."""
+        """The request for a verdict on any instruction, such as one of the calibration file."""
         tokens = self.chat.prompt(self.prompt.messages(instruction, text))
-        sampling = self.settings.sampling
         sampled = self.settings.method == "sampled"
         shared, choices = _verdict_tokens(self.chat, self.prompt)
-        room = sampling.max_tokens if sampled else len(shared) + max(map(len, choices))
+        room = self.settings.sampling.max_tokens if sampled else len(shared) + max(map(len, choices))
         if len(tokens) + room > self.window:
             return Reject("over_window", f"{len(tokens)} + {room} of {self.window} tokens")
         if sampled:
-            return Generate(tokens, sampling, request_seed(self.seed, identity, "score"))
+            return Generate(tokens, self.settings.sampling, request_seed(self.seed, identity, "score"))
         return ScoreChoices(tokens + shared, choices)
 
     def score(self, answer: Generated | ChoiceLogprobs) -> float | Reject:
-        """The share of the good verdict, in [0, 1]; 1 or 0 for a drawn verdict."""
+        """The probability of the good verdict relative to both, in [0, 1]; for a drawn verdict 1 or 0."""
         if isinstance(answer, ChoiceLogprobs):
             good, bad = answer.logprobs
             if max(good, bad) == -math.inf:
@@ -77,12 +81,12 @@ class Scoring:
 
 
 def select(record: Scored, lowest: float) -> Scored | Reject:
-    """The record where its score reaches the cut."""
+    """The record, if its score reaches the cut."""
     return record if record.score >= lowest else Reject("low_score", f"{record.score} is below {lowest}")
 
 
 def _verdict_tokens(chat: Chat, prompt: JudgePrompt) -> tuple[list[int], tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The tokens that both verdicts open with, and what follows in each: the former cancel out of the score."""
+    """The tokens that both verdicts begin with, which cancel out of the score, and the rest of each verdict."""
     good, bad = chat.encode(prompt.good), chat.encode(prompt.bad)
     shared = 0
     while good[shared : shared + 1] == bad[shared : shared + 1] != []:
@@ -98,65 +102,81 @@ def _verdict_tokens(chat: Chat, prompt: JudgePrompt) -> tuple[list[int], tuple[t
 def stages(
     config: Config, digests: Digests, engines: EngineCache, primary_chat: Step, labelled: Sequence[Step]
 ) -> list[Stage]:
-    """The verdicts of the primary chat of stage 1 (on the calibration file too, if that decides); the selection."""
-    settings = config.score
-    prompt = cache(lambda: load_prompts(config.prompts).score)  # not here: a run that was received may lack the folder
-    asked: dict[str, Any] = {"score.method": settings.method}
-    if settings.method == "sampled":
-        asked |= {**flatten_settings("score.sampling", settings.sampling), "seed": config.seed}
+    """The verdicts of the primary chat, also on the calibration file where that decides the cut; then the selection."""
 
-    def decides() -> Mapping[str, Any]:
-        return {**asked, "prompts.score": prompt().digest, "window": window(config)}
+    def engine(folder_of: Callable[[Step], Path]) -> Engine:
+        return engines.open(folder_of(primary_chat))
 
-    def scoring(folders: Folders, engine: Engine) -> Scoring:
-        return Scoring(
-            prompt(), settings, load_chat(folders(primary_chat), config.trust_remote_code), engine.window, config.seed
-        )
+    judging = partial(_judging, config)
+    judged = tuple(Step(VERDICTS, step.part, judging, (step, primary_chat)) for step in labelled)
+    verdicts = Stage(VERDICTS, Infer(engine, partial(scoring, primary_chat)), judged)
+    calibration = _calibration(config, digests, engine, primary_chat)
+    needs = tuple(step for stage in calibration for step in stage.steps)
+    selected = tuple(Step(SELECTION, step.part, partial(_selecting, config), (step, *needs)) for step in judged)
+    return [verdicts, *calibration, Stage(SELECTION, Map(open_selection), selected)]
 
-    verdicts = Stage(
-        "stage4",
-        "stage4_verdicts",
-        Infer(
-            reads=Labelled,
-            writes=Scored,
-            engine=lambda folders: engines.open(folders(primary_chat)),
-            asker=lambda step, folders, engine: scoring(folders, engine),
-        ),
-        tuple(Step("stage4_verdicts", step.part, decides, (step, primary_chat)) for step in labelled),
+
+def scoring(primary_chat: Step, context: StepContext, engine: Engine) -> Scoring:
+    settings = context.settings
+    return Scoring(
+        load_prompts(settings.prompts).score,
+        settings.score,
+        load_chat(context.folder_of(primary_chat), settings.trust_remote_code),
+        engine.window,
+        settings.seed if settings.score.method == "sampled" else 0,
     )
-    calibrations = []
-    chosen: dict[str, Any] = {"score.select": settings.select}
-    if settings.select == "best_f1" and settings.calibration:
-        path = Path(settings.calibration)
 
-        def calibrate(step: Step, folder: Path, folders: Folders, progress: Progress) -> Mapping[str, Any]:
-            engine = engines.open(folders(primary_chat))
-            return _calibrate(scoring(folders, engine), engine, path, folder, progress)
 
-        def given() -> dict[str, Any]:
-            calibration = digests.path(path, "score.calibration")
-            return {**decides(), "score.calibration": calibration}
+def open_selection(context: StepContext) -> partial[list[Scored | Reject]]:
+    """`select` for the records of a shard, with the cut of its subset."""
+    score = context.settings.score
+    calibration: list[tuple[float, bool]] = []
+    scores: list[float] = []
+    if score.select == "best_f1":
+        data = (context.need(1) / "scores.json").read_bytes()
+        calibration = msgspec.json.decode(data, type=list[tuple[float, bool]])
+    if score.select == "top_share":
+        scores = [record.score for record in shards.read_all(context.need(0), Scored)]
+    return partial(_select_all, lowest=cut(scores, score, calibration))
 
-        step = Step("stage4_calibration", "verdicts", given, (primary_chat,))
-        calibrations = [Stage("stage4", "stage4_calibration", Build(calibrate), (step,))]
-    elif settings.select == "threshold":
-        chosen["score.threshold"] = settings.threshold
-    else:
-        chosen["score.top_share"] = settings.top_share
-    needs = tuple(step for stage in calibrations for step in stage.steps)
-    selection = Stage(
-        "stage4",
-        "stage4_score",
-        Map(reads=Scored, writes=Scored, open=partial(_selector, settings)),
-        tuple(Step("stage4_score", step.part, lambda: chosen, (step, *needs)) for step in verdicts.steps),
-    )
-    return [verdicts, *calibrations, selection]
+
+def _judging(config: Config, *names: str, **content: Any) -> StepSettings:
+    """The settings that decide a verdict, and those named by `names`, with the `content` of those that are paths."""
+    drawn = ("score.sampling", "seed") if config.score.method == "sampled" else ()
+    prompt = load_prompts(config.prompts).score  # only now: a run copied from elsewhere may lack the prompts
+    names = ("score.method", "prompts", *drawn, *names)
+    return StepSettings.of(config, names, prompts__score=prompt.digest, window=window(config), **content)
+
+
+def _selecting(config: Config) -> StepSettings:
+    deciding = {"threshold": ["score.threshold"], "top_share": ["score.top_share"], "best_f1": []}
+    return StepSettings.of(config, ["score.select", *deciding[config.score.select]])
+
+
+def _calibration(
+    config: Config, digests: Digests, engine: Callable[[Callable[[Step], Path]], Engine], primary_chat: Step
+) -> list[Stage]:
+    """The stage that judges the calibration file, where that decides the cut."""
+    path = config.score.calibration
+    if config.score.select != "best_f1" or path is None:
+        return []
+
+    def settings() -> StepSettings:
+        content = {"score.calibration": digests.path(path, "score.calibration")}
+        return _judging(config, "score.select", "score.calibration", **content)
+
+    def build(context: StepContext, progress: Progress) -> Mapping[str, Any]:
+        opened = engine(context.folder_of)
+        judge = scoring(primary_chat, context, opened)
+        return _calibrate(judge, opened, Path(context.settings.score.calibration or ""), context.folder, progress)
+
+    return [Stage(CALIBRATION, Build(build), (Step(CALIBRATION, "verdicts", settings, (primary_chat,)),))]
 
 
 def _calibrate(scoring: Scoring, engine: Engine, path: Path, folder: Path, progress: Progress) -> Mapping[str, Any]:
-    """Score the judged instructions into `folder`/scores.json: [score, is good]; those without one are counted.
+    """Write [score, is good] of each judged instruction into `folder`/scores.json, and count those without a score.
 
-    KunError where the engine fails: a cut on fewer rows would be another cut.
+    KunError where the engine fails: a cut from fewer rows would be another cut.
     """
     judged = read_calibration(path)
     asked = [scoring.judge(instruction, None, f"calibration-{row}") for row, (instruction, _) in enumerate(judged)]
@@ -174,23 +194,6 @@ def _calibrate(scoring: Scoring, engine: Engine, path: Path, folder: Path, progr
     lowest = cut([], scoring.settings, scores)
     atomic.write(folder / "scores.json", msgspec.json.encode(scores))
     return {"cut": round(lowest, 4), "judged": len(judged), "without verdict": len(judged) - len(scores)}
-
-
-def _selector(settings: Score, step: Step, folders: Folders) -> partial[list[Scored | Reject]]:
-    """`select` with the cut of the step's subset, for the records of a shard."""
-    source, *calibration = step.needs
-    judged: list[tuple[float, bool]] = []
-    scores: list[float] = []
-    if calibration:
-        judged = msgspec.json.decode(
-            (folders(calibration[0]) / "scores.json").read_bytes(), type=list[tuple[float, bool]]
-        )
-    if settings.select == "top_share":
-        folder = folders(source)
-        whole = read_manifest(folder)
-        rows = (shards.read_kept(folder, index, Scored) for index in range(whole.shards if whole else 0))
-        scores = [record.score for records in rows for record in records]
-    return partial(_select_all, lowest=cut(scores, settings, judged))
 
 
 def _select_all(records: Sequence[Scored], lowest: float) -> list[Scored | Reject]:

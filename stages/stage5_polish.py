@@ -1,138 +1,104 @@
 """Stage 5, polish: the primary chat rewrites each document into a proper reply to its instruction. `kun run stage5`
 
-Answer polishment is Kun's second novelty: the document is the known material, the reply copies it where it can and adds
-nothing. Replies that fail the paper's post-filters, or that the source does not bear out, are rejected.
+Answer polishment is the paper's second novelty: the reply is made from the document, copies it where it can, and adds
+nothing. Replies that fail the paper's post-filters, or that the document does not support, are rejected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 
 from kun.checks.answers import clean_output, echo, folded, pointing_word, repeats, says_again, unusable
 from kun.checks.faithfulness import faithfulness
-from kun.config.schema import Config, Polish, Privacy
+from kun.config.schema import Config, Polish
 from kun.engines.base import Generate, Generated, request_seed
 from kun.engines.cache import EngineCache, window
-from kun.filters.decontamination.ngrams import contaminated
-from kun.filters.privacy.rules import personal
-from kun.models.chat import Chat, load_chat
-from kun.pipeline.stage import Infer, Stage, Step, flatten_settings
-from kun.prompts import Prompt, load_prompts
+from kun.pipeline.stage import Measure, Output, Stage, StageSpec, Step
 from kun.records import Polished, Reject, Scored, extend
 from kun.text.normal import preview, split_sentences
+from stages.writing import Writing, writing_stage
 
-# Room for a reply: a rewritten text is hardly over one and a half times as long as its material, plus a few sentences.
+# Room for a reply: it is hardly ever longer than one and a half times its text, plus a few sentences.
 GROWTH, SPARE = 1.5, 64
 
+ABOUT = """pairs of instruction and output, made from raw text by instruction back-translation with answer polishment
+(Kun): a label model wrote the instruction for each text, a primary chat model judged the instruction and polished the
+text into its output. No row was written or checked by a person."""
 
-@dataclass(frozen=True)
-class Polishing:
-    """Both halves of the stage. `window`: longest prompt plus reply, in tokens; `seed`: that of the run; `evaluations`:
-    the index of evaluation files, where there is one; `privacy`: of the subset, as in the filter."""
+SUMMARY = "let the primary chat polish each text into an output; write final/"
+FINAL = Output("final", ("instruction", "output"), ABOUT)
+MEASURES = (Measure("faithfulness", "faithfulness of kept replies"),)
+POLISH = StageSpec(
+    "stage5", "stage5_polish", "inference", Scored, Polished, measures=MEASURES, output=FINAL, summary=SUMMARY
+)
 
-    prompt: Prompt
-    settings: Polish
-    chat: Chat
-    window: int
-    seed: int
-    evaluations: Path | None = None
-    privacy: Privacy = field(default_factory=Privacy)
 
-    def ask(self, record: Scored) -> Generate | Reject:
-        tokens = self._fitting(record)
-        if tokens is None:
-            used = len(self._tokens("", record.instruction))
-            return Reject("over_window", f"the instruction alone takes {used} of {self.window} tokens")
-        return Generate(tokens, self.settings.sampling, request_seed(self.seed, record.id, "polish"))
+def ask(writing: Writing[Polish], record: Scored) -> Generate | Reject:
+    tokens = _fitting(writing, record)
+    if tokens is None:
+        used = len(_tokens(writing, "", record.instruction))
+        return Reject("over_window", f"the instruction alone takes {used} of {writing.window} tokens")
+    return Generate(tokens, writing.settings.sampling, request_seed(writing.seed, record.id, "polish"))
 
-    def accept(self, record: Scored, answer: Generated) -> Polished | Reject:
-        output = clean_output(self.chat.decode(answer.tokens))
-        if not answer.finished:
-            return Reject("unfinished", preview(output))
-        if len(output) < max(self.settings.min_chars, 1):
-            return Reject("too_short", f"{len(output)} characters: {preview(output)}")
-        if found := unusable(output):
-            return Reject(*found)
-        if how := repeats(output, self.settings.max_opening_repeats):
-            return Reject("repeats", how)
-        if sentence := says_again(output, record.text):
-            return Reject("repeats", f"says again: {preview(sentence)}")
-        if folded(output) == folded(record.instruction):
-            return Reject("echo", "the instruction")
-        if line := echo(output, f"{self.prompt.system or ''}\n{self.prompt.user}"):
-            return Reject("echo", preview(line))
-        if word := pointing_word(output, self.settings.banned_words):
-            return Reject("banned_word", word)
-        if reject := contaminated(self.evaluations, [output])[0] or personal(output, self.privacy):
-            return reject
-        faith = faithfulness(output, record.text, record.instruction)
-        if faith.score < self.settings.min_faithfulness:
-            return Reject("unfaithful", preview(faith.detail))
-        return extend(record, Polished, output=output, faithfulness=faith.score)
 
-    def _tokens(self, text: str, instruction: str) -> list[int]:
-        return self.chat.prompt(self.prompt.messages(text=text, instruction=instruction))
-
-    def _fitting(self, record: Scored) -> list[int] | None:
-        """The prompt with as many whole sentences of the material as fit, by halving; None: not even the first does."""
-        fitted, tokens = self._fit(record.text, record.instruction)
-        if fitted:
-            return tokens
-        ends = [0]
-        for sentence in split_sentences(record.text):
-            ends.append(ends[-1] + len(sentence))
-        fits, too_many, best = 0, len(ends) - 1, None
-        while too_many - fits > 1:
-            middle = (fits + too_many) // 2
-            fitted, tokens = self._fit(record.text[: ends[middle]].rstrip(), record.instruction)
-            if fitted:
-                fits, best = middle, tokens
-            else:
-                too_many = middle
-        return best
-
-    def _fit(self, text: str, instruction: str) -> tuple[bool, list[int]]:
-        """Whether the prompt leaves room for the reply, and the prompt."""
-        tokens = self._tokens(text, instruction)
-        room = min(self.settings.sampling.max_tokens, int(GROWTH * self.chat.count(text)) + SPARE)
-        return len(tokens) + room <= self.window, tokens
+def accept(writing: Writing[Polish], record: Scored, answer: Generated) -> Polished | Reject:
+    output = clean_output(writing.chat.decode(answer.tokens))
+    if not answer.finished:
+        return Reject("unfinished", preview(output))
+    if len(output) < max(writing.settings.min_chars, 1):
+        return Reject("too_short", f"{len(output)} characters: {preview(output)}")
+    if fault := unusable(output):
+        return Reject(*fault)
+    if repetition := repeats(output, writing.settings.max_opening_repeats):
+        return Reject("repeats", repetition)
+    if sentence := says_again(output, record.text):
+        return Reject("repeats", f"says again: {preview(sentence)}")
+    if folded(output) == folded(record.instruction):
+        return Reject("echo", "the instruction")
+    if line := echo(output, f"{writing.prompt.system or ''}\n{writing.prompt.user}"):
+        return Reject("echo", preview(line))
+    if word := pointing_word(output, writing.settings.banned_words):
+        return Reject("banned_word", word)
+    if reject := writing.gives_away(output):
+        return reject
+    faith = faithfulness(output, record.text, record.instruction)
+    if faith.score < writing.settings.min_faithfulness:
+        return Reject("unfaithful", preview(faith.detail))
+    return extend(record, Polished, output=output, faithfulness=faith.score)
 
 
 def stage(
     config: Config, engines: EngineCache, primary_chat: Step, scored: Sequence[Step], evaluations: Step | None = None
 ) -> Stage:
-    """The stage over the selected records, by the primary chat that stage 1 made. `evaluations` is the step with the
-    index of evaluation files, where some are named."""
-    prompt = cache(lambda: load_prompts(config.prompts).polish)  # not here: a run that was received may lack the folder
-    settings = {**flatten_settings("polish", config.polish), "seed": config.seed}
-    needs = (primary_chat,) if evaluations is None else (primary_chat, evaluations)
-    return Stage(
-        "stage5",
-        "stage5_polish",
-        Infer(
-            reads=Scored,
-            writes=Polished,
-            engine=lambda folders: engines.open(folders(primary_chat)),
-            asker=lambda step, folders, engine: Polishing(
-                prompt(),
-                config.polish,
-                load_chat(folders(primary_chat), config.trust_remote_code),
-                engine.window,
-                config.seed,
-                None if evaluations is None else folders(evaluations),
-                config.of_subset(step.part).filter.privacy,
-            ),
-        ),
-        tuple(
-            Step(
-                "stage5_polish",
-                step.part,
-                lambda: {**settings, "prompts.polish": prompt().digest, "window": window(config)},
-                (step, *needs),
-            )
-            for step in scored
-        ),
-    )
+    """The stage over the selected records, with the primary chat of stage 1."""
+    return writing_stage(POLISH, "polish", ask, accept, config, engines, window, primary_chat, scored, evaluations)
+
+
+def _tokens(writing: Writing[Polish], text: str, instruction: str) -> list[int]:
+    return writing.chat.prompt(writing.prompt.messages(text=text, instruction=instruction))
+
+
+def _fitting(writing: Writing[Polish], record: Scored) -> list[int] | None:
+    """The prompt with as many whole sentences of the text as fit, by bisection; None if not even the first fits."""
+    fitted, tokens = _fit(writing, record.text, record.instruction)
+    if fitted:
+        return tokens
+    ends = [0]
+    for sentence in split_sentences(record.text):
+        ends.append(ends[-1] + len(sentence))
+    fits, too_many, best = 0, len(ends) - 1, None
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        fitted, tokens = _fit(writing, record.text[: ends[middle]].rstrip(), record.instruction)
+        if fitted:
+            fits, best = middle, tokens
+        else:
+            too_many = middle
+    return best
+
+
+def _fit(writing: Writing[Polish], text: str, instruction: str) -> tuple[bool, list[int]]:
+    """Whether the prompt leaves room for the reply; and its tokens."""
+    tokens = _tokens(writing, text, instruction)
+    room = min(writing.settings.sampling.max_tokens, int(GROWTH * writing.chat.count(text)) + SPARE)
+    return len(tokens) + room <= writing.window, tokens

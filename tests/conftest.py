@@ -69,7 +69,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On a worker the longest first, so that both end at about the same time."""
     if hasattr(config, "workerinput"):
-        ranks = [*TOGETHER, *{group(item.nodeid) for item in items if item.get_closest_marker("slow")}]
+        slow = (group(item.nodeid) for item in items if item.get_closest_marker("slow"))
+        ranks = list(dict.fromkeys([*TOGETHER, *slow]))  # no set: the workers must agree on the order
         items.sort(key=lambda item: ranks.index(name) if (name := group(item.nodeid)) in ranks else len(ranks))
 
 

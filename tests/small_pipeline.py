@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from kun.config.schema import Sampling
+from kun.config.schema import Config, Sampling
 from kun.engines.base import Answer, Failure, Generate, Generated, Request
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import run_stage
-from kun.pipeline.stage import Folders, Infer, Ingest, Map, Stage, Step
+from kun.pipeline.stage import Infer, Ingest, Map, Measure, Output, Stage, StageSpec, Step, StepContext, StepSettings
 from kun.records import Document, Filtered, Labelled, Origin, Reject, extend
 
 
@@ -68,6 +69,18 @@ class LabelByLength:
         return extend(record, Labelled, instruction=f"{answer.tokens[0]} characters about what?")
 
 
+def nothing() -> StepSettings:
+    """What decides a step that has no settings."""
+    return StepSettings.of(Config(), [])
+
+
+INGEST = StageSpec("read", "documents", "ingest", writes=Document)
+FILTER = StageSpec(
+    "read", "even_lengths", "filter", Document, Filtered, measures=(Measure("tokens", "characters of a text"),)
+)
+LABEL = StageSpec("ask", "questions", "inference", Filtered, Labelled, output=Output("pairs", ("instruction", "text")))
+
+
 def read_unit(unit: tuple[str, list[str]]) -> Iterator[tuple[Document, Document | Reject]]:
     subset, texts = unit
     for row, text in enumerate(texts):
@@ -88,26 +101,26 @@ class Small:
     def run(self) -> RunFolder:
         return RunFolder(self.path)
 
-    def units(self, step: Step, folders: Folders) -> list[tuple[tuple[str, list[str]], int]]:
-        texts = self.texts[step.part]
-        return [((step.part, texts), len(texts))]
+    def units(self, context: StepContext) -> list[tuple[tuple[str, list[str]], int]]:
+        texts = self.texts[context.step.part]
+        return [((context.step.part, texts), len(texts))]
 
     def stages(self) -> list[Stage]:
-        def setting(stage: str):
-            return lambda: {key: value for key, value in self.settings.items() if key.startswith(stage)}
+        def setting(stage: str) -> Callable[[], StepSettings]:
+            return lambda: StepSettings(
+                Config().only([]), {key: value for key, value in self.settings.items() if key.startswith(stage)}
+            )
 
-        read = [Step("stage2_ingest", name, lambda name=name: {"files": self.texts[name]}) for name in self.texts]
-        kept = [Step("stage2_filter", step.part, setting("filter"), needs=(step,)) for step in read]
-        label = [Step("stage3_label", step.part, setting("label"), needs=(step,)) for step in kept]
+        def files(name: str) -> StepSettings:
+            return StepSettings(Config().only([]), {"files": self.texts[name]})
+
+        read = [Step(INGEST, name, partial(files, name)) for name in self.texts]
+        kept = [Step(FILTER, step.part, setting("filter"), needs=(step,)) for step in read]
+        label = [Step(LABEL, step.part, setting("label"), needs=(step,)) for step in kept]
         return [
-            Stage("stage2", "stage2_ingest", Ingest(self.units, read_unit, shard_rows=3), tuple(read)),
-            Stage("stage2", "stage2_filter", Map(Document, Filtered, lambda *_: keep_even_lengths), tuple(kept)),
-            Stage(
-                "stage3",
-                "stage3_label",
-                Infer(Filtered, Labelled, lambda _: self.engine, lambda *_: LabelByLength()),
-                tuple(label),
-            ),
+            Stage(INGEST, Ingest(self.units, read_unit, lambda _: 3), tuple(read)),
+            Stage(FILTER, Map(lambda _: keep_even_lengths), tuple(kept)),
+            Stage(LABEL, Infer(lambda _: self.engine, lambda *_: LabelByLength()), tuple(label)),
         ]
 
     def go(self, workers: int = 1, force: bool = False) -> list[bool]:

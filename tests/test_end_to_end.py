@@ -67,7 +67,7 @@ def test_a_final_line_can_be_traced_through_every_stage(folder):
     subset = next(name for name in SUBSETS if (folder / f"run/final/{name}.jsonl").stat().st_size)
     found = json.loads(kun(folder, "trace", "run", f"{subset}:1", "--json").stdout)
     assert [event["stage"] for event in found["life"]] == list(CHAIN)
-    assert found["final"] == {"file": f"final/{subset}.jsonl", "line": 1}
+    assert found["outputs"]["final"] == {"file": f"final/{subset}.jsonl", "line": 1}
 
 
 def test_the_names_that_others_rely_on(folder):

@@ -33,8 +33,9 @@ from kun.text.fold import fold
 from kun.text.language import identify
 from kun.text.normal import normalise, printable, split_sentences
 from kun.training import seeds
+from stages import stage5_polish
 from stages.stage4_score import Scoring
-from stages.stage5_polish import Polishing
+from stages.writing import Writing
 from tests.fuzzing.inputs import rng_of
 from tests.fuzzing.targets import TARGETS, outcomes
 from tests.tiny_models import SHAPES
@@ -162,9 +163,11 @@ def test_seeds_texts_and_labels_put_no_control_token_into_a_prompt(chat: Chat, t
     ]
     nasty, plain = seeds.encode(tasks, chat, 100_000, "seeds.pairs", [])
     scoring = Scoring(prompts.score, Score(), chat, 100_000, 0)
-    polishing = Polishing(prompts.polish, Polish(), chat, 100_000, 0)
+    polishing = Writing(prompts.polish, Polish(), chat, 100_000, 0)
     pairs = [(nasty.prompt, plain.prompt), (nasty.completion, plain.completion)]
-    asked = [(scoring.ask(record(text, text)), polishing.ask(record(text, text))) for text in (NASTY, "x")]
+    asked = [
+        (scoring.ask(record(text, text)), stage5_polish.ask(polishing, record(text, text))) for text in (NASTY, "x")
+    ]
     pairs += [(mine.prompt, other.prompt) for mine, other in zip(*asked, strict=True)]  # type: ignore[union-attr]
     for mine, other in pairs:
         assert controls(chat, list(mine)) == controls(chat, list(other)) != []

@@ -1,7 +1,7 @@
-"""What a model's answer is worth: `clean_instruction(reply)`, `says_twice(instruction)`, `repeats(output, limit=5)`.
+"""Cleaning and checks of a model's answers: `clean_instruction(reply)`, `repeats(output, limit=5)`.
 
-Pure functions of text, without models. Sources of the rules: the post-filters of the original Kun and the demands of
-its rubric (see docs/stage3.md to stage5.md); every one is linear in the length of the text.
+Pure functions of text, without models. The rules come from the post-filters of the original Kun and from its rubric
+(docs/stage3.md to stage5.md); each takes linear time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from functools import lru_cache
 
-# Tokens that steer a chat template: as text in a data set they would steer the models trained on it.
+# Control tokens of chat templates: as text in a data set they would control the models trained on it.
 CONTROL = re.compile(
     r"<\|[^\s<>|]{1,40}\|>|<｜[^\s<>｜]{1,40}｜>|</?s>|<pad>|<unk>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>",
     re.IGNORECASE,
@@ -23,51 +23,51 @@ LABELS = (
 )
 QUOTES = {"“": "”", "「": "」", "『": "』", '"': '"', "'": "'", "‘": "’", "《": "》", "【": "】", "*": "*", "`": "`"}
 EDGE_QUOTES = {opening: closing for opening, closing in QUOTES.items() if opening not in "《【"}
-ONE_CHARACTER = re.compile(r"([^\W\d_])\1{15,}")  # 16 times the same letter is no language
+ONE_CHARACTER = re.compile(r"([^\W\d_])\1{15,}")  # the same letter 16 times is no language
 NUMBERING = re.compile(r"\A[\s-]*\d+\.")
 SENTENCE_END = re.compile(r"[。！？!?；;\n]+|\.(?=\s|$)")
 
 
 def clean_instruction(reply: str) -> str:
-    """The instruction in a label model's reply: no label before it, no quotes around it, cut at a run of 5+ blanks,
-    lines that repeat the one before them collapsed."""
+    """The instruction in a label model's reply: without label and quotes, cut at a run of 5 or more blanks, and without
+    lines that repeat the one before."""
     return _collapse_lines(_undress(BLANK_RUN.split(reply.strip(), maxsplit=1)[0], LABELS[0]))
 
 
 def clean_output(reply: str) -> str:
-    """The output in a chat model's reply: no blanks around it, no label before it."""
+    """The output in a chat model's reply, without surrounding blanks and label."""
     return _strip_label(reply.strip(), LABELS[1])
 
 
 def folded(text: str) -> str:
-    """Letters and digits alone, width and case folded: what two spellings of the same words have in common."""
+    """Only letters and digits, with width and case folded, so that spellings of the same words compare equal."""
     return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
 
 
 def says_twice(instruction: str) -> str | None:
-    """The part that an instruction says twice over: all of it, or a sentence of 6 letters or more."""
+    """The part that an instruction repeats: all of it, or a sentence of 6 letters or more."""
     bare = folded(instruction)
     period = (bare + bare).find(bare, 1)
     if len(bare) >= 4 and period < len(bare):
         return bare[:period]
-    seen = set()
+    sentences = set()
     for sentence in SENTENCE_END.split(instruction):
         bare = folded(sentence)
         if len(bare) >= 6:
-            if bare in seen:
+            if bare in sentences:
                 return sentence.strip()
-            seen.add(bare)
+            sentences.add(bare)
     return None
 
 
 def pointing_word(text: str, words: tuple[str, ...]) -> str | None:
-    """The first of `words` that stands in the text, whatever its case."""
+    """The first of `words` that occurs in the text, ignoring case."""
     text = text.casefold()
     return next((word for word in words if word.casefold() in text), None)
 
 
 def copied(instruction: str, text: str, length: int = 30) -> str | None:
-    """A stretch of `length` letters that the instruction copies from the text: it gives the answer away."""
+    """A stretch of `length` letters that the instruction copies from the text, giving the answer away."""
     bare, source = folded(instruction), folded(text)
     starts = {bare[start : start + length]: start for start in range(len(bare) - length, -1, -1)}
     found = (starts.get(source[start : start + length]) for start in range(len(source) - length + 1))
@@ -76,7 +76,7 @@ def copied(instruction: str, text: str, length: int = 30) -> str | None:
 
 
 def unusable(text: str) -> tuple[str, str] | None:
-    """(reason, detail) where a reply holds what no row of a data set may: control tokens or broken characters."""
+    """(reason, detail) where a reply holds what no row of a data set may hold: control tokens or broken characters."""
     if control := CONTROL.search(text):
         return "control_token", control[0]
     if "\ufffd" in text:
@@ -85,7 +85,7 @@ def unusable(text: str) -> tuple[str, str] | None:
 
 
 def echo(reply: str, prompt: str) -> str | None:
-    """A sentence of the prompt's own words (10 letters or more, without a field) that the reply repeats."""
+    """A sentence of the prompt itself (10 letters or more, without a placeholder) that the reply repeats."""
     bare = folded(reply)
     return next((own for own in _own_sentences(prompt) if own in bare), None)
 
@@ -97,10 +97,10 @@ def _own_sentences(prompt: str) -> tuple[str, ...]:
 
 
 def opening_repeats(text: str, limit: int) -> str | None:
-    """The shortest unit that a text opens with more than `limit` times in a row; blanks do not count.
+    """The shortest unit with which a text opens more than `limit` times in a row, ignoring blanks.
 
-    Linear time: the Z-function z[p], the length of the match of the text with itself shifted by p, says that a unit
-    of p characters stands 1 + z[p] // p times at the opening.
+    Linear time: z[p] is the Z-function, the length of the match of the text with itself shifted by p; a unit of p
+    characters opens the text 1 + z[p] // p times.
     """
     bare = "".join(text.split())
     last = len(bare) // (limit + 1)
@@ -119,26 +119,26 @@ def opening_repeats(text: str, limit: int) -> str | None:
 
 
 def says_again(reply: str, source: str) -> str | None:
-    """A sentence of 6 letters or more that a reply says twice or more, and more often than its source."""
+    """A sentence of 6 letters or more that a reply has at least twice, and more often than its source."""
     before = Counter(folded(sentence) for sentence in SENTENCE_END.split(source))
-    said: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for sentence in SENTENCE_END.split(reply):
         bare = folded(sentence)
-        said[bare] += 1
-        if len(bare) >= 6 and said[bare] > max(before[bare], 1):
+        counts[bare] += 1
+        if len(bare) >= 6 and counts[bare] > max(before[bare], 1):
             return sentence.strip()
     return None
 
 
 def repeated_share(text: str, gram: int = 8, longest: int = 100_000) -> float:
-    """Share of a text's character n-grams that it had before (0 to 1); only its first `longest` characters count."""
+    """Share (0 to 1) of the character n-grams of the first `longest` characters that occurred before in them."""
     bare = "".join(text[:longest].split())
     grams = max(len(bare) - gram + 1, 1)
     return 1 - len({bare[i : i + gram] for i in range(grams)}) / grams
 
 
 def repeats(text: str, limit: int) -> str | None:
-    """How a reply repeats itself: at its opening, one character on end, or over half of it. None: it does not."""
+    """How a reply repeats itself: its opening, one character, or over half of the text. None where it does not."""
     if unit := opening_repeats(text, limit):
         return f"opens with {unit[:40]!r} more than {limit} times"
     if run := ONE_CHARACTER.search(text):
@@ -149,9 +149,9 @@ def repeats(text: str, limit: int) -> str | None:
 
 
 def verdict(reply: str, good: str, bad: str) -> bool | None:
-    """The verdict that a reply gives: True for the good word, False for the bad one, None for neither or both.
+    """The verdict in a reply: True for the good word, False for the bad one, None for neither or both.
 
-    A word inside the other one (合格 in 不合格) is not that word, and a denied good word (不合格, not good) is bad.
+    A word inside the other (合格 in 不合格) does not count, and a negated good word (不合格, not good) is bad.
     """
     reply, good, bad = (unicodedata.normalize("NFKC", part).casefold() for part in (reply, good, bad))
     longer, shorter = sorted((good, bad), key=len, reverse=True)
@@ -174,7 +174,7 @@ def _has_word(word: str, text: str) -> bool:
 
 
 def _undress(text: str, labels: str) -> str:
-    """The text without a label before it and quotes around it, in whatever order they come."""
+    """The text without leading labels and surrounding quotes, in whatever order."""
     while True:
         inner = _strip_quotes(_strip_label(text, labels))
         if inner == text:
@@ -183,8 +183,9 @@ def _undress(text: str, labels: str) -> str:
 
 
 def _strip_label(text: str, labels: str) -> str:
-    """`指令：`, `**Instruction:**`, `【问题】` at the start, and again; a label needs a colon or brackets to be one."""
-    # Possessive, or blanks beside blanks take quadratic time.
+    """Remove labels such as `指令：`, `**Instruction:**`, `【问题】` from the start; a label has a colon or
+    brackets."""
+    # Possessive quantifiers: adjacent runs of blanks would take quadratic time.
     marked = rf"[*#]*+\s*+(?:{labels})\s*+\d{{0,2}}+\s*+\**+[:：]\**+"
     label = rf"(?:{marked}|[【\[]\s*+(?:{labels})\s*+[】\]][:：]?)\s*+"
     return re.sub(rf"\A\s*+(?:{label})++", "", text, flags=re.IGNORECASE).strip()

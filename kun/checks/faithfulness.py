@@ -1,9 +1,9 @@
-"""Does a reply keep to its source? `faithfulness(output, text, instruction)` gives a share and what has no support.
+"""How far the source supports a reply: `faithfulness(output, text, instruction)` gives a share and what is unsupported.
 
-Checked are the items that can be looked up: numbers, Latin names and identifiers, titles, quoted spans, Chinese names
-of persons, places and bodies; and that language and script are those of the source. The idea is that of DoG-Instruct
-and FineInstructions. Ordinary words are never items: honest paraphrase costs nothing, and a doubtful name is not
-counted as one (kun/text/names.py).
+It looks up the items that can be looked up: numbers, Latin names and identifiers, titles, quoted spans, Chinese names
+of persons, places and organisations; and it compares language and script with the source. The idea comes from
+DoG-Instruct and FineInstructions. Ordinary words are not items, so honest paraphrase costs nothing, and doubtful names
+do not count as names (kun/text/names.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ TRANSLATION = re.compile(
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """`score` is the supported share of `items` looked-up items (1.0 of none, 0.0 in a wrong language)."""
+    """`score` is the supported share of the `items` that were looked up (1.0 for no items, 0.0 for a wrong
+    language)."""
 
     score: float
     items: int
@@ -46,7 +47,7 @@ class Faithfulness:
 
 
 def faithfulness(output: str, text: str, instruction: str = "") -> Faithfulness:
-    """Look up the items of `output` in the text and the instruction. Time is linear in the lengths, items aside."""
+    """Look up the items of `output` in the text and the instruction. Time is linear in their lengths for each item."""
     source = _plain(f"{instruction}\n{text}")
     reply = _plain(output)
     if wrong := _wrong_language(reply, _plain(text), instruction):
@@ -65,7 +66,7 @@ def faithfulness(output: str, text: str, instruction: str = "") -> Faithfulness:
 
 
 def _has(bare: str, item: str) -> bool:
-    """Whether the folded source has the item; an English plural or possessive is its singular."""
+    """Whether the folded source has the item, or the singular of an English plural or possessive."""
     item = folded(item.removesuffix("'s"))
     return item in bare or (len(item) > 4 and item.isascii() and item.endswith("s") and item[:-1] in bare)
 
@@ -75,7 +76,7 @@ def _plain(text: str) -> str:
 
 
 def _spans(reply: str) -> Iterator[str]:
-    """Titles, quoted spans and Latin names of a reply; each once."""
+    """Titles and quoted spans of a reply, each once, and Latin names."""
     yield from dict.fromkeys(title for title in TITLE.findall(reply) if folded(title))
     quotes = (next(filter(None, groups)) for groups in QUOTE.findall(reply))
     yield from dict.fromkeys(
@@ -91,7 +92,7 @@ def _spans(reply: str) -> Iterator[str]:
 
 
 def _is_name(word: str, text: str, start: int) -> bool:
-    """In a Latin text: capitals or digits inside the word, or a capital that does not open a sentence."""
+    """For Latin text: capitals or digits inside the word, or a capital that does not begin a sentence."""
     if any(c.isupper() or c.isdigit() for c in word[1:]):
         return True
     before = text[max(start - 50, 0) : start].rstrip(" \t\"'(*“‘")[-1:]
@@ -99,7 +100,7 @@ def _is_name(word: str, text: str, start: int) -> bool:
 
 
 def language(text: str) -> str | None:
-    """`zh`, `ja`, `ko` or `latin` where over two thirds of 10 or more units are it: a Han character, a Latin word."""
+    """`zh`, `ja`, `ko` or `latin` if over two thirds of at least 10 units (one character, or one Latin word) are."""
     counts = {
         "zh": len(re.findall(r"[\u3400-\u9fff]", text)),
         "ja": len(re.findall(r"[\u3041-\u30fa]", text)),
@@ -114,7 +115,7 @@ def language(text: str) -> str | None:
 
 
 def _wrong_language(reply: str, text: str, instruction: str) -> str | None:
-    """What is wrong, unless the instruction asks for a translation or is itself in the language of the reply."""
+    """The mismatch, unless the instruction asks for a translation or is itself in the language of the reply."""
     if TRANSLATION.search(instruction):
         return None
     for measure in (language, script):

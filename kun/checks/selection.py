@@ -1,6 +1,6 @@
-"""Where to cut the scores of stage 4: `cut(scores, config.score, read_calibration(path))`, per subset.
+"""The cut-off for the scores of a subset: `cut(scores, config.score, calibration)`.
 
-Functions of the scores alone: another selection asks no model again.
+It depends on the scores alone, so another selection needs no model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from kun.config.schema import Score
-from kun.corpora.files import BOM
+from kun.corpora.files import numbered_lines
 from kun.errors import InputError
 from kun.text.normal import preview
 
@@ -25,10 +25,7 @@ class CalibrationRow(msgspec.Struct, frozen=True):
 
 
 def cut(scores: Sequence[float], settings: Score, calibration: Sequence[tuple[float, bool]] = ()) -> float:
-    """The lowest score that is kept.
-
-    `calibration` (score, is good) is needed for best_f1, `scores` (those of one subset) for top_share.
-    """
+    """The lowest score that is kept. best_f1 needs `calibration` (score, is good), top_share the subset's `scores`."""
     match settings.select:
         case "threshold":
             return settings.threshold
@@ -39,38 +36,32 @@ def cut(scores: Sequence[float], settings: Score, calibration: Sequence[tuple[fl
 
 
 def top_share(scores: Sequence[float], share: float) -> float:
-    """The score of the last record of the best share (rounded up). Those tied with it stay too, whatever the order."""
+    """The lowest score within the best share (rounded up); records with an equal score are all kept."""
     if not scores:
         return 0.0
     return sorted(scores, reverse=True)[math.ceil(share * len(scores) - 1e-9) - 1]
 
 
 def best_f1(calibration: Sequence[tuple[float, bool]]) -> float:
-    """The cut with the best F1 of the good verdict; of equal ones the strictest, halfway to the next lower score."""
+    """The cut with the best F1 for the good verdict, halfway to the next lower score; of equal ones, the strictest."""
     goods = sum(is_good for _, is_good in calibration)
     if not 0 < goods < len(calibration):
         raise InputError("score.calibration: needs both good and bad instructions that got a score")
     ranked = sorted(calibration, reverse=True)
-    best, found, right = -1.0, 0.0, 0
+    best, limit, correct = -1.0, 0.0, 0
     for place, (score, is_good) in enumerate(ranked, start=1):
-        right += is_good
+        correct += is_good
         below = ranked[place][0] if place < len(ranked) else 0.0
-        f1 = 2 * right / (place + goods)
+        f1 = 2 * correct / (place + goods)
         if (below < score or place == len(ranked)) and f1 > best:
-            best, found = f1, (score + below) / 2
-    return found
+            best, limit = f1, (score + below) / 2
+    return limit
 
 
 def read_calibration(path: Path) -> list[tuple[str, bool]]:
-    """The judged instructions of a JSON lines file: instruction, is good. InputError names the line that is wrong."""
-    try:
-        lines = path.read_bytes().removeprefix(BOM).split(b"\n")
-    except OSError as error:
-        raise InputError(f"score.calibration: {path}: {error.strerror}") from None
+    """The judged instructions of a JSON lines file: (instruction, is good). InputError names the bad line."""
     judged = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(path, "score.calibration"):
         try:
             row = msgspec.json.decode(line, type=CalibrationRow)
         except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors

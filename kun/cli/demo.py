@@ -1,4 +1,4 @@
-"""The commands `kun demo-data` and `kun demo-eval`: another demo world, and what a run made of it."""
+"""The commands `kun demo-data` and `kun demo-eval`: write a demo world, and measure a run on it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _demo_data(arguments: argparse.Namespace, _: list[str]) -> int:
     lm = f"{{estimate_from: {_yaml(out / 'clean.jsonl')}}}"
     if find_program("lmplz") is None:
         lm = f"{{estimate_from: null, model: {_yaml(DEMO / 'lm')}}}"
-        print("lmplz is not installed (`make setup` builds it): this world is filtered by a small shipped model")
+        print("lmplz is not installed (`make setup` builds it): this world is filtered with a small shipped model")
     corpora = "\n".join(f"  {name}: {{paths: [{_yaml(out / 'corpora' / name)}]}}" for name in SUBSETS)
     text = f"""# The world of seed {arguments.seed}, with the settings of the demo.
 extends: {_yaml(os.path.relpath(CONFIGS / "demo.yaml", out))}

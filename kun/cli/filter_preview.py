@@ -1,4 +1,4 @@
-"""The command `kun filter-preview`: what stage 2 would drop of a sample, and why, before it is run."""
+"""The command `kun filter-preview`: show what stage 2 would drop from a sample, and why."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def _filter_preview(arguments: argparse.Namespace, overrides: list[str]) -> int:
     config = load_settings(arguments, overrides)
     if arguments.sample < 1:
         raise InputError(f"--sample {arguments.sample}: at least one row is needed")
-    seen = []
-    for one in preview_corpora(config, arguments.subset, arguments.sample):
-        seen.append(one)
+    samples = []
+    for sample in preview_corpora(config, arguments.subset, arguments.sample):
+        samples.append(sample)
         if not arguments.json:
-            print(printable(preview.summary(one)), flush=True)
+            print(printable(preview.summary(sample)), flush=True)
     path = (arguments.out or Path(config.run) / "preview") / "filter.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write(path, page(f"Filter preview of {arguments.config}", seen).encode())
+    atomic.write(path, page(f"Filter preview of {arguments.config}", samples).encode())
     if arguments.json:
-        print(msgspec.json.encode([preview.as_json(one) for one in seen]).decode())
+        print(msgspec.json.encode([preview.as_json(sample) for sample in samples]).decode())
     else:
         print(f"wrote {path}: distributions, examples next to every limit, overlaps")
     return 0

@@ -1,4 +1,4 @@
-"""The commands `kun lm train` and `kun lm score`: a language model for the filter, made and looked at by itself."""
+"""The commands `kun lm train` and `kun lm score`: estimate a language model for the filter, and score texts with it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _log = logging.getLogger(__name__)
 TRAIN = """Estimate an n-gram language model from clean text, for the perplexity of stage 2.
 
 The text should be of the kind that you want to keep: a document is judged by how much it surprises the model. Ten
-million characters are a start; order 5 takes about 30 seconds and 1 GB of memory for them. `lmplz` and `build_binary`
-of KenLM do the work (`make setup` builds them).
+million characters are a start; with order 5 they take about 30 seconds and 1 GB of memory. KenLM's `lmplz` and
+`build_binary` do the work (`make setup` builds them).
 
   kun lm train --from clean.jsonl --out models/lm
   kun lm train --from clean.jsonl.zst --out models/lm --order 5 --prune 0 0 1 --structure probing
@@ -43,8 +43,8 @@ of KenLM do the work (`make setup` builds them).
 """
 SCORE = """Print the perplexity of each document under a language model, then the percentiles of all.
 
-Thresholds (filter.ppl_min, filter.ppl_max) mean something only under the model that they were measured with: look at
-documents near a percentile before you choose it. Sort by perplexity with `kun lm score DIR FILE | sort -n`.
+Thresholds (filter.ppl_min, filter.ppl_max) are valid only for the model with which they were measured. Look at
+documents near a percentile before you choose it; `kun lm score DIR FILE | sort -n` sorts by perplexity.
 
   kun lm score models/lm corpus.jsonl
   kun lm score models/lm page.txt            # documents are separated by blank lines
@@ -144,7 +144,7 @@ def _reason(row: Row) -> str:
 
 @contextmanager
 def _naming_the_argument(argument: str, setting: str) -> Iterator[None]:
-    """Errors of a setting of the configuration, as errors of the argument that stands for it here."""
+    """Report errors of a setting as errors of the command-line argument that stands for it here."""
     try:
         yield
     except InputError as error:
@@ -157,8 +157,8 @@ def _settings(arguments: argparse.Namespace) -> LanguageModel:
 
     names = ("order", "structure", "tokens", "vocab_size", "normalisation")
     try:
-        given = {name: getattr(arguments, name) for name in names}
-        return LanguageModel(prune=tuple(arguments.prune), estimate_from=str(arguments.source), **given)
+        options = {name: getattr(arguments, name) for name in names}
+        return LanguageModel(prune=tuple(arguments.prune), estimate_from=str(arguments.source), **options)
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}, not {first['input']}") from None
@@ -174,10 +174,10 @@ def _score(arguments: argparse.Namespace, _: list[str]) -> int:
             good = [row for row in batch if row.reject is None]
             unread += len(batch) - len(good)
             with _naming_the_argument("MODEL", lm.SETTING):
-                found = lm.perplexities(arguments.model, [normalise(row.text) for row in good])
-            for row, ppl in zip(good, found, strict=True):
-                _print_one(row, ppl, arguments.json)
-            ppls.extend(found)
+                scores = lm.perplexities(arguments.model, [normalise(row.text) for row in good])
+            for row, ppl in zip(good, scores, strict=True):
+                _print_row(row, ppl, arguments.json)
+            ppls.extend(scores)
             for row in batch:
                 if row.reject is not None:
                     _log.warning("%s: %s", arguments.file, _reason(row))
@@ -193,7 +193,7 @@ def _score(arguments: argparse.Namespace, _: list[str]) -> int:
     return 1 if unread else 0
 
 
-def _print_one(row: Row, ppl: float, as_json: bool) -> None:
+def _print_row(row: Row, ppl: float, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"row": row.origin.row, "ppl": ppl}))
     else:
@@ -202,7 +202,7 @@ def _print_one(row: Row, ppl: float, as_json: bool) -> None:
 
 @contextmanager
 def _rows(file: str, field: str) -> Iterator[Iterator[Row]]:
-    """The rows of a file, or of standard input, of which a copy is made: it can be read only once."""
+    """The rows of a file, or of a copy of standard input, which can be read only once."""
     if file != "-":
         if Path(file).is_dir():
             raise InputError(f"{file}: a folder; give one of its files")

@@ -1,6 +1,6 @@
-"""What commands log: `--quiet`, `--verbose`, the head of `run.log`, and reports of what was done.
+"""Logging of the commands: `--quiet`, `--verbose`, the header of `run.log`, and `report(message)`.
 
-Where records go is in kun/execution/log.py; a module logs by `logging.getLogger(__name__)`.
+kun/execution/log.py decides where log records go; a module logs with `logging.getLogger(__name__)`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _log = logging.getLogger(__name__)
 
 
 def add_verbosity(parser: argparse.ArgumentParser) -> None:
-    """`--quiet` and `--verbose`, for a command that works for a while."""
+    """Add `--quiet` and `--verbose`, for a command that takes a while."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--quiet", action="store_true", help="errors only: no progress, no warnings")
-    group.add_argument("--verbose", action="store_true", help="also say what is being done")
+    group.add_argument("--verbose", action="store_true", help="also show what is being done")
 
 
 def console_level(arguments: argparse.Namespace) -> int:
@@ -39,7 +39,7 @@ def console_level(arguments: argparse.Namespace) -> int:
 
 
 def log_into(run: Path, config: Config) -> None:
-    """Log into `run.log` of a run from now on; it begins with the command, versions, and the digest of the settings."""
+    """From now on log into `run.log` of a run, first the command, the versions, and the digest of the settings."""
     configure(replace(present() or LogSetup(), file=run / RUN_LOG))
     _log.info("command: %s", shlex.join(["kun", *sys.argv[1:]]))
     _log.info("versions: %s", ", ".join(f"{name} {number}" for name, number in _versions()))
@@ -58,7 +58,7 @@ def _versions() -> list[tuple[str, str]]:
 
 
 def report(message: str) -> None:
-    """Tell what was done: on stdout, but with --quiet, and in the log."""
+    """Report what was done, in the log and, without --quiet, on stdout."""
     if (present() or LogSetup()).console < logging.ERROR:
         print(safe(message))
     _log.info("%s", message, extra=FILE_ONLY)

@@ -1,7 +1,7 @@
-"""Entry point of the command `kun`: signals, environment, and what a command's end or error means for the shell.
+"""Entry point of the command `kun`: signals, environment, error messages, exit status.
 
-Ends with 0 when what was asked for is complete, 1 when failed records are left over, 2 on an error of configuration or
-input, 130 when stopped by Ctrl-C or SIGTERM, 70 on an error in Kun.
+Exit status: 0 complete, 1 failed records are left, 2 an error in the configuration or the input, 130 stopped by Ctrl-C
+or SIGTERM, 70 an error in Kun.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _log = logging.getLogger(__name__)
 def main() -> None:
     """Entry point of the console script."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # where a script ignores SIGINT, too
-    for stream in (sys.stdout, sys.stderr):  # a name may be no UTF-8, a terminal may have another encoding
+    for stream in (sys.stdout, sys.stderr):  # a name may not be UTF-8, a terminal may have another encoding
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a wrong path is an error at once, not after a search of the hub
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a wrong path is an error at once, not after a search on the hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait starve each other where cores are shared: measured 5 times slower on two.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
@@ -38,17 +38,17 @@ def main() -> None:
 
 
 def _run() -> int:
-    """Run the command that was typed; its exit status, whatever ends it."""
+    """Run the command that was typed; returns its exit status, however it ends."""
     try:
         arguments, overrides = parse()
         configure(LogSetup(console_level(arguments)))
         status: int = arguments.function(arguments, overrides)
-        sys.stdout.flush()  # a reader that is gone shows here, and not after the status was decided
+        sys.stdout.flush()  # a closed pipe raises here, not after the status was decided
         return status
     except KunError as error:
         _log.error("kun: %s", error)
         return 2
-    except BrokenPipeError:  # whoever reads, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
@@ -68,8 +68,8 @@ _IN_THE_WAY = "a file or folder is in the way: remove it, or choose another fold
 
 
 def explain(error: OSError) -> str:
-    """An error of the operating system with its file and the remedy."""
-    name = error.filename2 or error.filename  # of a file that takes another's place: the other
+    """The message for an error of the operating system, with its file and the remedy."""
+    name = error.filename2 or error.filename  # of a rename: the target
     where = f"{name}: " if name else ""
     remedy = {
         errno.EEXIST: _IN_THE_WAY,

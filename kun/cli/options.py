@@ -1,4 +1,4 @@
-"""What several commands share: `--config` and `--subset` with their checks, and the run that a command reads."""
+"""Options that several commands share: `--config` and `--subset` with their checks, and opening a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load_settings(arguments: argparse.Namespace, overrides: list[str], corpora_n
         known = ", ".join(config.corpora) or "none"
         raise InputError(f"{arguments.config}: there is no corpus {arguments.subset!r}; corpora: {known}")
     if corpora_needed and not config.corpora:
-        raise InputError(f"{arguments.config}: corpora: none is named; stages 2 to 5 need one")
+        raise InputError(f"{arguments.config}: corpora: none is named; this command needs one")
     run = Path(config.run).resolve()
     for name, corpus in config.corpora.items():
         for path in corpus.paths:
@@ -41,7 +41,7 @@ def load_settings(arguments: argparse.Namespace, overrides: list[str], corpora_n
 
 
 def open_run(folder: str | None, config_path: str | None) -> tuple[Config, RunFolder, list[Stage], Digests]:
-    """The run in a folder, with the settings that it was made with or those of a file."""
+    """The run in a folder, with its own settings or those of a file."""
     from stages import pipeline
 
     config = load(config_path or "configs/demo.yaml") if config_path or not folder else load_of_run(Path(folder))

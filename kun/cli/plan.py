@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from kun.planning.plan import Options
 
 DESCRIPTION = """\
-What a run will take, before it is run: rows at each stage, tokens to prefill and to decode, hours, cost, disk.
+Estimate what a run will take, before it is run: rows at each stage, tokens to prefill and to decode, hours, cost, disk.
 
 Only the configuration, the tokenizer and config.json of the base model, prompts, seeds and corpora are needed. A sample
-of each corpus goes through the stages' own reading, rules and prompts; nothing is written into the run. What the
-run in the folder has done so far takes the place of assumptions, so a short run on a part of the corpora (with the same
-names and `run`) makes the plan of the whole a good one. Of each figure the plan says what it rests on.
+of each corpus goes through the stages' own reading, rules and prompts; nothing is written into the run. Results of the
+run so far replace assumptions, so a pilot on a part of the corpora (with the same names and `run`) makes the plan of
+the whole run a good one. The plan names the basis of each figure.
 """
 EPILOG = """\
 Any setting is an option, as for `kun run`: --filter.ppl-max x4, --polish.sampling.max-tokens 512.
@@ -58,13 +58,13 @@ def add_command(commands: Any) -> None:
         help="measure both rates with the configured engine, here, in about so many seconds (default: 30)",
     )
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="GPUs at work side by side (default: 1)")
-    parser.add_argument("--price", type=float, metavar="DOLLARS", help="of one GPU for one hour")
+    parser.add_argument("--price", type=float, metavar="DOLLARS", help="price of one GPU for one hour")
     parser.add_argument(
         "--kept",
         type=float,
         nargs=3,
         metavar=("LABEL", "SCORE", "POLISH"),
-        help="shares of their rows that stages 3, 4 and 5 keep, instead of measured or assumed ones",
+        help="shares that stages 3, 4 and 5 keep, instead of measured or assumed ones",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(function=_plan)
@@ -76,12 +76,12 @@ def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
     config = load_settings(arguments, overrides)
     names = [arguments.subset] if arguments.subset else list(config.corpora)
-    found = plan(config, names, options_of(arguments))
+    estimate = plan(config, names, options_of(arguments))
     if arguments.json:
-        print(msgspec.json.encode(as_json(found)).decode())
+        print(msgspec.json.encode(as_json(estimate)).decode())
     else:
         subset = ["--subset", arguments.subset] if arguments.subset else []
-        print(render(found, arguments.config, [*subset, *overrides]))
+        print(render(estimate, arguments.config, [*subset, *overrides]))
     return 0
 
 
@@ -98,14 +98,8 @@ def options_of(arguments: argparse.Namespace) -> Options:
         raise InputError(f"--price {arguments.price}: dollars for one hour of one GPU, not below 0")
     if arguments.kept is not None and not all(0 <= share <= 1 for share in arguments.kept):
         raise InputError(f"--kept {' '.join(map(str, arguments.kept))}: three shares from 0 to 1")
-    return Options(
-        sample=arguments.sample,
-        rates=rates,
-        probe=arguments.probe,
-        gpus=arguments.gpus,
-        price=arguments.price,
-        kept=None if arguments.kept is None else tuple(arguments.kept),
-    )
+    kept = None if arguments.kept is None else tuple(arguments.kept)
+    return Options(arguments.sample, rates, arguments.probe, arguments.gpus, arguments.price, kept)
 
 
 def _rates(arguments: argparse.Namespace) -> Rates | None:
@@ -114,11 +108,11 @@ def _rates(arguments: argparse.Namespace) -> Rates | None:
         if value is not None and not 0 < value < math.inf:
             unit = "seconds" if name == "probe" else "tokens a second"
             raise InputError(f"--{name.replace('_', '-')} {value:g}: {unit}, above 0")
-    given = (arguments.prefill_rate, arguments.decode_rate)
-    if given == (None, None):
+    rates = (arguments.prefill_rate, arguments.decode_rate)
+    if rates == (None, None):
         return None
     if arguments.probe is not None:
         raise InputError("--probe measures both rates; give it or --prefill-rate and --decode-rate, not both")
-    if None in given:
+    if None in rates:
         raise InputError("--prefill-rate and --decode-rate go together; --probe measures both")
-    return Rates(*given, "given", "--prefill-rate, --decode-rate")
+    return Rates(*rates, "given", "--prefill-rate, --decode-rate")

@@ -9,7 +9,7 @@ import msgspec
 
 from kun.cli.options import open_run
 from kun.config.files import command_of_run
-from kun.dataset.final import final_state
+from kun.dataset.final import final_states
 from kun.errors import BusyError
 from kun.pipeline import status
 from kun.pipeline.lock import check_free
@@ -27,12 +27,12 @@ def add_command(commands: Any) -> None:
 def _status(arguments: argparse.Namespace, _: list[str]) -> int:
     config, run, stages, digests = open_run(arguments.run, arguments.config)
     states = status.survey(stages, run)
-    final = final_state(run, stages[-1].steps, digests, states)
+    finals = final_states(run, stages, digests, states)
     if arguments.json:
-        print(msgspec.json.encode(status.as_json(states, run, final)).decode())
+        print(msgspec.json.encode(status.as_json(states, run, finals)).decode())
     else:
-        print(status.render(states, run, final))
-        following = status.next_command(states, final)
+        print(status.render(states, run, finals))
+        following = status.next_command(states, finals)
         path = arguments.config or run.path / "config.yaml"
         try:
             check_free(run.path / "lock")

@@ -12,31 +12,34 @@ import msgspec
 
 from kun.cli.log import add_verbosity
 from kun.config.files import command_of_run, load_of_run
-from kun.dataset.lineage import made_by
+from kun.config.schema import Config
+from kun.engines.cache import EngineCache
 from kun.errors import InputError, KunError
 from kun.pipeline.lock import check_free
 from kun.pipeline.run_folder import StepManifest
+from kun.store.digests import Digests
 from kun.verify.final import is_final, verify_final
+from kun.verify.leftovers import Leftover, unused
 from kun.verify.part import Problem
-from kun.verify.run import Finding, Works, verify
-from kun.verify.steps import Key, StepFolder, astray, find, leftovers, made_from, other_settings, outdated, size
+from kun.verify.run import Finding, verify
+from kun.verify.steps import Key, StepFolder, find, misleading, other_settings, outdated, output_steps
 
 DESCRIPTION = """Check a run, or a data set alone, against its own digests, counts and lineage.
 
-Needs the folder only: not the corpora, not the base model. Says which file of which step is bad, and how to make again
-only that. Ends with 0 when all is well, 1 when something is bad, 2 when the folder is no run, or one that is at work.
+Only the folder is needed, neither the corpora nor the base model. Names each bad file and its step, and the command
+that makes only that again. Exit status: 0 all is well, 1 something is bad, 2 the folder is not a run, or is in use.
 
   kun verify runs/demo
   kun verify downloads/wudao-kun        # the folder final/ of a run, alone
 """
-MOST = 20  # problems of a step that are printed
+MOST = 20  # problems printed for each step
 
 
 def add_command(commands: Any) -> None:
     """Add `verify` to the commands of kun."""
     parser = commands.add_parser(
         "verify",
-        help="check digests, counts, order and lineage of a run that came from elsewhere",
+        help="check digests, counts, order and lineage of a run, or of a data set alone",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,24 +50,16 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(function=_verify)
 
 
-def _works() -> Works:
-    """What each stage does, by its name: the same in every run."""
-    from stages import pipeline
-
-    stages = pipeline(Config(), Digests(Path(os.devnull)), EngineCache(Config()))
-    return {stage.name: stage.work for stage in stages}
-
-
 def _verify(arguments: argparse.Namespace, _: list[str]) -> int:
     path: Path = arguments.run
     _check_arguments(path, arguments.workers)
     check_free(path / "lock")
+    import stages  # noqa: F401  # whose modules define the types of all records
+
     steps, known = find(path)
-    left: list[dict[str, Any]] = []
+    left: list[Leftover] = []
     if steps:
-        findings, wrong_final = _check_run(path, steps, known, arguments.workers)
-        used = _used(path, steps, known, wrong_final)
-        left = [{"path": str(one), "what": why, "bytes": size(one)} for one, why in leftovers(path, used)]
+        findings, left = _check_run(path, steps, known, arguments.workers), unused(path)
     elif is_final(path):
         findings = [verify_final(path)]
     else:
@@ -85,56 +80,44 @@ def _check_arguments(path: Path, workers: int) -> None:
         raise InputError(f"{path}: is no folder; give that of a run, or the folder final/ of one")
 
 
-def _check_run(
-    path: Path, steps: list[StepFolder], known: dict[Key, Path], workers: int
-) -> tuple[list[Finding], Problem | None]:
-    """What is found of each step and of the data set; and whether its plain name leads elsewhere."""
-    findings = verify(path, _works(), workers)
+def _check_run(path: Path, steps: list[StepFolder], known: dict[Key, Path], workers: int) -> list[Finding]:
+    """The findings for each step, and for each data set that the steps declare."""
+    findings = verify(path, workers)
     sound = {finding.folder for finding in findings if finding.state == "ok"}
-    wrong = astray(path, path / "final")
-    final = _check_final(path, steps, {key: folder for key, folder in known.items() if folder in sound}, wrong)
-    findings += [final] if final else []
-    polished = {step.name: step.digest for step in steps if step.stage == "stage5_polish"}
-    old = outdated([*steps, StepFolder("final", path / "final", polished)])
+    good = {key: folder for key, folder in known.items() if folder in sound}
+    outputs = output_steps(path, steps)
+    findings += [found for output in outputs if (found := _check_output(path, output, steps, good))]
+    old = outdated([*steps, *outputs])
     for finding in findings:
         if above := old.get(finding.step):
             finding.notes.append(other_settings(above))
-    return findings, wrong
+    return findings
 
 
-def _check_final(path: Path, steps: list[StepFolder], good: dict[Key, Path], wrong: Problem | None) -> Finding | None:
-    """What is found of the data set of a run; None where it has none yet."""
-    final = path / "final"
-    if wrong is None and final.is_dir():
-        return verify_final(final, good, [(step.name, step.digest) for step in steps if step.digest])
-    finished = any(step.stage == "stage5_polish" and step.whole is not None for step in steps)
-    if wrong is None and finished:
-        wrong = Problem(".", "is not here, though stage 5 is through")
-    return Finding("final", "bad", final, StepManifest(), [wrong]) if wrong else None
-
-
-def _used(path: Path, steps: list[StepFolder], known: dict[Key, Path], wrong_final: Problem | None) -> set[Path]:
-    """The folders that something still points at, or may."""
-    final = path / "final"
-    used = {step.folder for step in steps} | {final.resolve()}
-    needs = [need for step in steps for need in step.needs.items()]
-    used |= {folder.resolve() for folder in made_from([*needs, *made_by(final).items()], known)}
-    unclear = {step.name for step in steps if step.astray}  # any of their folders may be the present one
-    used |= {folder.resolve() for (name, _), folder in known.items() if name in unclear}
-    return used | {folder.resolve() for folder in (path / "store").glob("final-*") if wrong_final}
+def _check_output(path: Path, output: StepFolder, steps: list[StepFolder], good: dict[Key, Path]) -> Finding | None:
+    """The finding for a data set; None if there is none yet."""
+    wrong = misleading(path, output.folder)
+    if wrong is None and output.folder.is_dir():
+        present = [(step.name, step.digest) for step in steps if step.digest and step.name in output.needs]
+        return msgspec.structs.replace(verify_final(output.folder, good, present), step=output.name, info=output.info)
+    if wrong is None and any(step.name in output.needs and step.manifest is not None for step in steps):
+        wrong = Problem(".", f"is not here, though {output.info.command} is through")
+    if wrong is None:
+        return None
+    return Finding(output.name, "bad", output.folder, StepManifest(), [wrong], info=output.info)
 
 
 def remedy(run: Path, finding: Finding) -> str | None:
-    """The command that makes again what is bad of a step, and nothing else."""
+    """The command that makes again what is bad in a step, and nothing else."""
     if finding.state != "bad":
         return None
     if not (run / "store").is_dir():
-        if whole := _run_around(run):
-            return f"`kun verify {shlex.quote(whole)}`, the run that this folder is of, tells how"
+        if parent := _run_around(run):
+            return f"`kun verify {shlex.quote(parent)}`, the run that this folder belongs to, tells how"
         return "this is a copy without its store: get the file again from where the rest came from"
-    stage = "stage5" if finding.step == "final" else finding.step.split("_")[0]
     try:
-        again = command_of_run(stage, run, load_of_run(run), run / "config.yaml")
+        config = load_of_run(run)
+        again = command_of_run(_command(finding, config), run, config, run / "config.yaml")
     except KunError as error:
         return f"{error}; without settings nothing can be made again"
     if not finding.discard:
@@ -145,15 +128,25 @@ def remedy(run: Path, finding: Finding) -> str | None:
     return f"(cd {shlex.quote(str(finding.folder))} && rm -f {names}) && {again}"
 
 
+def _command(finding: Finding, config: Config) -> str:
+    """The command that makes the step of a finding, by its folder or else by the pipelines."""
+    if finding.info is not None and finding.info.command:
+        return finding.info.command
+    from stages import pipeline
+
+    stages = pipeline(config, Digests(Path(os.devnull)), EngineCache(config))
+    return next((stage.command for stage in stages if stage.name == finding.step.partition("/")[0]), "all")
+
+
 def _run_around(final: Path) -> str | None:
-    """The run that a folder final/, by its plain name or in the store, is still a part of."""
+    """The run that contains this folder final/, which may be a plain name or a folder of the store."""
     folder = final.resolve().parent
     run = folder.parent if folder.name == "store" else folder
     return os.path.relpath(run) if (run / "store").is_dir() and (run / "config.yaml").is_file() else None
 
 
-def render(run: Path, findings: list[Finding], left: list[dict[str, Any]]) -> str:
-    """A line for every step, what is wrong below it, then what to do."""
+def render(run: Path, findings: list[Finding], left: list[Leftover]) -> str:
+    """A line for every step; below it what is wrong, and what to do."""
     lines = [str(run)]
     width = max([27, *(len(finding.step) + 1 for finding in findings)])
     for finding in findings:
@@ -168,13 +161,14 @@ def render(run: Path, findings: list[Finding], left: list[dict[str, Any]]) -> st
         lines += [f"    {note}" for note in finding.notes]
         if again := remedy(run, finding):
             lines.append(f"    again: {again}")
-    lines += [f"left over: {one['path']} ({one['bytes'] / 1e6:,.1f} MB), {one['what']}" for one in left]
+    lines += [f"left over: {leftover}" for leftover in left]
+    lines += [f"`kun clean {shlex.quote(str(run))}` removes what is left over"] if left else []
     bad = [finding.step for finding in findings if finding.state == "bad"]
     lines.append(f"BAD: {', '.join(bad)}" if bad else "all is well")
     return "\n".join(lines)
 
 
-def _as_json(run: Path, findings: list[Finding], left: list[dict[str, Any]]) -> dict[str, Any]:
+def _as_json(run: Path, findings: list[Finding], left: list[Leftover]) -> dict[str, Any]:
     return {
         "run": str(run),
         "ok": all(finding.state in ("ok", "absent") for finding in findings),

@@ -1,7 +1,7 @@
 """Configuration files: `load("configs/demo.yaml", ["--score.threshold", "0.7"])`.
 
-YAML with `extends: other.yaml` (relative to the file; mappings merge, everything else replaces; a corpus that is null
-is left out). Unknown keys, wrong types and impossible combinations are a `ConfigError` that names the file and the key.
+YAML with `extends: other.yaml` (relative to the file; mappings merge, all else is replaced; a corpus that is null is
+left out). Unknown keys, wrong types and impossible combinations are a `ConfigError` that names the file and the key.
 Paths are relative to the directory in which `kun` is started.
 """
 
@@ -26,9 +26,9 @@ from kun.errors import ConfigError, InputError, KunError
 from kun.text.normal import preview
 
 FILE_LIMIT = 2**20  # bytes of a file of settings or prompts
-COMMAND_LINE = Path("the command line")  # where a setting may come from besides a file
-OWN_OPTIONS = ("config", "subset", "force", "quiet", "verbose")  # of `kun run`, which are no settings
-VALUE_LIMIT = 100_000  # values in it: a few aliases of aliases could stand for billions
+COMMAND_LINE = Path("the command line")  # the source of a setting that is not in a file
+OWN_OPTIONS = ("config", "subset", "force", "quiet", "verbose")  # options of `kun run` that are not settings
+VALUE_LIMIT = 100_000  # values in a file: a few aliases of aliases could stand for billions
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -59,21 +59,21 @@ def _validated(merged: dict[str, Any], layers: list[tuple[Path, dict[str, Any]]]
 
 
 def load_of_run(folder: Path) -> Config:
-    """The configuration that a run was last made with. InputError where the folder is no run."""
+    """The configuration with which a run was last made. InputError if the folder is not a run."""
     if not (folder / "config.yaml").exists():
         raise InputError(f"{folder}: is not a run (it has no config.yaml); runs are made by `kun run`")
     return load(folder / "config.yaml")
 
 
 def command_of_run(stage: str, folder: Path, config: Config, path: str | Path) -> str:
-    """What one types to make a stage of the run in `folder` with the settings that `path` holds; the run may have been
-    moved since, or have come from elsewhere."""
+    """The command that makes a stage of the run in `folder` with the settings in `path`; the run may have been moved,
+    or copied from elsewhere."""
     moved = ["--run", str(folder)] if Path(config.run).resolve() != folder.resolve() else []
     return shlex.join(["kun", "run", stage, "--config", str(path), *moved])
 
 
 def dump(config: Config) -> str:
-    """The configuration as YAML that `load` reads back."""
+    """The configuration as YAML, which `load` reads back."""
     stream = io.StringIO()
     yaml = YAML()
     yaml.default_flow_style = False
@@ -82,7 +82,7 @@ def dump(config: Config) -> str:
 
 
 def _layers(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
-    """The mappings of `path` and of all that it extends, the most general first."""
+    """The mappings of `path` and of the files that it extends, the most general first."""
     content = read_yaml(path)
     content = {} if content is None else content
     if not isinstance(content, dict):
@@ -98,7 +98,7 @@ def _layers(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, A
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file. ConfigError where it cannot be read, is no file, or is larger than settings are."""
+    """The content of a YAML file. ConfigError if it cannot be read, is not a file, or is too large for settings."""
     try:
         if path.exists() and not path.is_file():
             raise ConfigError(f"{path}: is no file (a folder, a pipe or a device); give the path of a YAML file")
@@ -111,16 +111,16 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); --config takes a YAML file") from None
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        said = ": ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(f"{path}{line}: is not valid YAML: {preview(' '.join(said.split()), 1000)}") from None
-    except Exception as error:  # ruamel.yaml raises what it likes: RecursionError, IndexError of "!!int ''"
+        problem = ": ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError(f"{path}{line}: is not valid YAML: {preview(' '.join(problem.split()), 1000)}") from None
+    except Exception as error:  # ruamel.yaml raises anything: RecursionError, IndexError of "!!int ''"
         raise ConfigError(f"{path}: is not valid YAML: {preview(' '.join(str(error).split()), 1000)}") from None
     check_values(path, content)
     return content
 
 
 def check_values(source: Path, content: Any) -> None:
-    """ConfigError where YAML holds what no setting is and JSON cannot hold."""
+    """ConfigError if the YAML has values that no setting takes and JSON cannot hold."""
     left = [content]
     for _ in range(VALUE_LIMIT):
         if not left:
@@ -169,7 +169,7 @@ _PLAINLY |= dict.fromkeys(("model_type", "dict_type"), "must be a mapping of set
 
 
 def _option(where: list[Any], layer: Any, instead: str | None = None) -> str | None:
-    """The option that set what is wrong, None where several may have; `instead`: with this for the last of `where`."""
+    """The option that set the wrong value; None if several may have. `instead` replaces the last key of `where`."""
     keys: list[str] = []
     for part in where:
         if isinstance(layer, dict):
@@ -196,12 +196,12 @@ def _sets(layer: Any, where: list[Any]) -> bool:
 
 
 def _is_union_tag(part: Any) -> bool:
-    """Pydantic adds to the location the tried member of a union, or that the key is wrong: `ppl_max.float`,
+    """Pydantic adds the tried member of a union to the location, or that the key is wrong: `ppl_max.float`,
     `corpora.1.[key]`."""
     return isinstance(part, str) and part in {"float", "str", "int", "[key]"}
 
 
 def _nearest(where: list[Any], also: Sequence[str] = ()) -> str | None:
-    """A known key, or one of `also`, that is like the last."""
+    """A known key, or one of `also`, that resembles the last key of `where`."""
     close = difflib.get_close_matches(str(where[-1]), [*known_below(where[:-1]), *also], n=1)
     return close[0] if close else None

@@ -1,8 +1,8 @@
 """Settings on the command line, as one more layer over those of the files: `layer(["--score.threshold", "0.7"], below)`
 is `{"score": {"threshold": 0.7}}`.
 
-An option is the dotted name of a setting, with - or _. A list takes several words; a setting that is true or false,
-none (`--filter.clean.no-encoding`); all others take one word, which is read as YAML, where it may mean more than text.
+An option is the dotted name of a setting, with - or _. A list takes several words. A setting that is true or false may
+take none (`--filter.clean.no-encoding`). All others take one word, which is read as YAML unless it can only be text.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from kun.errors import ConfigError, InputError
 
 
 def layer(arguments: Sequence[str], below: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping that the options stand for; `below` is that of the files, whose names of corpora are known.
+    """The mapping for these options; `below` is that of the files, from which the names of the corpora are known.
 
-    Types are not checked here, names neither: what is wrong shows like that of a file. InputError where something is
-    no option, ConfigError where an option has too many words or none.
+    Neither types nor names are checked here; they are validated together with the files. InputError for a word that
+    belongs to no option, ConfigError for an option with too many words or none.
     """
     found: dict[str, Any] = {}
     for option, words in _options(arguments):
@@ -55,7 +55,7 @@ def _options(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _keys(name: str, below: Any) -> list[str]:
-    """`corpora.wu-dao.paths` in keys: those that are there, such as names with a dot or a -, else all with _."""
+    """`corpora.wu-dao.paths` as keys: known ones as they are, such as names with a dot or a -, all others with _."""
     known = below if isinstance(below, Mapping) else {}
     names = [key for key in known if isinstance(key, str)]
     for key in sorted(names, key=lambda key: (name[: len(key)] == key, len(key)), reverse=True):  # as it is typed first
@@ -82,7 +82,7 @@ def _value(option: str, kind: Any, words: list[str]) -> Any:
 
 
 def _scalar(members: Sequence[Any], word: str) -> Any:
-    """A word as what it can mean: text is left as it is where it can mean nothing else."""
+    """The value of a word; it is left as it is where only text is allowed."""
     plain = {get_args(member)[0] if get_origin(member) is Annotated else member for member in members}
     if word in ("null", "None") and (NoneType in plain or str not in plain):
         return None
@@ -90,7 +90,7 @@ def _scalar(members: Sequence[Any], word: str) -> Any:
         return word
     try:
         value = YAML(typ="safe", pure=True).load(word)
-    except Exception:  # ruamel.yaml raises what it likes
+    except Exception:  # ruamel.yaml raises anything
         return word
     fits = isinstance(value, str | int | list | dict | None) or (isinstance(value, float) and math.isfinite(value))
     return value if fits else word

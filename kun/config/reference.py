@@ -63,12 +63,12 @@ def help_text(config: Config, title: str) -> str:
 
 
 _HOW = """\
-An option takes - or _ and one word, read as YAML; null for none where the type has it; a list, several words. Of a
-setting that is true or false --no-NAME is the opposite. KEY: an option of the library, by its name there."""
+Names take - or _. An option takes one word, read as YAML (null: none, if the type has it); a list takes several words.
+For a setting that is true or false, --no-NAME is the opposite. KEY: an option of the library, by its name there."""
 
 
 def _sections(config: Config) -> Iterator[tuple[str, list[Setting]]]:
-    """The heading of each section that has settings of its own, with them."""
+    """The heading and the settings of each section that has settings of its own."""
     found: dict[tuple[str, ...], tuple[str, list[Setting]]] = {(): ("general", [])}
     for setting in settings(Config, config):
         if setting.is_section:
@@ -81,7 +81,7 @@ def _sections(config: Config) -> Iterator[tuple[str, list[Setting]]]:
 
 def _options(setting: Setting) -> Iterator[tuple[str, str, str, str]]:
     """Option, type, meaning and present value; a mapping that goes to a library has a line for each key that is set."""
-    as_named = 2 if setting.keys[0] == "corpora" else 0  # the name of a corpus is typed as it is
+    as_named = 2 if setting.keys[0] == "corpora" else 0  # the name of a corpus is not changed
     names = [*setting.keys[:as_named], *(key.replace("_", "-") for key in setting.keys[as_named:])]
     option = f"--{'.'.join(names)}"
     if get_origin(setting.kind) is not dict:
@@ -119,14 +119,14 @@ _NAMES = {NoneType: "null", bool: "true|false", int: "INTEGER", float: "NUMBER",
 
 
 def _shown(value: Any) -> str:
-    """A value as one types it: lists as words."""
+    """A value as it is typed: lists as words."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(_shown, value)) if value else "an empty list"
     return _scalar(value) if value != "" else '""'
 
 
 def _scalar(value: Any) -> str:
-    """JSON is YAML."""
+    """A value as YAML (JSON is YAML)."""
     plain = isinstance(value, str) and value.replace("-", "").isalnum()
     return str(value) if plain else json.dumps(value, ensure_ascii=False)
 

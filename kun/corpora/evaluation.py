@@ -1,7 +1,7 @@
-"""The rows of evaluation files with their texts: `for row, strings in read(file, fields=("question",)): ...`.
+"""The rows of evaluation files with their texts: `for row, strings in read_texts(file, fields=("question",)): ...`.
 
-JSON lines, JSON arrays, a JSON document as a whole, Parquet, CSV and plain text (texts separated by blank lines); all
-but Parquet also as .gz or .zst. Other than in a corpus nothing may be missed here: what cannot be read is an error.
+JSON lines, a JSON array, a single JSON document, Parquet, CSV and plain text (texts separated by blank lines); all but
+Parquet also as .gz or .zst. Unlike in a corpus, nothing may be missed here: what cannot be read is an error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from kun.corpora import arrays
 from kun.corpora.files import BOM, COMPRESSIONS, ROW_LIMIT, CorpusFile, damaged, expand, lines, open_file
-from kun.corpora.readers import read_text, rows_of_groups
+from kun.corpora.readers import filled_lines, read_text, rows_of_groups
 from kun.corpora.rows import Piece
 from kun.errors import InputError
 from kun.records import Reject
@@ -26,16 +26,17 @@ ENDINGS = (".parquet", *(ending + more for ending in _PLAIN for more in ("", *CO
 
 
 def find_evaluations(entries: Sequence[str]) -> list[CorpusFile]:
-    """The evaluation files of paths, folders and globs. InputError where an entry gives none."""
+    """The evaluation files of paths, folders and globs. InputError where an entry matches none."""
     return expand(entries, ENDINGS, SETTING)
 
 
 def read_texts(file: CorpusFile, fields: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
-    """Row number (from 0, as in kun.corpora) and texts of each row: the strings under `fields`, or all there are.
+    """Row number (from 0, as in kun.corpora) and texts of each row: the strings under `fields`, or all strings.
 
-    InputError, naming the setting and the row, where a row cannot be read or has none of the fields, or there is none.
+    InputError, naming the setting and the row, where a row cannot be read or has none of the fields, or the file has no
+    rows.
     """
-    found, row = False, 0
+    row, has_rows = 0, False
     try:
         for row, value in _values(file):
             strings = list(_strings(value, frozenset(fields), wanted=not fields or isinstance(value, str)))
@@ -45,7 +46,7 @@ def read_texts(file: CorpusFile, fields: Sequence[str] = ()) -> Iterator[tuple[i
                 raise InputError(
                     f"decontaminate.fields: {file.path}: row {row} has no text in {wanted}; it has: {names}"
                 )
-            found = True
+            has_rows = True
             yield row, [normalise(text) for text in strings]
     except Exception as error:
         if (reject := damaged(error)) is not None:
@@ -53,7 +54,7 @@ def read_texts(file: CorpusFile, fields: Sequence[str] = ()) -> Iterator[tuple[i
         if isinstance(error, OSError):
             raise InputError(f"{SETTING}: {file.path}: {error.strerror or error}") from None
         raise
-    if not found:
+    if not has_rows:
         raise InputError(f"{SETTING}: {file.path} has no rows; take it out of the list, or put its content there")
 
 
@@ -74,12 +75,11 @@ def _values(file: CorpusFile) -> Iterator[tuple[int, Any]]:
 
 def _lines(file: CorpusFile) -> Iterator[tuple[int, Any]]:
     with open_file(file) as stream:
-        filled = ((row, line) for row, line in lines(stream, file) if isinstance(line, Reject) or line.strip())
-        yield from _decoded(filled, file)
+        yield from _decoded(filled_lines(stream, file), file)
 
 
 def _json(file: CorpusFile) -> Iterator[tuple[int, Any]]:
-    """An array, one document as a whole (SQuAD), or JSON lines after all."""
+    """An array, a single document (SQuAD), or JSON lines despite the name."""
     with open_file(file) as stream:
         head = stream.read(2**16).removeprefix(BOM).lstrip()
     first_line = head.split(b"\n", 1)[0]
@@ -114,11 +114,11 @@ def _decoded(pieces: Iterable[Piece], file: CorpusFile) -> Iterator[tuple[int, A
 
 
 def _all(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """An object or row; of a name that comes again, all values, where a dict would have the last."""
-    found: dict[str, Any] = {}
+    """An object or row as a dict, with all values of a repeated name instead of the last one."""
+    values: dict[str, Any] = {}
     for name, value in pairs:
-        found[name] = [found[name], value] if name in found else value
-    return found
+        values[name] = [values[name], value] if name in values else value
+    return values
 
 
 def _parquet(file: CorpusFile) -> Iterator[tuple[int, Any]]:
@@ -166,8 +166,8 @@ def _text(file: CorpusFile) -> Iterator[tuple[int, Any]]:
 
 
 def _strings(value: Any, fields: frozenset[str], wanted: bool) -> Iterator[str]:
-    """The strings in a value, at any depth: all where it is wanted, and else those under the fields."""
-    left = [(value, wanted)]  # not a recursion, which a deep value would end
+    """The strings in a value, at any depth: all of them if it is wanted, or else those under the fields."""
+    left = [(value, wanted)]  # a stack, since deep values would exceed the recursion limit
     while left:
         value, wanted = left.pop()
         if isinstance(value, str) and wanted:

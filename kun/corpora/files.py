@@ -1,4 +1,4 @@
-"""The files of a corpus, and their bytes line by line: `for found in find("wudao", corpus): open_file(found.path)`."""
+"""The files of a corpus, and their bytes line by line: `for file in find("wudao", corpus): open_file(file)`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kun.corpora.rows import Piece
 from kun.errors import InputError
 from kun.records import Reject
 
-ROW_LIMIT = 16 * 2**20  # bytes of a row; a longer one is skipped. Reading one takes up to 16 times as much memory
+ROW_LIMIT = 16 * 2**20  # bytes; longer rows are skipped. Reading a row takes up to 16 times as much memory
 BOM = b"\xef\xbb\xbf"
 NO_FILE = "neither a file nor a folder, but a pipe, a device or a broken link; take it away, or put a file there"
 
@@ -31,11 +31,11 @@ ENDINGS = {
     "parquet": (".parquet",),
 }
 COMPRESSIONS = (".gz", ".zst")
-PACKED = (".tar", ".tgz", ".zip", ".7z", ".rar", ".bz2", ".xz", ".lz4")  # whose bytes are no rows
+PACKED = (".tar", ".tgz", ".zip", ".7z", ".rar", ".bz2", ".xz", ".lz4")  # formats whose bytes are not rows
 
 
 class Meter:
-    """How far a file was read, in bytes on the disk: `open_file` tells it, what reads ahead included."""
+    """How far a file was read, in bytes on disk, including read-ahead: `open_file` opens the file through it."""
 
     _file: IO[bytes] | None = None
 
@@ -50,9 +50,12 @@ class Meter:
 
 @dataclass(frozen=True)
 class CorpusFile:
-    """A file of a corpus, or a part of one. `name` says it in records: relative to the folder, or to the fixed part of
-    the glob. `start` and `end` are bytes, at the borders of lines, or row groups of a Parquet file; `first_row` is the
-    number of the part's first row in the file. `meter`, where one is given, follows the reading."""
+    """A file of a corpus, or a part of one.
+
+    `name` is its name in records, relative to the folder, or to the fixed part of the glob. `start` and `end` are byte
+    offsets at line borders, or row groups of a Parquet file; `first_row` is the number of the part's first row in the
+    file. A `meter` follows the reading.
+    """
 
     path: Path
     name: str
@@ -63,20 +66,20 @@ class CorpusFile:
 
 
 def find(name: str, corpus: Corpus) -> list[CorpusFile]:
-    """The files of the corpus `name`, in the order of its paths, inside a path sorted; each file once.
+    """The files of the corpus `name`, in the order of its paths, sorted within a path; each file once.
 
-    A folder gives the files with the format's endings, in it and below; hidden ones are left out. InputError where a
-    path gives nothing, or an archive that the format does not read.
+    A folder stands for the files in it and below with the format's endings, except hidden ones. InputError where a path
+    matches nothing, or an archive that the format does not read.
     """
     compressions = COMPRESSIONS if corpus.format != "parquet" else ()
     endings = tuple(ending + more for ending in ENDINGS[corpus.format] for more in ("", *compressions))
     files = expand(corpus.paths, endings, f"corpora.{name}.paths")
-    for found in files:
-        file_name = found.path.name.lower()
+    for file in files:
+        file_name = file.path.name.lower()
         ending = next((ending for ending in PACKED if ending in Path(file_name).suffixes), None)
         if ending and not file_name.endswith(endings):
             raise InputError(
-                f"corpora.{name}.paths: {found.path}: format {corpus.format} reads no {ending} file; unpack it first"
+                f"corpora.{name}.paths: {file.path}: format {corpus.format} reads no {ending} file; unpack it first"
             )
     return files
 
@@ -90,17 +93,17 @@ def expand(entries: Sequence[str], endings: tuple[str, ...], setting: str) -> li
     if not bases:
         raise InputError(f"{setting}: no paths are given")
     names = [path.relative_to(base).as_posix() for path, base in bases.items()]
-    if len(set(names)) < len(names):  # the same name under two paths: say more of it
+    if len(set(names)) < len(names):  # the same name under two paths: use longer ones
         common = os.path.commonpath([path.absolute().parent for path in bases])
         names = [path.absolute().relative_to(common).as_posix() for path in bases]
-    # A file name may be no UTF-8, but records are.
+    # A file name need not be UTF-8, but records must be.
     return [
         CorpusFile(path, os.fsencode(name).decode("utf-8", "replace")) for path, name in zip(bases, names, strict=True)
     ]
 
 
 def _expand(entry: str, endings: tuple[str, ...], setting: str) -> Iterator[tuple[Path, Path]]:
-    """The files of one path, each with the folder to which its name is relative."""
+    """The files of one path, each with the folder that its name is relative to."""
     path = Path(entry)
     if path.is_file():
         yield path, path.parent
@@ -115,7 +118,7 @@ def _expand(entry: str, endings: tuple[str, ...], setting: str) -> Iterator[tupl
         fixed, pattern = Path(*parts[:depth]), str(Path(*parts[depth:]))
         try:
             matches = [p for p in sorted(fixed.glob(pattern)) if p.is_file() and not _hidden(p, fixed)]
-        except ValueError as error:  # such as of a ** beside other characters
+        except ValueError as error:  # such as ** next to other characters
             raise InputError(f"{setting}: {entry}: {error}") from None
         if not matches:
             raise InputError(f"{setting}: no file matches {entry}")
@@ -127,17 +130,19 @@ def _expand(entry: str, endings: tuple[str, ...], setting: str) -> Iterator[tupl
 
 
 def _inside(folder: Path, endings: tuple[str, ...], setting: str) -> Iterator[Path]:
-    """The files with one of the endings in a folder and below, by links too, but in each folder once; none that is
-    hidden. InputError where something else has such a name, or a folder cannot be read: what it holds would be lost."""
+    """The files with one of the endings in a folder and below, except hidden ones; follows links, visits a folder once.
+
+    InputError where such a name is not a file, or a folder cannot be read: its content would be lost silently.
+    """
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{setting}: {error.filename}: {error.strerror}") from None
 
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()
     for root, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         here = Path(root).stat()
-        new = (here.st_dev, here.st_ino) not in seen
-        seen.add((here.st_dev, here.st_ino))
+        new = (here.st_dev, here.st_ino) not in visited
+        visited.add((here.st_dev, here.st_ino))
         folders[:] = sorted(name for name in folders if new and not name.startswith("."))
         for path in (Path(root, name) for name in names if new and name.lower().endswith(endings)):
             if path.name.startswith("."):
@@ -151,21 +156,21 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def open_file(found: CorpusFile) -> IO[bytes]:
-    """The bytes of a file or part, decompressed as its name says (.gz, .tgz, .zst). InputError where it cannot be
+def open_file(part: CorpusFile) -> IO[bytes]:
+    """The bytes of a file or part, decompressed by its ending (.gz, .tgz, .zst). InputError where it cannot be
     opened."""
-    name = found.path.name.lower()
+    name = part.path.name.lower()
     try:
-        file = (found.meter or Meter()).open(found.path)
+        file = (part.meter or Meter()).open(part.path)
         if name.endswith((".gz", ".tgz")):
             return io.BufferedReader(_Gzip(file), 2**17)
         if name.endswith(".zst"):
             return io.BufferedReader(_Zstd(file), 2**17)
-        if found.end is not None:
-            return io.BufferedReader(_Range(file, found.start, found.end), 2**17)
+        if part.end is not None:
+            return io.BufferedReader(_Range(file, part.start, part.end), 2**17)
         return file
     except OSError as error:
-        raise InputError(f"{found.path}: {error.strerror}") from None
+        raise InputError(f"{part.path}: {error.strerror}") from None
 
 
 class _Range(io.RawIOBase):
@@ -191,7 +196,7 @@ class _Range(io.RawIOBase):
 
 
 class _Gzip(io.RawIOBase):
-    """What a gzip file gives, as it comes: a whole block would be lost where the file is cut inside of it."""
+    """The content of a gzip file as it arrives: reading whole blocks would lose the last one of a truncated file."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._compressed = file
@@ -209,13 +214,13 @@ class _Gzip(io.RawIOBase):
         super().close()
 
 
-# Bytes of a .zst file that are unpacked together: four may give 128 KiB, and the library gives all that there is.
+# Bytes of a .zst file to unpack at a time: four may expand to 128 KiB, and the library returns all of it.
 _ZSTD_BYTES = 2**10
-_ZSTD_WINDOW = 2**27  # bytes that are kept in memory, as the program zstd allows without --long
+_ZSTD_WINDOW = 2**27  # bytes kept in memory, as zstd allows without --long
 
 
 class _Zstd(io.RawIOBase):
-    """Zstandard frames one after the other. EOFError where the last one is cut; the library's own reader hides that."""
+    """Concatenated Zstandard frames. EOFError where the last one is truncated, which the library's reader hides."""
 
     def __init__(self, file: IO[bytes]) -> None:
         import zstandard
@@ -251,11 +256,20 @@ class _Zstd(io.RawIOBase):
         super().close()
 
 
+def numbered_lines(path: Path, setting: str) -> list[tuple[int, bytes]]:
+    """The lines of a small file that are not blank, with their numbers from 1. InputError names `setting`."""
+    try:
+        data = path.read_bytes().removeprefix(BOM)
+    except OSError as error:
+        raise InputError(f"{setting}: {path}: {error.strerror}") from None
+    return [(number, line) for number, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
+
+
 BROKEN = ("truncated", "damaged")
 
 
 def damaged(error: Exception) -> Reject | None:
-    """The reject for an error that says that a file's content is at fault; None for any other error."""
+    """The reject for an error caused by a file's content; None for any other error."""
     text = str(error).lower()
     if isinstance(error, EOFError) or (isinstance(error, tarfile.TarError) and "unexpected end" in text):
         return Reject("truncated", "the file ends too early; the rows from here on are missing")
@@ -264,14 +278,16 @@ def damaged(error: Exception) -> Reject | None:
     return None
 
 
-def lines(stream: IO[bytes], found: CorpusFile) -> Iterator[Piece]:
-    """The physical lines of a file or part, split at b"\\n" only, with their numbers in the file; a broken file ends in
-    a Reject."""
-    row = found.first_row
+def lines(stream: IO[bytes], part: CorpusFile) -> Iterator[Piece]:
+    """The physical lines of a file or part, split only at b"\\n", with their numbers in the file.
+
+    A broken file ends with a Reject.
+    """
+    row = part.first_row
     try:
         while line := stream.readline(ROW_LIMIT + 1):
             if len(line) <= ROW_LIMIT or line.endswith(b"\n"):
-                yield row, line.removeprefix(BOM) if row == 0 and found.start == 0 else line
+                yield row, line.removeprefix(BOM) if row == 0 and part.start == 0 else line
             else:
                 while line and not line.endswith(b"\n"):
                     line = stream.readline(ROW_LIMIT)

@@ -1,11 +1,11 @@
-"""The first pass over a corpus: its units, how many items each has, and which texts come again.
+"""The first pass over a corpus: its units, the number of items in each, and repeated texts.
 
     build(folder, "wudao", corpus, make_split, workers=8)    # fills the folder
-    for unit in units(folder, "wudao", corpus): ...          # each can be read alone, with numbers of the whole corpus
+    for unit in units(folder, "wudao", corpus): ...          # each can be read alone, numbered within the corpus
 
-Reading and normalising is a few hundredths of what the filter costs, so that doing it twice is cheap; and with both
-counts at hand the second pass is cut into shards by as many processes as there are. Memory does not grow with the
-corpus, but for 16 bytes per repeated text.
+Reading and normalising costs a few percent of filtering, so doing it twice is cheap; with both counts known, any number
+of processes can cut the corpus into shards in the second pass. Memory is constant, apart from 16 bytes per repeated
+text.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from kun.store import atomic
 UNITS, REPEATS = "units.json", "repeats.npy"
 WORD = np.dtype("<u8")
 NO_DIGEST = bytes(DIGEST_BYTES)
-BUCKET = 2**20  # digests that are compared at a time, about 60 MB
+BUCKET = 2**20  # digests compared at a time, about 60 MB
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A part of a corpus that one process reads. `first_item` is the number of its first item in the corpus."""
+    """A part of a corpus for one process. `first_item` is the number of its first item in the corpus."""
 
     subset: str
     number: int
@@ -49,7 +49,7 @@ class Unit:
 
 
 class UnitRow(msgspec.Struct, frozen=True):
-    """A line of `units.json`; `file` counts the files of the corpus, so that a corpus may move."""
+    """An entry of `units.json`; `file` is a number, not a path, so that the corpus can be moved."""
 
     file: int
     start: int
@@ -67,20 +67,20 @@ def build(
     workers: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, int]:
-    """Read the corpus once, but for the parts that the folder has already. `progress` counts megabytes.
+    """Read the corpus once, except for parts that the folder already has. `progress` counts megabytes.
 
-    InputError, naming the setting, where a path gives nothing or a file cannot be opened.
+    InputError, naming the setting, where a path matches nothing or a file cannot be opened.
     """
     files = find(subset, corpus)
     parts = [(file, part, size) for file, found in enumerate(files) for part, size in cut(found, corpus.format)]
     missing = [
         (number, part, size) for number, (_, part, size) in enumerate(parts) if not _table(folder, number).exists()
     ]
-    whole = sum(size for *_, size in parts)
-    done = whole - sum(size for *_, size in missing)
+    total = sum(size for *_, size in parts)
+    done = total - sum(size for *_, size in missing)
     for size in map_unordered(partial(_scan, folder, subset, corpus, make_split), missing, workers):
         done += size
-        progress(done // 10**6, whole // 10**6)
+        progress(done // 10**6, total // 10**6)
     rows, lines, first_item = [], [0] * len(files), 0
     for number, (file, part, _) in enumerate(parts):
         lines_here, items_here = (int(count) for count in _rows(_table(folder, number), 0, 1)[0])
@@ -103,7 +103,7 @@ def _scan(
     part: CorpusFile,
     size: int,
 ) -> int:
-    """Write the table of one part: lines and items, then a digest (zero for a reject) for each item."""
+    """Write the table of one part: its number of lines and items, then a digest for each item (zero for a reject)."""
     count = 0
     with atomic.replacing(_table(folder, number)) as stream:
         stream.write(NO_DIGEST)
@@ -132,12 +132,12 @@ def _digests(paths: Iterable[Path]) -> Iterator[Array]:
 
 
 def repeats(count: int, tables: Callable[[], Iterable[Array]]) -> Array:
-    """Of `count` digests, a row for each that came before: (its number, how often it came), in order.
+    """A row for each of `count` digests that occurred before: (its number, how often before), in order.
 
-    `tables()` gives all digests in order as arrays of shape (n, 2); it is called once for every `BUCKET` digests.
+    `tables()` yields all digests in order, as arrays of shape (n, 2); it is called once per `BUCKET` digests.
     """
     buckets = np.uint64(count // BUCKET + 1)
-    found = [np.empty((0, 2), np.int64)]
+    parts = [np.empty((0, 2), np.int64)]
     for bucket in range(int(buckets)):
         digests, numbers, first = [np.empty((0, 2), WORD)], [np.empty(0, np.int64)], 0
         for table in tables():
@@ -145,8 +145,8 @@ def repeats(count: int, tables: Callable[[], Iterable[Array]]) -> Array:
             digests.append(table[here])
             numbers.append(here + first)
             first += len(table)
-        found.append(_repeats(np.concatenate(digests), np.concatenate(numbers)))
-    again: Array = np.concatenate(found)
+        parts.append(_repeats(np.concatenate(digests), np.concatenate(numbers)))
+    again: Array = np.concatenate(parts)
     ordered: Array = again[again[:, 0].argsort()]
     return ordered
 
@@ -163,7 +163,7 @@ def _repeats(digests: Array, numbers: Array) -> Array:
 
 
 def units(folder: Path, subset: str, corpus: Corpus) -> list[Unit]:
-    """The units that `build` found. InputError where there are more or fewer files now."""
+    """The units that `build` recorded. InputError where the number of files has changed."""
     files = find(subset, corpus)
     rows = msgspec.json.decode((folder / UNITS).read_bytes(), type=list[UnitRow])
     if rows and len(files) != (indexed := rows[-1].file + 1):
@@ -179,7 +179,7 @@ def units(folder: Path, subset: str, corpus: Corpus) -> list[Unit]:
 
 
 def unchanged(folder: Path, unit: Unit, again: Iterable[Item]) -> Iterator[Item]:
-    """The items of a unit, which are read again. InputError where they are not those that `build` read."""
+    """The items of a unit, read a second time. InputError where they differ from those that `build` read."""
     changed = f"{unit.found.path}: the file changed while it was read; run the same command again"
     with _table(folder, unit.number).open("rb") as digests:
         digests.seek(DIGEST_BYTES)
@@ -192,7 +192,7 @@ def unchanged(folder: Path, unit: Unit, again: Iterable[Item]) -> Iterator[Item]
 
 
 def occurrences(folder: Path, unit: Unit) -> Iterator[int]:
-    """For each item of a unit, how often its text came before in the corpus."""
+    """For each item of a unit, how often its text occurred before in the corpus."""
     again = np.load(folder / REPEATS, mmap_mode="r")
     position, end = unit.first_item, unit.first_item + unit.items
     first, last = np.searchsorted(again[:, 0], [position, end])

@@ -1,6 +1,6 @@
 """From rows to documents: `for raw, outcome in documents("wudao", items(rows), occurrences): ...`.
 
-`outcome` is the document, or the Reject of the row. The same rows give the same items.
+`outcome` is the document, or the Reject of the row. Equal rows give equal items.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from kun.text.normal import normalise, preview, split_paragraphs, split_sentence
 
 Split = Callable[[str], list[str]]
 DIGEST_BYTES = 16
-LONGEST = 2**21  # characters of a document, two long novels: the filter takes 80 bytes of memory for each
+LONGEST = 2**21  # characters of a document, two long novels: the filter takes 80 bytes of memory per character
 
 
 class Item(NamedTuple):
-    """A row, or a piece of one: its text normalised with the hash of that, or as it was read and why it is none."""
+    """A row, or a piece of one: the normalised text and its hash, or the text as read and its reject."""
 
     origin: Origin
     text: str
@@ -31,8 +31,7 @@ class Item(NamedTuple):
 
 
 def items(rows: Iterable[Row], split: Split | None = None) -> Iterator[Item]:
-    """The items of rows, one for each row, or with `split` one for each piece. Rejects: the reader's, `empty`
-    and `too_big`."""
+    """One item per row, or with `split` one per piece. Rejects: those of the reader, `empty` and `too_big`."""
     for origin, text, reject in rows:
         if reject is not None:
             yield Item(origin, preview(text), b"", reject)
@@ -40,22 +39,22 @@ def items(rows: Iterable[Row], split: Split | None = None) -> Iterator[Item]:
         whole = normalise(text)
         pieces = split(whole) if split is not None else [whole]
         for number, piece in enumerate(pieces):
-            at = origin if len(pieces) == 1 else msgspec.structs.replace(origin, piece=number)
+            place = origin if len(pieces) == 1 else msgspec.structs.replace(origin, piece=number)
             if len(piece) > LONGEST:
-                yield Item(at, preview(piece), b"", Reject("too_big", f"a document of {len(piece):,} characters"))
+                yield Item(place, preview(piece), b"", Reject("too_big", f"a document of {len(piece):,} characters"))
             elif piece:
-                yield Item(at, piece, hashlib.blake2b(piece.encode(), digest_size=DIGEST_BYTES).digest())
+                yield Item(place, piece, hashlib.blake2b(piece.encode(), digest_size=DIGEST_BYTES).digest())
             else:
-                yield Item(at, preview(text), b"", Reject("empty", "nothing is left of the text"))
+                yield Item(place, preview(text), b"", Reject("empty", "nothing is left of the text"))
 
 
 def documents(
     subset: str, items: Iterable[Item], occurrences: Iterable[int], duplicates: Literal["drop", "keep"] = "drop"
 ) -> Iterator[tuple[Raw, Document | Reject]]:
-    """Each item's raw record with the document or the Reject that it became.
+    """Each item's raw record, with its document or Reject.
 
-    `occurrences` tells how often each item's text came before it in the subset (`kun.corpora.index` counts). With
-    duplicates="drop" the reject `duplicate` has the id of the first as its detail.
+    `occurrences`: how often the text of each item occurred before it in the subset, as counted by kun.corpora.index.
+    With duplicates="drop" the detail of the reject `duplicate` is the id of the first occurrence.
     """
     for item, occurrence in zip(items, occurrences, strict=True):
         if item.reject is not None:
@@ -69,22 +68,22 @@ def documents(
 
 
 def counted(items: Iterable[Item]) -> Iterator[int]:
-    """The occurrences of a corpus that is read once, as a sample is: about 110 MB per million different texts."""
-    seen: Counter[bytes] = Counter()
+    """Occurrences for a corpus that is read only once, such as a sample: about 110 MB per million distinct texts."""
+    counts: Counter[bytes] = Counter()
     for item in items:
-        yield seen[item.digest]
-        seen[item.digest] += item.digest != b""
+        yield counts[item.digest]
+        counts[item.digest] += item.digest != b""
 
 
 def document_id(subset: str, digest: bytes, occurrence: int) -> str:
-    """20 hexadecimal characters for the text with this hash, when it comes for the (occurrence + 1)th time."""
+    """20 hexadecimal characters, for the (occurrence + 1)th text with this hash."""
     return _hash("document", subset, digest.hex(), str(occurrence))
 
 
 def _rejected(subset: str, item: Item, reject: Reject) -> tuple[Raw, Reject]:
-    at = item.origin
-    name = _hash("row", subset, at.file, str(at.row), str(at.piece), reject.reason)
-    return Raw(id=name, subset=subset, text=item.text, origin=at), reject
+    origin = item.origin
+    identity = _hash("row", subset, origin.file, str(origin.row), str(origin.piece), reject.reason)
+    return Raw(id=identity, subset=subset, text=item.text, origin=origin), reject
 
 
 def _hash(*parts: str) -> str:
@@ -92,10 +91,11 @@ def _hash(*parts: str) -> str:
 
 
 def splitter(count: Callable[[str], int], max_tokens: int) -> Split:
-    """Cuts a text of more than `max_tokens` tokens at paragraphs, a long paragraph at sentences, and packs greedily.
+    """A function that cuts a text into pieces of up to `max_tokens`, at paragraphs or, in a long paragraph, at
+    sentences.
 
-    No sentence is cut: one that is too long by itself stays a piece, for the filter to reject. `count` gives the
-    tokens of a text.
+    It packs greedily, and never cuts a sentence: one that is too long stays a piece, which the filter rejects. `count`
+    returns the number of tokens of a text.
     """
 
     def split(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""One reader per format, from a file to its rows: `READERS["wudao"](found, "content")`."""
+"""One reader per format, from a file to its rows: `read_part("wudao", corpus, file)`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def read_array(found: CorpusFile, field: str) -> Iterator[Row]:
 
 
 def read_lines(found: CorpusFile, field: str) -> Iterator[Row]:
-    """One JSON object per line (SkyPile, WanJuan); blank lines are counted, and give nothing."""
+    """One JSON object per line (SkyPile, WanJuan); blank lines are counted, but skipped."""
     with open_file(found) as stream:
-        yield from _objects(_filled(stream, found), found.name, field)
+        yield from _objects(filled_lines(stream, found), found.name, field)
 
 
 def read_lines_or_tar(found: CorpusFile, field: str) -> Iterator[Row]:
-    """JSON lines, or an archive of such files (WanJuan), read as a stream: nothing is ever extracted.
+    """JSON lines, or an archive of such files (WanJuan), read as a stream: nothing is extracted.
 
     Rows of an archive have the origin `archive.tar.gz/member`. Links, devices, sparse files and members whose path
-    leaves the archive are rejected; other files than `.jsonl` are passed over.
+    leaves the archive are rejected; files other than `.jsonl` are skipped.
     """
     if not found.path.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.zst")):
         yield from read_lines(found, field)
@@ -46,23 +46,22 @@ def read_lines_or_tar(found: CorpusFile, field: str) -> Iterator[Row]:
                 fileobj=cast(IO[bytes], _Ending(stream)), mode="r|", errorlevel=1, tarinfo=_Member
             ) as archive:
                 for member in iter(archive.next, None):
-                    archive.members.clear()  # type: ignore[attr-defined] # or a million of them take a gigabyte
+                    archive.members.clear()  # type: ignore[attr-defined] # a million of them take a gigabyte
                     member_name, here = f"{found.name}/{preview(member.name, 1000)}", 0
                     path = PurePosixPath(member.name)
                     if member.isdir() or (member.isreg() and not _wanted(path)):
                         continue
                     if not member.isreg() or member.issparse() or path.is_absolute() or ".." in path.parts:
-                        what = "a link, a device, a sparse file, or a path outside the archive"
-                        reject = Reject("unsafe_member", what)
-                        yield Row(Origin(member_name, 0), "", reject)
+                        why = "a link, a device, a sparse file, or a path outside the archive"
+                        yield Row(Origin(member_name, 0), "", Reject("unsafe_member", why))
                         continue
                     data = archive.extractfile(member)
                     assert data is not None  # it is a regular file
-                    for row in _objects(_filled(data, CorpusFile(found.path, member_name)), member_name, field):
+                    for row in _objects(filled_lines(data, CorpusFile(found.path, member_name)), member_name, field):
                         here = row.origin.row + 1
                         yield row
                         if row.reject is not None and row.reject.reason in BROKEN:
-                            return  # the archive, not the member, is at fault
+                            return  # the archive is at fault, not the member
                 while rest := archive.fileobj.read(2**20):  # type: ignore[union-attr]
                     if rest.strip(b"\0"):
                         more = Reject("damaged", "there is more after the end of the archive; it is not read")
@@ -75,14 +74,14 @@ def read_lines_or_tar(found: CorpusFile, field: str) -> Iterator[Row]:
 
 
 class _Member(tarfile.TarInfo):
-    """A member of an archive in which nothing is passed over: tarfile takes a broken header for the archive's end."""
+    """A member whose broken header is an error; tarfile would take it for the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: Any, encoding: Any, errors: Any) -> Self:
-        """A header that is none, or is missing, is an error; tarfile knows the mark of the end by its own, of zeros."""
+        """Raise an error for a broken or missing header, but leave the end mark, a block of zeros, to tarfile."""
         try:
             return super().frombuf(buf, encoding, errors)
-        except (tarfile.HeaderError, ValueError) as error:  # ValueError: of odd numbers
+        except (tarfile.HeaderError, ValueError) as error:  # ValueError: malformed numbers
             if len(buf) < tarfile.BLOCKSIZE:
                 raise EOFError("the archive ends without its mark") from None
             if buf.count(0) == tarfile.BLOCKSIZE:
@@ -90,12 +89,12 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(f"a broken header: {preview(str(error))}") from None
 
     def _proc_member(self, archive: tarfile.TarFile) -> Self:
-        """The place that tarfile has for subclasses. Headers of names and attributes are read into memory."""
+        """tarfile's hook for subclasses. Limit headers of names and attributes, which are read into memory."""
         if self.size > _HEADER_LIMIT and self.type in _HEADERS:
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
         try:
             return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
-        except (ValueError, IndexError, KeyError) as error:  # of odd attributes
+        except (ValueError, IndexError, KeyError) as error:  # malformed attributes
             raise tarfile.ReadError(f"a broken header: {preview(str(error))}") from None
 
 
@@ -110,8 +109,8 @@ _HEADERS = (
 
 
 class _Ending:
-    """A stream whose end is an error when it is read again and again: tarfile would go on to a member's declared end,
-    8 EB away."""
+    """A stream that raises an error if it is read on and on at its end: tarfile would read up to a member's declared
+    size, which may be 8 EB."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -130,10 +129,7 @@ def _wanted(path: PurePosixPath) -> bool:
 
 
 def read_text(found: CorpusFile, field: str) -> Iterator[Row]:
-    """Plain text: documents are separated by blank lines, their row is that of the first line.
-
-    A file without blank lines is one document.
-    """
+    """Plain text: documents are separated by blank lines, and numbered by their first line."""
     with open_file(found) as stream:
         for origin, block in _blocks(stream, found):
             if isinstance(block, Reject):
@@ -147,7 +143,7 @@ def read_text(found: CorpusFile, field: str) -> Iterator[Row]:
 
 
 def _blocks(stream: IO[bytes], found: CorpusFile) -> Iterator[tuple[Origin, bytes | Reject]]:
-    block = bytearray()  # not a list: a short line takes 40 bytes there
+    block = bytearray()  # a list would take 40 bytes more per line
     first, size = 0, 0
     too_big = Reject("too_big", f"a document of more than {ROW_LIMIT:,} bytes")
     for row, line in lines(stream, found):
@@ -168,13 +164,13 @@ def _blocks(stream: IO[bytes], found: CorpusFile) -> Iterator[tuple[Origin, byte
 
 
 def read_parquet(found: CorpusFile, field: str) -> Iterator[Row]:
-    """A column of a Parquet file, or of some of its row groups, a batch at a time."""
+    """A column of a Parquet file, or of some of its row groups, batch by batch."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     row = found.first_row
     try:
-        # Page by page, since a row group may have gigabytes.
+        # Page by page: a row group may have gigabytes.
         with pq.ParquetFile(found.path, pre_buffer=False, buffer_size=2**20) as file:
             schema = file.schema_arrow
             if field not in schema.names:
@@ -192,28 +188,27 @@ def read_parquet(found: CorpusFile, field: str) -> Iterator[Row]:
             for batch in file.iter_batches(batch_size=_BATCH, row_groups=groups, columns=[field]):
                 column = batch.column(0)
                 column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-                # As bytes: one text that is not UTF-8 would end the batch.
+                # As bytes: a text that is not UTF-8 would fail the whole batch.
                 for value in column.cast(pa.large_binary()).slice(0, max(end - row, 0)):
                     yield _cell(Origin(found.name, row), value.as_py(), field)
                     row += 1
             if row != end:
                 raise ValueError(f"it declares {end:,} rows, and has {row:,}")
     except (pa.ArrowException, OSError, ValueError) as error:
-        if getattr(error, "errno", None):  # the system's, such as a disk that fails: it says nothing of the file
+        if getattr(error, "errno", None):  # an error of the system, such as a failing disk, not of the file
             raise
         yield Row(Origin(found.name, row), "", Reject("damaged", preview(f"no whole Parquet file: {error}")))
 
 
-_BATCH = 16  # rows: a dictionary may hold one long text for all of them
-# A column of nulls, or of one text, has billions of rows in a few bytes: beyond both of these it is no corpus.
+_BATCH = 16  # rows: with a dictionary all of them may be one long text
+# A column of nulls, or of one text, can hold billions of rows in a few bytes; no corpus exceeds both limits.
 _ROWS, _ROWS_PER_BYTE = 2**24, 100
 
 
 def rows_of_groups(file: Any, size: int) -> list[int]:
-    """The rows of each row group, by the footer of a `pyarrow.parquet.ParquetFile` of `size` bytes.
+    """The number of rows of each row group, by the footer of a `pyarrow.parquet.ParquetFile` of `size` bytes.
 
-    ValueError where it contradicts itself, or declares more than any corpus has; pyarrow reads what there is, and does
-    not look at it.
+    ValueError where the footer contradicts itself, or declares more than any corpus has; pyarrow does not check it.
     """
     rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
     if min(rows, default=0) < 0 or sum(rows) != file.metadata.num_rows:
@@ -235,7 +230,8 @@ def _cell(origin: Origin, value: bytes | None, field: str) -> Row:
         return unusable(origin, value, Reject("not_utf8", detail))
 
 
-def _filled(stream: IO[bytes], found: CorpusFile) -> Iterator[Piece]:
+def filled_lines(stream: IO[bytes], found: CorpusFile) -> Iterator[Piece]:
+    """The lines that are not blank, and the Reject of a broken file."""
     return ((row, line) for row, line in lines(stream, found) if isinstance(line, Reject) or line.strip())
 
 
@@ -250,7 +246,7 @@ def _objects(pieces: Iterable[Piece], name: str, field: str) -> Iterator[Row]:
         yield Row(origin, text) if isinstance(text, str) else unusable(origin, data, text)
 
 
-READERS: dict[str, tuple[Reader, str]] = {  # with the field of the text, where the configuration does not say it
+READERS: dict[str, tuple[Reader, str]] = {  # each with the default name of the text field
     "wudao": (read_array, "content"),
     "wanjuan": (read_lines_or_tar, "content"),
     "skypile": (read_lines, "text"),

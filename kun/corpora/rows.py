@@ -1,4 +1,4 @@
-"""One row of a corpus, and what a reader says of a row that it cannot use: `text_of(data, field)`."""
+"""A row of a corpus, and its text or the reason why it has none: `text_field("content")(data)`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from kun.text.normal import preview
 
 
 class Row(NamedTuple):
-    """The text of a row, or its beginning and why it gives none."""
+    """The text of a row; or its beginning, and why it is unusable."""
 
     origin: Origin
     text: str
     reject: Reject | None = None
 
 
-Piece = tuple[int, bytes | Reject]  # a row's number and its bytes, or why they cannot be had
+Piece = tuple[int, bytes | Reject]  # the number of a row, and its bytes or why they cannot be read
 
 
 def unusable(origin: Origin, data: bytes, reject: Reject) -> Row:
-    """The row of bytes that give no text; a damaged encoding shows as replacement characters."""
+    """The row of unusable bytes; a damaged encoding shows as replacement characters."""
     return Row(origin, preview(data[:800].decode("utf-8", "replace")), reject)
 
 
@@ -44,7 +44,7 @@ def text_field(field: str) -> Callable[[bytes], str | Reject]:
 
 
 def _explain(data: bytes, field: str) -> str | Reject:
-    """The text for which the fast decoder is too strict (lone surrogates, raw control characters), or the reason."""
+    """The text where the fast decoder was too strict (lone surrogates, raw control characters), or the Reject."""
     try:
         value = json.loads(data.decode("utf-8"), strict=False)
     except UnicodeDecodeError as error:

@@ -1,12 +1,12 @@
 """A fair sample of the rows of a corpus of any size, in bounded time: `sample_rows("web", corpus, 2000, seed=0)`.
 
-A small corpus is read whole. Of a larger one, plain JSON lines are read at random places; files that can only be read
-from their start (compressed files, archives, arrays, plain text, Parquet) give rows of their beginning. Each file
-counts by its size.
+A small corpus is read whole. In a larger one, plain JSON lines are read at random places; files that can only be read
+from the start (compressed files, archives, arrays, plain text, Parquet) contribute rows from their beginning. Files are
+weighted by size.
 
-How many rows of the corpus each sampled row stands for is told with it, so that sums over the corpus can be estimated
-without bias, whatever the lengths of rows (Horvitz and Thompson, 1952): a row is drawn by a byte of the line before it,
-so it stands for as many rows as lines of that length would be in the bytes of one draw.
+Each sampled row has a weight, the number of rows of the corpus that it stands for, so that sums over the corpus can be
+estimated without bias, whatever the lengths of rows (Horvitz and Thompson, 1952): a row is drawn by a byte of the line
+before it, so its weight is the number of lines of that length in the bytes of one draw.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ from kun.corpora.units import is_plain_lines
 from kun.errors import InputError
 from kun.records import Origin, Reject
 
-WHOLE = 32 * 2**20  # bytes on disk: a corpus of no more is read from end to end
-ROWS_PER_DRAW = 20  # of a file that is read from its start, so many rows are read for each one that is taken
+WHOLE = 32 * 2**20  # bytes on disk: a corpus up to this size is read whole
+ROWS_PER_DRAW = 20  # rows read for each one taken, in files that are read from the start
 FEWEST_ROWS = 200
-READS = 4  # of the disk, at least, from which the rows of a file that is read from its start are estimated
-BACK = 2**16  # bytes that are read at a time to find where a line begins
+READS = 4  # at least so many disk reads to estimate the rows of a file that is read from the start
+BACK = 2**16  # bytes read at a time to find the beginning of a line
 
 
 @dataclass(frozen=True)
 class Taken:
-    """Rows, in the order of the files, and how they were taken, in words. `weights`: how many rows of the corpus each
-    stands for; `counted`: their sum is the number of rows, and no estimate; `everywhere`: any row could have been
-    taken, not just one at the beginning of a file. `by_byte` names the files that were read at random places: the
-    origins of their rows number bytes, not rows."""
+    """Sampled rows, in the order of the files, and how they were taken, in words.
+
+    `weights`: the number of rows of the corpus that each stands for; `counted`: their sum is exact, not an estimate;
+    `everywhere`: any row could have been taken, not only those at the beginning of a file. `by_byte` names the files
+    read at random places: origins in them are byte offsets, not rows.
+    """
 
     rows: tuple[Row, ...]
     how: str
@@ -49,9 +51,9 @@ class Taken:
 
 
 def sample_rows(name: str, corpus: Corpus, size: int, seed: int) -> Taken:
-    """At most `size` rows of the corpus `name`, each at most once; the same from call to call.
+    """At most `size` rows of the corpus `name`, each at most once; the same in every call.
 
-    Memory: that of the rows taken. InputError where a path gives nothing or a file cannot be opened.
+    Memory holds only these rows. InputError where a path matches nothing or a file cannot be opened.
     """
     files = find(name, corpus)
     rng = random.Random(f"kun sample {seed} {name}")
@@ -77,7 +79,7 @@ def _of_many(corpus: Corpus, files: list[CorpusFile], sizes: list[int], size: in
         drawn.setdefault(number, []).append(place - (ends[number] - sizes[number]))
     rows: list[Row] = []
     weights: list[float] = []
-    drawn_bytes = ends[-1] / size  # that one draw stands for
+    drawn_bytes = ends[-1] / size  # that each draw stands for
     by_byte: set[str] = set()
     counts = {"places": 0, "beginnings": 0}
     for number, places in sorted(drawn.items()):
@@ -94,14 +96,14 @@ def _of_many(corpus: Corpus, files: list[CorpusFile], sizes: list[int], size: in
             rows += some
             weights += [drawn_bytes * len(places) * total / sizes[number] / max(len(some), 1)] * len(some)
             counts["beginnings"] += 1
-    said = [f"{len(rows):,} rows of {_files(len(drawn))} out of {len(files):,} ({ends[-1] / 1e9:,.2f} GB)"]
-    said += [f"at random places of {_files(counts['places'])}"] if counts["places"] else []
+    how = [f"{len(rows):,} rows of {_files(len(drawn))} out of {len(files):,} ({ends[-1] / 1e9:,.2f} GB)"]
+    how += [f"at random places of {_files(counts['places'])}"] if counts["places"] else []
     if counts["beginnings"]:
-        said += [
+        how += [
             f"from the beginning of {_files(counts['beginnings'])}, which can only be read from the start (the first "
             f"{FEWEST_ROWS} rows, or {ROWS_PER_DRAW} for each one taken)"
         ]
-    return Taken(tuple(rows), "; ".join(said), tuple(weights), False, not counts["beginnings"], frozenset(by_byte))
+    return Taken(tuple(rows), "; ".join(how), tuple(weights), False, not counts["beginnings"], frozenset(by_byte))
 
 
 def _files(number: int) -> str:
@@ -115,7 +117,7 @@ def _rows(corpus: Corpus, files: Iterable[CorpusFile]) -> Iterator[Row]:
 
 
 def _reservoir(rows: Iterable[Row], size: int, rng: random.Random) -> tuple[list[Row], int]:
-    """`size` rows, each of all equally likely, in their order; and how many there were."""
+    """`size` rows drawn uniformly, in their order, and the total number of rows."""
     taken: list[tuple[int, Row]] = []
     total = 0
     for row in rows:
@@ -128,11 +130,11 @@ def _reservoir(rows: Iterable[Row], size: int, rng: random.Random) -> tuple[list
 
 
 def _beginning(corpus: Corpus, found: CorpusFile, least: int) -> tuple[list[Row], float]:
-    """The first `least` rows, and how many the file has: by its own account (Parquet), or as many as the bytes on the
-    disk behind the first ones say. What is read ahead, compressed or not, is the same at each read, and cancels out."""
+    """The first `least` rows, and the number of rows in the file: its own count (Parquet), or an estimate from the
+    bytes read from disk so far. Read-ahead is the same at every read, and cancels out."""
     first: list[Row] = []
     count, before = 0, 0
-    reads: list[tuple[int, int]] = []  # bytes that were read, rows that came of them
+    reads: list[tuple[int, int]] = []  # bytes read, and rows obtained so far
     meter, size = Meter(), found.path.stat().st_size
     for row in _rows(corpus, [replace(found, meter=meter)]):
         if count < least:
@@ -156,8 +158,8 @@ def _parquet_rows(found: CorpusFile) -> int:
 
 
 def _rows_at(found: CorpusFile, field: str, places: list[int]) -> Iterator[tuple[Row, float]]:
-    """The rows that begin after these bytes of a file of JSON lines, numbered by the byte at which they begin; and for
-    how many rows per byte each stands: one for the bytes of the line before it, and again where it is drawn again."""
+    """The rows that follow the lines with these bytes in a file of JSON lines, numbered by byte offset; and the rows
+    per byte that each stands for: one per length of the line before it, for each time that it was drawn."""
     text_of = text_field(field)
     drawn: dict[int, tuple[bytes, float]] = {}
     with found.path.open("rb") as stream:
@@ -176,7 +178,7 @@ def _rows_at(found: CorpusFile, field: str, places: list[int]) -> Iterator[tuple
 
 
 def _begin(stream: IO[bytes], place: int) -> int:
-    """Where the line that holds byte `place` begins."""
+    """Where the line with byte `place` begins."""
     end = place
     while end > 0:
         first = max(0, end - BACK)
@@ -188,8 +190,8 @@ def _begin(stream: IO[bytes], place: int) -> int:
 
 
 def _line_after(stream: IO[bytes], place: int) -> tuple[int, int, bytes]:
-    """Where the line that holds byte `place` ends, where the one after it begins, and that one's bytes; after the last
-    line comes the first."""
+    """The end of the line with byte `place`, and the start and bytes of the next one; after the last line, the
+    first."""
     stream.seek(place)
     while (rest := stream.readline(ROW_LIMIT)) and not rest.endswith(b"\n"):
         pass

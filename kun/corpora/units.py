@@ -1,7 +1,7 @@
-"""A file cut into parts that are read alone: `for part, size in cut(found, "skypile"): read_part(part)`.
+"""Cuts a file into parts that can be read independently: `for part, size in cut(file, "skypile"): ...`.
 
-JSON lines are cut into ranges of bytes, Parquet files into ranges of row groups. Compressed files, archives, JSON
-arrays and plain text can be read from their beginning only: one part.
+JSON lines are cut into byte ranges, Parquet files into ranges of row groups. Compressed files, archives, JSON arrays
+and plain text can only be read from the beginning, and are one part.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PART_BYTES = 16 * 2**20  # a few seconds of reading, some minutes of filtering
 
 
 def cut(found: CorpusFile, kind: str) -> Iterator[tuple[CorpusFile, int]]:
-    """The parts of a file of format `kind`, in order, each with its bytes on the disk."""
+    """The parts of a file of format `kind`, in order, each with its size on disk in bytes."""
     size = found.path.stat().st_size
     if size >= 2 * PART_BYTES and kind == "parquet":
         yield from _row_groups(found, size)
@@ -57,7 +57,7 @@ def _row_groups(found: CorpusFile, size: int) -> Iterator[tuple[CorpusFile, int]
     except (pa.ArrowException, OSError, ValueError):
         rows = []
     if len(rows) < 2:
-        yield found, size  # the reader says what is wrong
+        yield found, size  # the reader reports what is wrong
         return
     parts = min(len(rows), size // PART_BYTES)
     borders = [len(rows) * part // parts for part in range(parts + 1)]
@@ -66,7 +66,7 @@ def _row_groups(found: CorpusFile, size: int) -> Iterator[tuple[CorpusFile, int]
 
 
 def count_lines(found: CorpusFile) -> int:
-    """Newlines in a range of bytes, 0 of what is no such range."""
+    """The number of newlines in a byte range; 0 for a whole file or row groups."""
     if found.end is None:
         return 0
     with open_file(found) as stream:

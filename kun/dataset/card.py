@@ -14,9 +14,10 @@ import msgspec
 from kun.config.files import dump
 from kun.config.schema import Config
 from kun.filters.privacy.rules import PLACEHOLDERS
+from kun.pages.templates import render
+from kun.pipeline.stage import Output
 from kun.pipeline.status import State
 from kun.store import digests
-from kun.templates import render
 from kun.text.normal import preview, printable
 
 CARD = "README.md"
@@ -59,6 +60,7 @@ class _Header(msgspec.Struct, frozen=True):
 
 def render_card(
     config: Config,
+    output: Output,
     rows: Mapping[str, int],
     files: Mapping[str, str],
     funnel: Sequence[State],
@@ -71,6 +73,7 @@ def render_card(
         TEMPLATE,
         name=Path(config.run).name,
         total=sum(rows.values()),
+        about=output.about or "rows.",
         rows=rows,
         funnel=funnel,
         personal=personal,
@@ -81,10 +84,10 @@ def render_card(
         fence=max(["```", *(run + "`" for run in re.findall("`{3,}", settings))], key=len),
         inline=_inline,
     )
-    return f"---\n{_header(rows, files, text)}\n---\n\n{text}"
+    return f"---\n{_header(output, rows, files, text)}\n---\n\n{text}"
 
 
-def _header(rows: Mapping[str, int], files: Mapping[str, str], text: str) -> str:
+def _header(output: Output, rows: Mapping[str, int], files: Mapping[str, str], text: str) -> str:
     from huggingface_hub import DatasetCardData
 
     told = {name: f"{ALGORITHM} {digest}" for name, digest in sorted(files.items())}
@@ -95,7 +98,7 @@ def _header(rows: Mapping[str, int], files: Mapping[str, str], text: str) -> str
         {"config_name": name, "data_files": f"{name}.jsonl", "description": told[f"{name}.jsonl"]} for name in loadable
     ]
     infos = [
-        {"config_name": name, "features": [{"name": field, "dtype": "string"} for field in ("instruction", "output")]}
+        {"config_name": name, "features": [{"name": field, "dtype": "string"} for field in output.fields]}
         for name in loadable
     ]
     total = sum(rows.values())

@@ -1,6 +1,6 @@
-"""The data set that a run ends in: `assemble(run, polished_steps, config, funnel, known)` fills `runs/<name>/final/`.
+"""The data set that a pipeline ends in: `assemble(run, stage, config, funnel, known)` fills `runs/<name>/final/`.
 
-One `<subset>.jsonl` of `instruction` and `output` per subset, `lineage.parquet` with everything else about each row,
+One `<subset>.jsonl` per subset with the fields that the stage declares, `lineage.parquet` with all else about each row,
 and the card `README.md`. The folder appears whole, and loads by `datasets.load_dataset(folder, "wudao")`.
 """
 
@@ -20,18 +20,18 @@ from kun.dataset.card import CARD, Card, PersonalData, read_card, render_card
 from kun.dataset.lineage import LINEAGE
 from kun.filters.privacy.rules import MEANINGS, PLACEHOLDERS
 from kun.pipeline.run_folder import RunFolder, StepManifest
-from kun.pipeline.stage import Step
+from kun.pipeline.stage import Output, Stage, Step
 from kun.pipeline.status import Final, State
-from kun.records import Polished
+from kun.records import Raw
 from kun.store import atomic, digests, shards
 from kun.store.digests import Digests
 
 
-def is_current(run: RunFolder, polished: Sequence[Step], known: Digests) -> bool:
-    """Whether `final/` holds what the steps that are complete hold now, in files that are as the card says."""
-    done = _done(run, polished)
-    folder = _folder(run, done)
-    if not done or (run.path / "final").resolve() != folder.resolve() or not (folder / CARD).is_file():
+def is_current(run: RunFolder, stage: Stage, known: Digests) -> bool:
+    """Whether the data set holds what the steps that are complete hold now, in files that are as the card says."""
+    done = _done(run, stage)
+    folder = _folder(run, stage, done)
+    if not done or _link(run, stage).resolve() != folder.resolve() or not (folder / CARD).is_file():
         return False
     names = [*(f"{step.part}.jsonl" for step in done), LINEAGE]
     if not all((folder / name).is_file() for name in names):
@@ -40,60 +40,80 @@ def is_current(run: RunFolder, polished: Sequence[Step], known: Digests) -> bool
     return read_card(folder) == Card(frozenset(zip(names, present, strict=True)))
 
 
-def final_state(run: RunFolder, polished: Sequence[Step], known: Digests, funnel: Sequence[State]) -> Final:
-    """What there is of `final/`, without a change to it."""
-    if not (run.path / "final").is_dir():
-        return Final("missing")
-    rows = lineage.count(run.path / "final")
+def final_states(run: RunFolder, stages: Sequence[Stage], known: Digests, funnel: Sequence[State]) -> list[Final]:
+    """What there is of the data sets that these stages end in, without a change to them."""
+    return [_final_state(run, stage, known, funnel) for stage in with_output(stages)]
+
+
+def with_output(stages: Sequence[Stage]) -> list[Stage]:
+    """The stages whose records are the rows of a data set."""
+    return [stage for stage in stages if stage.spec.output is not None]
+
+
+def _final_state(run: RunFolder, stage: Stage, known: Digests, funnel: Sequence[State]) -> Final:
+    folder = _link(run, stage)
+    if not folder.is_dir():
+        return Final(folder.name, stage.command, "missing")
+    rows = lineage.count(folder)
     if any(state.condition == "blocked" for state in funnel):
-        return Final("blocked", rows)
-    return Final("current" if is_current(run, polished, known) else "stale", rows)
+        return Final(folder.name, stage.command, "blocked", rows)
+    return Final(folder.name, stage.command, "current" if is_current(run, stage, known) else "stale", rows)
 
 
-def _done(run: RunFolder, polished: Sequence[Step]) -> dict[Step, StepManifest]:
-    return {step: whole for step in polished if (whole := run.whole(step)) is not None}
+def _output(stage: Stage) -> Output:
+    assert stage.spec.output is not None
+    return stage.spec.output
 
 
-def _folder(run: RunFolder, done: dict[Step, StepManifest]) -> Path:
-    content = [[step.name, run.fingerprint(step).digest, whole.content, whole.failed] for step, whole in done.items()]
-    return run.store / f"final-{digests.of_value(content)[:16]}"
+def _link(run: RunFolder, stage: Stage) -> Path:
+    return run.path / _output(stage).folder
 
 
-def assemble(run: RunFolder, polished: Sequence[Step], config: Config, funnel: list[State], known: Digests) -> bool:
-    """Bring `final/` up to date with the subsets that are complete; False where it is already, or none is."""
-    done = _done(run, polished)
-    if not done or is_current(run, polished, known):
+def _done(run: RunFolder, stage: Stage) -> dict[Step, StepManifest]:
+    return {step: manifest for step in stage.steps if (manifest := run.current(step)) is not None}
+
+
+def _folder(run: RunFolder, stage: Stage, done: dict[Step, StepManifest]) -> Path:
+    content = [[step.name, run.fingerprint(step).digest, one.content, one.failed] for step, one in done.items()]
+    return run.store / f"{_output(stage).folder}-{digests.of_value(content)[:16]}"
+
+
+def assemble(run: RunFolder, stage: Stage, config: Config, funnel: Sequence[State], known: Digests) -> bool:
+    """Bring the data set up to date with the subsets that are complete; False where it is already, or none is."""
+    done = _done(run, stage)
+    if not done or is_current(run, stage, known):
         return False
-    folder = _folder(run, done)
+    output, folder = _output(stage), _folder(run, stage, done)
     atomic.discard(folder)
     building = atomic.temporary_of(folder)
     building.mkdir(parents=True)
     for step in done:
         with atomic.replacing(building / f"{step.part}.jsonl") as file:
-            file.writelines(row(record) for records in _shards(run, done, step) for record in records)
+            file.writelines(row(record, output.fields) for records in _shards(run, done, step) for record in records)
     made_by = {step.name: run.fingerprint(step).parts for step in _with_needs(list(done))}
-    lineage.write(building / LINEAGE, made_by, _lineage_rows(run, done))
+    contents = lineage.Contents({step.part: step.name for step in done}, output.fields)
+    lineage.write(building / LINEAGE, contents, made_by, _lineage_rows(run, done))
     files = {path.name: digests.of_file(path) for path in building.iterdir()}
-    rows = {step.part: whole.kept for step, whole in done.items()}
-    card = render_card(config, rows, files, funnel, _personal_data(run, done, config, funnel))
-    atomic.write(building / CARD, card.encode())
+    rows = {step.part: manifest.kept for step, manifest in done.items()}
+    personal = _personal_data(run, done, output, config, funnel)
+    atomic.write(building / CARD, render_card(config, output, rows, files, funnel, personal).encode())
     building.rename(folder)
-    atomic.sync_folder(run.store)
-    atomic.point(run.path / "final", folder)
-    for old in run.store.glob("final-*"):
+    atomic.sync(run.store)
+    atomic.point(_link(run, stage), folder)
+    for old in run.store.glob(f"{output.folder}-{'[0-9a-f]' * 16}"):
         if old != folder:
             shutil.rmtree(old)
     return True
 
 
-def _shards(run: RunFolder, done: dict[Step, StepManifest], step: Step) -> Iterator[list[Polished]]:
+def _shards(run: RunFolder, done: dict[Step, StepManifest], step: Step) -> Iterator[list[Raw]]:
     for index in range(done[step].shards):
-        yield shards.read_kept(run.folder(step), index, Polished)
+        yield shards.read_kept(run.folder(step), index, step.spec.writes)
 
 
-def row(record: Polished) -> bytes:
+def row(record: Raw, fields: Sequence[str]) -> bytes:
     """The line of a record in `<subset>.jsonl`."""
-    return msgspec.json.encode({"instruction": record.instruction, "output": record.output}) + b"\n"
+    return msgspec.json.encode({name: getattr(record, name) for name in fields}) + b"\n"
 
 
 def _lineage_rows(run: RunFolder, done: dict[Step, StepManifest]) -> Iterator[list[dict[str, Any]]]:
@@ -115,7 +135,7 @@ def _with_needs(steps: list[Step]) -> list[Step]:
 
 
 def _personal_data(
-    run: RunFolder, done: dict[Step, StepManifest], config: Config, funnel: list[State]
+    run: RunFolder, done: dict[Step, StepManifest], output: Output, config: Config, funnel: Sequence[State]
 ) -> list[PersonalData]:
     """What became of each kind of personal data that is looked for."""
     settings = [config.of_subset(step.part).filter.privacy for step in done]
@@ -126,8 +146,9 @@ def _personal_data(
     for step in done:
         for records in _shards(run, done, step):
             for record in records:
-                masked.update(record.cleaned)
-                shown.update(kind for kind in kinds if any(word in record.output for word in PLACEHOLDERS[kind]))
+                masked.update(getattr(record, "cleaned", ()))
+                written = str(getattr(record, output.fields[-1]))
+                shown.update(kind for kind in kinds if any(word in written for word in PLACEHOLDERS[kind]))
     for state in funnel:
         dropped.update({kind: state.counts.rejected.get(kind, 0) for kind in kinds})
     return [PersonalData(kind, MEANINGS[kind], masked[kind], shown[kind], dropped[kind]) for kind in kinds]

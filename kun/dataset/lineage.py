@@ -8,26 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from kun.errors import InputError
 from kun.progress import bar
-from kun.records import Polished
+from kun.records import Raw
 from kun.store import atomic, digests
 
 LINEAGE = "lineage.parquet"
+T = TypeVar("T")
 BATCH = 1000  # rows that are read at a time
 
 
-def row(record: Polished, line: int) -> dict[str, Any]:
+def row(record: Raw, line: int) -> dict[str, Any]:
     """All that is known of a line of `<subset>.jsonl`; the file has most of it."""
     known = {**msgspec.structs.asdict(record), **msgspec.structs.asdict(record.origin), "line": line}
-    return {**known, "cleaned": list(record.cleaned)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
 
 
-def write(path: Path, made_by: Mapping[str, Any], batches: Iterable[Sequence[Mapping[str, Any]]]) -> None:
+class Contents(msgspec.Struct, frozen=True):
+    """What the data set holds: the step of the rows of each subset, and the fields of a row."""
+
+    steps: dict[str, str] = {}
+    fields: tuple[str, ...] = ()
+
+
+def write(
+    path: Path, contents: Contents, made_by: Mapping[str, Any], batches: Iterable[Sequence[Mapping[str, Any]]]
+) -> None:
     """Write the rows. `made_by` has the parts of the fingerprint of each step that the data set was made by."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -36,7 +46,8 @@ def write(path: Path, made_by: Mapping[str, Any], batches: Iterable[Sequence[Map
     fields |= {"file": pa.string(), "row": pa.int64(), "piece": pa.int64(), "ppl": pa.float64(), "tokens": pa.int64()}
     fields |= {"score": pa.float64(), "faithfulness": pa.float64(), "instruction": pa.string(), "text": pa.string()}
     fields |= {"cleaned": pa.list_(pa.string())}
-    schema = pa.schema(fields, metadata={"kun": msgspec.json.encode(made_by)})
+    metadata = {"kun": msgspec.json.encode(made_by), "contents": msgspec.json.encode(contents)}
+    schema = pa.schema(fields, metadata=metadata)
     with atomic.replacing(path) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for rows in batches:
             if rows:
@@ -55,14 +66,22 @@ def count(folder: Path) -> int:
 
 def made_by(folder: Path) -> dict[str, str]:
     """The fingerprint of every step that the data set was made by; empty where the file cannot be read."""
+    parts = _metadata(folder, b"kun", dict[str, dict[str, Any]]) or {}
+    return {name: digests.of_value(value)[:16] for name, value in parts.items()}
+
+
+def read_contents(folder: Path) -> Contents:
+    """What the data set holds; nothing where the file cannot be read."""
+    return _metadata(folder, b"contents", Contents) or Contents()
+
+
+def _metadata(folder: Path, key: bytes, kind: type[T]) -> T | None:
     import pyarrow.parquet as parquet
 
     try:
-        metadata = parquet.read_schema(folder / LINEAGE).metadata or {}
-        parts = msgspec.json.decode(metadata.get(b"kun", b"{}"), type=dict[str, dict[str, Any]])
-    except (OSError, ValueError):  # ArrowInvalid is a ValueError
-        return {}
-    return {name: digests.of_value(value)[:16] for name, value in parts.items()}
+        return msgspec.json.decode((parquet.read_schema(folder / LINEAGE).metadata or {})[key], type=kind)
+    except (OSError, ValueError, KeyError):  # ArrowInvalid is a ValueError
+        return None
 
 
 def columns(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""One thing of the demo world, told twice: as a clean reply and as a web page around the same sentences.
+"""A subject of the demo world in two forms: as a clean reply, and as a web page around the same sentences.
 
 item = new_item(random.Random(7)); item.reply; item.page(rng); item.instruction; item.facts
 """
@@ -36,9 +36,9 @@ CONTROL_TOKENS = ("<|im_end|>", "</s>", "<|im_start|>assistant", "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Item:
-    """A subject with what is known of it. `facts` are the names and numbers that a reply must keep.
+    """A subject and its sentences. `facts` are the names and numbers that a reply must keep.
 
-    `loose_instruction` names the subject and may ask for other aspects, as the answer of a label model may.
+    `loose_instruction` names the subject, but may ask for other aspects, as a label model may.
     """
 
     genre: str
@@ -57,7 +57,7 @@ class Item:
 
 
 def new_item(rng: random.Random, genre: Genre | None = None) -> Item:
-    """A new subject with fresh names and numbers, two or three of its aspects (or all its steps) chosen."""
+    """A new subject with random names and numbers, and two or three of its aspects (or all its steps)."""
     genre = genre or rng.choice(GENRES)
     slots = genre.slots(rng)
     slots["subject"] = genre.subject.format(**slots)
@@ -121,7 +121,7 @@ def _footer(rng: random.Random) -> str:
 def page(item: Item, rng: random.Random, control: bool = False) -> str:
     """The item as a web page: headers, asides and footers around the sentences, sometimes livelier punctuation.
 
-    With `control`, one or two control tokens of chat models stand inside the text, as crawled pages have them.
+    With `control` the text contains one or two control tokens of chat models, as crawled pages do.
     """
     body: list[str] = [rng.choice(OPENINGS)] if rng.random() < 0.35 else []
     for number_of_sentence, sentence in enumerate(item.sentences):

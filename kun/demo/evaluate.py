@@ -1,9 +1,9 @@
-"""The measures of a demo run, from the gold key of its world and the rows that the run kept.
+"""Measures of a demo run, from the gold key of its world and the rows that the run kept.
 
     evaluate_filter(gold_documents, kept={("wudao", "part-000.json", 0), ...})["noise_recall"]
 
-Pure functions on plain rows. A gold row is a line of gold/documents.jsonl; a row of a run carries `subset`, `file`,
-`row` and what the stage wrote. `kun demo-eval RUN --json` loads both and prints the result.
+Pure functions of plain rows. A gold row is a line of gold/documents.jsonl; a row of a run has `subset`, `file`, `row`
+and the fields that the stage wrote. `kun demo-eval RUN --json` loads both and prints the result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 class Characters:
-    """Tokenizer of rouge-score that cuts into characters: its own would drop every Chinese one."""
+    """A tokenizer for rouge-score that splits into characters; the default one drops Chinese ones."""
 
     def tokenize(self, text: str) -> list[str]:
         return [character for character in text if not character.isspace()]
@@ -35,12 +35,12 @@ def key_of(row: Mapping[str, Any]) -> Key:
 
 
 def _share(part: float, whole: float) -> float:
-    """part / whole; nan where there is nothing to measure."""
+    """part / whole; NaN where there is nothing to measure."""
     return part / whole if whole else float("nan")
 
 
 def evaluate_filter(gold: Gold, kept: Collection[Key]) -> dict[str, Any]:
-    """Shares in 0..1: noise dropped, prose lost, and per kind how many rows there are and which share was dropped."""
+    """Shares in 0..1: noise dropped, prose lost, and for each kind the number of rows and the share dropped."""
     total: dict[str, int] = defaultdict(int)
     dropped: dict[str, int] = defaultdict(int)
     for row in gold:
@@ -72,7 +72,7 @@ def evaluate_label(gold: Gold, rows: Iterable[Mapping[str, Any]]) -> dict[str, f
 
 
 def auc(good: Sequence[float], bad: Sequence[float]) -> float:
-    """Probability that a random good one scores higher than a random bad one, ties counting half."""
+    """The probability that a random good score exceeds a random bad one; ties count half."""
     wins = sum((a > b) + 0.5 * (a == b) for a in good for b in bad)
     return _share(wins, len(good) * len(bad))
 
@@ -99,7 +99,7 @@ def unsupported(output: str, source: str) -> list[str]:
 
 
 def keeps(output: str, fact: str) -> bool:
-    """Whether the output holds the fact; a number must stand alone, not inside a longer one."""
+    """Whether the output has the fact; a number must not be part of a longer one."""
     if NUMBER.fullmatch(fact):
         return fact in NUMBER.findall(output)
     return fact in output
@@ -108,7 +108,7 @@ def keeps(output: str, fact: str) -> bool:
 def evaluate_polish(gold: Gold, rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Rows with `text`, `instruction`, `output`: share of facts kept, share of mentions unsupported.
 
-    Facts are counted over prose rows, mentions over all rows: what is invented about an advert is invented too.
+    Facts are counted over prose rows, mentions over all rows: inventions about an advert count too.
     """
     by_key = {key_of(row): row for row in gold}
     facts = kept = mentioned = invented = spotless = counted = 0

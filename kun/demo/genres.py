@@ -1,8 +1,8 @@
-"""The genres of the demo world as data: what a document of each kind says, and what one would ask to get it.
+"""The genres of the demo world as data: what a document of each kind says, and the instructions that ask for it.
 
     genre = GENRES[0]; genre.slots(random.Random(7)) -> {"brand": "澜珩", "price": "328", ...}
 
-Names and numbers are drawn anew for every document (`kun.demo.names`).
+Every document draws new names and numbers (`kun.demo.names`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Slots = dict[str, str]
 
 @dataclass(frozen=True)
 class Aspect:
-    """One thing that a document may say: its wordings, and the slots that hold its facts."""
+    """A statement that a document may make: its title, and wordings with slots for its facts."""
 
     title: str
     wordings: tuple[str, ...]

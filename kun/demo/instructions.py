@@ -1,10 +1,10 @@
-"""Instructions of the demo world, good ones and five kinds of spoiled ones, each decidable without the text.
+"""Instructions of the demo world, good ones and five kinds of spoiled ones, which can be told apart without the text.
 
     spoiled(new_item(rng), "vague", rng)   # -> "请介绍一下它的价格和重量。"
 
-vague: the subject is missing · doubled: it asks twice · cut: it stops in the middle · wrong: it asks for what no
-executor can do (look something up, a picture, a contradiction, the state of this moment) · private: it asks for a
-private person's number, address or papers.
+vague: the subject is missing · doubled: it asks twice · cut: it stops in the middle · wrong: it asks for something
+impossible (a search, a picture, a contradiction, live information) · private: it asks for a private person's number,
+address or documents.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -13,10 +13,15 @@ from kun.demo import evaluate
 from kun.engines.base import ChoiceLogprobs
 from kun.errors import InputError
 from kun.pipeline.run_folder import RunFolder
-from kun.records import Filtered, Labelled, Polished, Raw, Reject
+from kun.pipeline.stage import StageSpec
+from kun.records import Raw, Reject
 from kun.store import shards
+from stages.stage1_train import TRAIN
+from stages.stage2_filter import FILTER
+from stages.stage3_label import LABEL
+from stages.stage4_score import Scoring
+from stages.stage5_polish import POLISH
 
-R = TypeVar("R", bound=Raw)
 KEYS = {
     "filter.noise_recall": "noise caught",
     "filter.prose_loss": "prose lost",
@@ -29,13 +34,13 @@ KEYS = {
 
 
 def measure(run: RunFolder, config: Config) -> dict[str, Any]:
-    """The measures under the names of `KEYS`, and each one's details. InputError where a stage has no rows yet."""
+    """The measures named in `KEYS`, with details. InputError where a stage has no rows yet."""
     if config.seeds.pairs is None:
         raise InputError(f"{run.path}: has no seeds, so it is no run on a demo world")
     gold_folder = Path(config.seeds.pairs).parent / "gold"
     documents = _lines(gold_folder / "documents.jsonl")
     instructions = _lines(gold_folder / "instructions.jsonl")
-    kept = {_place(record) for record in _records(run, config, "stage2_filter", Filtered)}
+    kept = {_place(record) for record in _records(run, config, FILTER)}
     if others := kept - set(map(evaluate.key_of, documents)):
         subset, file, row = min(others)
         raise InputError(
@@ -43,23 +48,22 @@ def measure(run: RunFolder, config: Config) -> dict[str, Any]:
             f"in {subset}: demo-eval needs a run on the corpora of the same `kun demo-data` as seeds.pairs"
         )
     filtered = evaluate.evaluate_filter(documents, kept)
-    labelled = evaluate.evaluate_label(documents, _rows(run, config, "stage3_label", Labelled))
+    labelled = evaluate.evaluate_label(documents, _rows(run, config, LABEL))
     scored = evaluate.evaluate_score(instructions, score(run, config, [row["instruction"] for row in instructions]))
-    polished = evaluate.evaluate_polish(documents, _rows(run, config, "stage5_polish", Polished))
+    polished = evaluate.evaluate_polish(documents, _rows(run, config, POLISH))
     nested = {"filter": filtered, "label": labelled, "score": scored, "polish": polished}
     return {f"{stage}.{name}": value for stage, measures in nested.items() for name, value in measures.items()}
 
 
 def score(run: RunFolder, config: Config, instructions: list[str]) -> list[float]:
-    """The scores that stage 4 gives these instructions, by the run's own chat model."""
+    """The scores that stage 4 gives these instructions, by the chat model of the run."""
     from kun.engines.cache import EngineCache
     from kun.models.chat import load_chat
     from kun.prompts import load_prompts
-    from stages.stage4_score import Scoring
 
-    folder = run.path / "stage1_train" / "chat"
+    folder = run.path / TRAIN.name / "chat"
     if not folder.exists():
-        raise InputError(f"{folder}: there is no primary chat yet; run `kun run stage1` first")
+        raise InputError(f"{folder}: there is no primary chat yet; run `kun run {TRAIN.command}` first")
     engines = EngineCache(config)
     engine = engines.open(folder)
     settings = config.score.model_copy(update={"method": "probability"})
@@ -92,19 +96,19 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [msgspec.json.decode(line) for line in content.split(b"\n") if line]
 
 
-def _records(run: RunFolder, config: Config, stage: str, kind: type[R]) -> Iterator[R]:
+def _records(run: RunFolder, config: Config, spec: StageSpec) -> Iterator[Any]:
     for subset in config.corpora:
-        folder = run.path / stage / subset
+        folder = run.path / spec.name / subset
         if not folder.exists():
-            raise InputError(f"{folder}: has no rows yet; run `kun run {stage.split('_')[0]}` first")
-        yield from shards.read_all(folder, kind)
+            raise InputError(f"{folder}: has no rows yet; run `kun run {spec.command}` first")
+        yield from shards.read_all(folder, spec.writes)
 
 
 def _place(record: Raw) -> tuple[str, str, int]:
     return record.subset, record.origin.file, record.origin.row
 
 
-def _rows(run: RunFolder, config: Config, stage: str, kind: type[Raw]) -> Iterator[dict[str, Any]]:
-    for record in _records(run, config, stage, kind):
+def _rows(run: RunFolder, config: Config, spec: StageSpec) -> Iterator[dict[str, Any]]:
+    for record in _records(run, config, spec):
         subset, file, row = _place(record)
         yield {**msgspec.structs.asdict(record), "subset": subset, "file": file, "row": row}

@@ -2,8 +2,8 @@
 
     name(random.Random(7)), person(random.Random(7))    # -> "凌泉", "沈佑"
 
-Every name is made of `NAME_CHARS`, which no template uses: a run of them in a text *is* a name, so a name that a
-model invents can be told exactly.
+Every name consists of `NAME_CHARS`, which no template uses: a run of them in a text *is* a name, so invented names can
+be detected exactly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SURNAMES = "沈蒋姜谢喻苏潘葛范鲁韦苗俞袁柯卢邓郁洪崔龚邢�
 
 
 def name(rng: random.Random, shortest: int = 2, longest: int = 3) -> str:
-    """A name of a brand, a place, a work: 2-3 characters."""
+    """The name of a brand, place or work, by default of 2 or 3 characters."""
     return "".join(rng.sample(NAME_CHARS, rng.randint(shortest, longest)))
 
 

@@ -1,8 +1,8 @@
-"""The noise of the demo corpora, by kind: what a web crawl holds besides prose.
+"""Noise for the demo corpora, by kind: what a web crawl has besides prose.
 
     NOISE["garbled"](random.Random(7), documents)   # -> one bad text; `documents` are proper pages to spoil
 
-Duplicates and over-long texts are noise too; they are made in `kun.demo.world`, which knows the other rows.
+`kun.demo.world` makes duplicates and over-long texts, since it knows the other rows.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ def navigation(rng: random.Random, documents: Sequence[str]) -> str:
 
 
 def repetition(rng: random.Random, documents: Sequence[str]) -> str:
-    """One or two phrases of forums and shops over and over."""
+    """One or two phrases from forums and shops, repeated."""
     unit = "".join(rng.sample(REPEATED_WORDS, rng.randint(1, 2))) + rng.choice(("", "！", "，", "\n"))
     return unit * (rng.randint(70, 150) // len(unit) + 1)
 
 
 def advert(rng: random.Random, documents: Sequence[str]) -> str:
-    """Hard selling with an account to write to."""
+    """Pushy sales talk with an account to contact."""
     parts = []
     for _ in range(rng.randint(4, 6)):
         account = "".join(rng.choices("abcdefghijkmnpqrstuvwxyz0123456789", k=rng.randint(6, 10)))

@@ -1,4 +1,4 @@
-"""The tokenizer of the tiny base model: a token per common character and per two digits, bytes for the rest.
+"""The tokenizer of the tiny base model: a token per common character and per pair of digits, bytes for the rest.
 
 tokenizer = build_tokenizer()          # a transformers tokenizer with the ChatML template
 tokenizer.save_pretrained("kun/demo/base")
@@ -10,11 +10,6 @@ import string
 from typing import Any
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
-
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 def gb2312_rows(first: int, last: int) -> list[str]:
@@ -52,6 +47,8 @@ def build_tokenizer() -> Any:
     """A `PreTrainedTokenizerFast`: exact round trip of any text, pad != eos, eos closes a ChatML turn."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
+
+    from kun.models.chat import CHATML
 
     merges = [(number[:-1], number[-1]) for number in number_tokens()]
     backend = Tokenizer(models.BPE(vocab=vocabulary(), merges=merges, byte_fallback=True))

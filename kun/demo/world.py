@@ -2,9 +2,9 @@
 
     kun demo-data --seed 7 --out data/demo          # the same as write_world(Path("data/demo"), 7)
 
-Same seed, same bytes; another seed, other names and numbers. Rows are written in the order in which a reader meets
-them: files by name, members of an archive by name, rows as they stand. The first occurrence of a page is prose, each
-later one in its subset a "duplicate"; a noise that comes twice keeps its kind.
+Equal seeds give equal bytes, other seeds other names and numbers. Rows are in the order in which a reader reads them:
+files by name, archive members by name, rows as written. The first occurrence of a page is prose, each later one in its
+subset a "duplicate"; repeated noise keeps its kind.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ NOISE_SHARE = 0.25  # of the rows of a subset, spread evenly over the kinds
 NOISE_KINDS = (*NOISE, "overlong", "duplicate")
 CONTROL_SHARE = 0.04  # of the prose: pages with a chat model's control tokens in them
 CLEAN_TEXTS = 6000
-TAUGHT_KINDS = (*SPOILED_KINDS, "doubled", "doubled")  # the one kind that a small model is slow to see
-OVERLONG_CHARACTERS = 900  # well over 512 tokens, without headers and footers too
+TAUGHT_KINDS = (*SPOILED_KINDS, "doubled", "doubled")  # a small model is slow to learn this kind
+OVERLONG_CHARACTERS = 900  # well over 512 tokens, even without headers and footers
 
 
 @dataclass(frozen=True)
 class Page:
-    """One row to be: its text and what the gold key says of it."""
+    """A row to write: its text, its title and its entry in the gold key."""
 
     text: str
     title: str
@@ -67,7 +67,8 @@ def seed_pairs(seed: int, count: int) -> list[Row]:
 
 
 def judged_instructions(seed: int, count: int, part: str, kinds: Sequence[str] = SPOILED_KINDS) -> list[Row]:
-    """`instruction`, `good`, `kind`: half good, half spoiled, the `kinds` equally often; subjects of their own."""
+    """Rows of `instruction`, `good`, `kind`: half good, half spoiled, the `kinds` equally often, on subjects of their
+    own."""
     rng = _rng(seed, part)
     rows = []
     for number in range(count):
@@ -82,7 +83,7 @@ def judged_instructions(seed: int, count: int, part: str, kinds: Sequence[str] =
 def polish_examples(seed: int, count: int) -> list[Row]:
     """A web page, an instruction, and the clean reply with the page's own sentences.
 
-    A quarter of the instructions ask for other aspects than the page has: the reply keeps to the page.
+    A quarter of the instructions ask for aspects that the page does not have: the reply keeps to the page.
     """
     rng = _rng(seed, "polish")
     items = [new_item(rng, GENRES[number % len(GENRES)]) for number in range(count)]
@@ -105,7 +106,7 @@ def clean_texts(seed: int, count: int) -> list[Row]:
 
 
 def subset_pages(seed: int, subset: str, count: int) -> list[Page]:
-    """The rows of one corpus, prose and noise shuffled, with their gold (without file and row)."""
+    """The rows of one corpus, prose and noise shuffled, with their gold entries (without file and row)."""
     rng = _rng(seed, subset)
     noisy = int(count * NOISE_SHARE)
     pages: list[Page] = []
@@ -140,12 +141,12 @@ def _overlong(rng: random.Random, prose: list[str]) -> str:
 
 
 def _mark_duplicates(pages: list[Page]) -> list[Page]:
-    seen: set[str] = set()
+    texts: set[str] = set()
     marked = []
     for proper in pages:
-        again = proper.gold["kind"] == "prose" and proper.text in seen
+        again = proper.gold["kind"] == "prose" and proper.text in texts
         marked.append(Page(proper.text, proper.title, {**proper.gold, "kind": "duplicate"}) if again else proper)
-        seen.add(proper.text)
+        texts.add(proper.text)
     return marked
 
 
@@ -155,7 +156,7 @@ def _cut(pages: list[Page], parts: int) -> list[list[Page]]:
 
 
 def _tar_gz(members: dict[str, bytes]) -> bytes:
-    """An archive whose bytes depend on its content only."""
+    """An archive whose bytes depend only on its content."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, content in members.items():
@@ -211,8 +212,8 @@ WRITERS = {"wudao": _wudao, "wanjuan": _wanjuan, "skypile": _skypile}
 
 
 def write_world(out: Path, seed: int, documents: int = 240, seeds: int = 600) -> None:
-    """Writes the world: `documents` rows per corpus, `seeds` seed pairs, as many polished texts, and half as many
-    again judged instructions."""
+    """Write the world: `documents` rows per corpus, `seeds` seed pairs, as many polished texts, and 1.5 times as many
+    judged instructions."""
     _write(out / "seeds.jsonl", _lines(seed_pairs(seed, seeds)))
     judged = judged_instructions(seed, seeds * 3 // 2, "judge", TAUGHT_KINDS)
     verdicts = ({"instruction": row["instruction"], "verdict": "good" if row["good"] else "bad"} for row in judged)

@@ -1,1 +1,1 @@
-"""Engines answer requests of token ids; `EngineCache` (kun/engines/cache.py) opens the configured one."""
+"""Engines answer requests in token ids; `EngineCache` (kun/engines/cache.py) opens the configured one."""

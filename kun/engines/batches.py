@@ -1,6 +1,6 @@
-"""Requests to batches: `for batch in batches(requests, budget): ...`, a function of the group alone.
+"""From requests to batches, which depend on their group alone: `for batch in batches(requests, numbers, ...): ...`.
 
-A rerun of a shard forms the same batches, so that the last bits of its floating point numbers are the same too.
+A rerun of a shard forms the same batches, so that its floating point results agree to the last bit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from kun.engines.base import Generate, Request
 
 
 def problem(request: Request, window: int, vocabulary: int) -> str | None:
-    """Why a request must not reach the model."""
+    """Why a request must not reach the model, or None."""
     if not request.prompt:
         return "the prompt is empty"
     if not all(request.forced):
@@ -24,9 +24,9 @@ def problem(request: Request, window: int, vocabulary: int) -> str | None:
 
 
 def batches(requests: Sequence[Request], numbers: Sequence[int], budget: int, window: int) -> Iterator[list[int]]:
-    """The request numbers in batches of one kind, similar lengths and at most `budget` tokens, padding included.
+    """The request numbers in batches of one kind and similar lengths, of at most `budget` tokens with padding.
 
-    Longest first, so that what does not fit into memory shows at once; a request over the budget goes alone.
+    Longest first, so that running out of memory shows at once; a request over the budget is a batch of its own.
     """
 
     def key(number: int) -> tuple[str, str, int, int]:
@@ -46,7 +46,7 @@ def batches(requests: Sequence[Request], numbers: Sequence[int], budget: int, wi
 
 
 def shared_prefix(prompts: Sequence[list[int]]) -> int:
-    """How many tokens all prompts open with; each keeps at least one of its own."""
-    first, last = min(prompts), max(prompts)  # in the order of sequences, the two that differ first
+    """The number of tokens in the common prefix of all prompts; each keeps at least one of its own."""
+    first, last = min(prompts), max(prompts)  # in lexicographic order, the two that differ earliest
     most = min(map(len, prompts)) - 1
     return next((i for i, (a, b) in enumerate(zip(first[:most], last[:most], strict=False)) if a != b), most)

@@ -21,20 +21,21 @@ EngineKind = TypeVar("EngineKind", bound=Engine)
 
 
 class EngineCache:
-    """Opens an engine when a stage asks for it, and keeps the last `room` of them for those that ask for the same
-    model. Adapters that vLLM puts on one base share an engine. Whoever makes the cache closes it, and so the engines.
+    """Opens engines on demand, and keeps the last `room` of them for stages that use the same model.
+
+    Adapters that vLLM puts on one base share an engine. The creator of the cache closes it, and with it the engines.
     """
 
     def __init__(self, config: Config, room: int = 1) -> None:
         self.config = config
         self.room = room
-        self._engines: dict[str, Engine] = {}  # the one that was asked for last is the last
+        self._engines: dict[str, Engine] = {}  # the most recently used is last
         self._answers: AnswerCache | None = None
 
     def open(self, model_folder: Path) -> Engine:
         """An engine with the model in a folder: an adapter on the base model, or a whole model.
 
-        Raises InputError where a folder holds no model, ConfigError where the engine's settings do not go with it.
+        InputError where a folder holds no model, ConfigError where the engine's settings do not fit it.
         """
         config, size, model = self.config, window(self.config), str(model_folder.resolve())
         match config.engine.kind:
@@ -52,7 +53,7 @@ class EngineCache:
                 return self._kept(model, lambda: self._server(model_folder, size))
 
     def close(self) -> None:
-        """End the engines that are open."""
+        """Close the open engines."""
         while self._engines:
             self._engines.popitem()[1].close()
         if self._answers is not None:
@@ -78,7 +79,7 @@ class EngineCache:
         return ServerEngine(config.engine.server, chat, size, model_folder, self._answers)
 
     def _vllm_log(self) -> Path:
-        """vllm.log of the run, or vllm-2.log, ... where another vLLM writes into that."""
+        """vllm.log of the run, or vllm-2.log, ... where another vLLM writes to it."""
         used = {getattr(engine, "log", None) for engine in self._engines.values()}
         names = (Path(self.config.run) / f"vllm{f'-{number}' if number > 1 else ''}.log" for number in count(1))
         return next(name for name in names if name not in used)
@@ -96,7 +97,7 @@ def _transformers(config: Config, model_folder: Path, size: int) -> Engine:
 
 
 def window(config: Config) -> int:
-    """Longest prompt plus reply in tokens: `engine.window`, or what the base model was made for. Without torch."""
+    """The maximum length of prompt plus reply in tokens: `engine.window`, or the base model's own. Without torch."""
     if not config.base_model:
         raise ConfigError("base_model: is not set; give the folder of the base model")
     folder = local_folder(config.base_model)
@@ -114,7 +115,7 @@ def window(config: Config) -> int:
 
 
 def window_with_room(config: Config, sampling: Sampling, setting: str) -> int:
-    """The window, in which the longest reply leaves room for a prompt."""
+    """The window. ConfigError where the longest reply leaves no room in it for a prompt."""
     size = window(config)
     if sampling.max_tokens >= size:
         raise ConfigError(

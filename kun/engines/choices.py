@@ -1,6 +1,7 @@
-"""Choices of several tokens, a token at a time: `beginnings(request)` to ask for, `chosen(request, logprobs)` the sums.
+"""Choices of several tokens, scored token by token: ask for `beginnings(request)`, sum up by `chosen(request,
+logprobs)`.
 
-A choice is forced upon the model: its log-probability is the sum of those of its tokens, each after the ones before.
+The log-probability of a choice is the sum of those of its tokens, each given the ones before.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ Beginning = tuple[int, ...]
 
 
 def beginnings(request: ScoreChoices) -> dict[Beginning, list[int]]:
-    """What the choices open with (nothing, their first token, ...), and the tokens that follow it in one of them."""
+    """The beginnings of the choices (empty, their first token, ...), each with the tokens that follow it in a
+    choice."""
     follow: dict[Beginning, list[int]] = {}
     for choice in request.choices:
         for place, token in enumerate(choice):

@@ -10,14 +10,17 @@ from itertools import islice
 from kun.engines.base import Answer, Failure, Request
 from kun.engines.batches import problem
 
-AHEAD = 2  # requests handed over for each that is worked on: an engine must not run dry while a shard is prepared
-HELD = 32  # the same for those whose answers wait until an earlier group is whole: memory stays bounded
+AHEAD = 2  # requests handed over per slot: the engine must not run dry while a shard is prepared
+HELD = 32  # requests per slot in groups that wait for an earlier one: bounds memory
 
 
 @dataclass
 class Group:
-    """A group on its way. `asked`: the requests that reach the model, by number; `missing`: those of them without an
-    answer; `on_answer(1)` is called for each; `keys` of the others in the engine's cache, if it has one."""
+    """A group in flight.
+
+    `asked`: the requests that reach the model, with their numbers; `missing`: how many of them have no answer yet;
+    `on_answer(1)` is called for each answer; `keys`: the keys of answers in the engine's cache, if it has one.
+    """
 
     answers: list[Answer]
     asked: list[tuple[int, Request]]
@@ -27,7 +30,7 @@ class Group:
 
     @staticmethod
     def of(requests: Sequence[Request], window: int, vocabulary: int, on_answer: Callable[[int], None]) -> Group:
-        """A group in which only what must not reach the model is answered."""
+        """A group in which only the requests that must not reach the model are answered."""
         problems = [problem(request, window, vocabulary) for request in requests]
         asked = [(number, request) for number, request in enumerate(requests) if problems[number] is None]
         on_answer(len(requests) - len(asked))
@@ -40,15 +43,12 @@ class Group:
 
 
 def in_order(
-    groups: Iterable[Sequence[Request]],
-    slots: int,
-    ask: Callable[[Sequence[Request]], Group],
-    wait: Callable[[], None],
+    groups: Iterable[Sequence[Request]], slots: int, ask: Callable[[Sequence[Request]], Group], wait: Callable[[], None]
 ) -> Iterator[Group]:
-    """Each group when it is whole, in their order, while later ones are at work.
+    """Each group in order, once it is complete, while the engine works on later ones.
 
-    `slots`: how many requests the engine works on at once; `ask` hands a group over to it, `wait` blocks until more is
-    answered, here or in another run of the same engine.
+    `slots`: the number of requests that the engine works on at once; `ask` hands a group over to it, `wait` blocks
+    until there are more answers, in this run or another one of the same engine.
     """
     source, exhausted = iter(groups), False
     opened: deque[Group] = deque()

@@ -1,8 +1,7 @@
 """How fast an engine is on this machine, in a few seconds: `prefill, decode = probe(engine, prompts, repeated=0, 30)`.
 
-Each of the two is measured on groups of requests that double in size, as long as the seconds last; the last and largest
-group counts, so that the first ones warm everything up. No prompt is asked twice, or an engine that remembers prompts
-would seem faster than it is.
+Both are measured on groups of requests that double in size, while time lasts. The last and largest group counts; the
+others warm up the engine. No prompt is used twice, or an engine with a prefix cache would seem faster than it is.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from kun.config.schema import Sampling
 from kun.engines.base import Engine, Failure, Generate, Generated
 from kun.errors import InputError
 
-Count = Callable[[Generate, Generated], int]  # what a request and its answer are worth, in tokens
-HEAD, REPLY = 64, 64  # tokens of prompt and reply of a request that is nearly all reply
+Count = Callable[[Generate, Generated], int]  # the tokens to count for a request and its answer
+HEAD, REPLY = 64, 64  # tokens of prompt and reply in a request that measures decoding
 
 
 class Speed(msgspec.Struct, frozen=True):
-    """`tokens` of the last group of `requests` in `seconds`; `spent` by all groups."""
+    """The `requests`, `tokens` and `seconds` of the last group; `spent`: the seconds of all groups."""
 
     requests: int
     tokens: int
@@ -31,13 +30,15 @@ class Speed(msgspec.Struct, frozen=True):
 
     @property
     def rate(self) -> float:
-        """Tokens a second."""
+        """Tokens per second."""
         return self.tokens / self.seconds
 
 
 def probe(engine: Engine, prompts: Sequence[list[int]], repeated: int, seconds: float) -> tuple[Speed, Speed]:
-    """Prefill and decode, each in about half of `seconds`. `repeated` tokens that all prompts open with are not
-    counted as prefill: those that the engine remembers. InputError where a request fails, or there is no prompt.
+    """The speeds of prefill and decode, each measured in about half of `seconds`.
+
+    `repeated`: tokens of a prefix of all prompts that the engine caches, which do not count as prefill. InputError
+    where a request fails, or there are no prompts.
     """
     if not prompts:
         raise InputError(
@@ -48,11 +49,11 @@ def probe(engine: Engine, prompts: Sequence[list[int]], repeated: int, seconds: 
     reads = [Generate(prompt, read, 0) for prompt in prompts[:half]]
     prefill = _speed(engine, reads, seconds / 2, sum_of=lambda request, _: len(request.prompt) - repeated)
     write = Sampling(max_tokens=REPLY, temperature=0.0)
-    # A piece that ends in the middle of a text, where no model thinks that it is done.
+    # End in the middle of a text, where no model ends its reply.
     writes = [Generate(prompt[: len(prompt) // 2][-HEAD:] or prompt, write, 0) for prompt in prompts[half:] or prompts]
     decode = _speed(engine, writes, seconds / 2, sum_of=lambda _, answer: len(answer.tokens) + answer.finished)
     before = sum(len(request.prompt) for request in writes[-decode.requests :]) / prefill.rate
-    left = max(decode.seconds - before, decode.seconds / 2)  # of a small group, prefill is not worth its measurement
+    left = max(decode.seconds - before, decode.seconds / 2)  # for small groups the estimate of prefill is too rough
     return prefill, msgspec.structs.replace(decode, seconds=left)
 
 
@@ -69,14 +70,14 @@ def _speed(engine: Engine, requests: Sequence[Generate], seconds: float, sum_of:
             assert isinstance(answer, Generated)
             tokens += sum_of(request, answer)
         spent = time.monotonic() - begin
-        found = Speed(len(group), tokens, took, spent)
+        speed = Speed(len(group), tokens, took, spent)
         if spent + 2 * took > seconds:
             break
-    return found
+    return speed
 
 
 def _doubling(requests: Sequence[Generate]) -> Iterator[list[Generate]]:
-    """Groups of 1, 2, 4, ... requests; the rest, where it is less than the next, is left."""
+    """Groups of 1, 2, 4, ... requests; a rest too small for the next group is left out."""
     left, size = iter(requests), 1
     while len(group := list(islice(left, size))) == size:
         yield group

@@ -1,8 +1,8 @@
-"""Where log records go, from every process of a command: `configure(LogSetup(logging.INFO, Path("runs/my/run.log")))`.
+"""Where the log records of every process of a command go: `configure(LogSetup(logging.INFO, Path("runs/my/run.log")))`.
 
-Messages go to the console (stderr) bare, and to the file with time, level, logger and process, and tracebacks. A worker
-process is configured as its parent is: `configure(present())`. Values of secret environment variables are replaced by
-`***`, control characters are made visible. Logging never ends a run: a file that cannot be written is reported once.
+The console (stderr) gets bare messages; the file also gets time, level, logger, process and tracebacks. A worker
+process is configured like its parent: `configure(present())`. Values of secret environment variables are replaced by
+`***`, control characters are escaped. Logging never ends a run: a file that cannot be written is reported once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from kun.text.normal import printable
 
-FILE_ONLY = {"file_only": True}  # `extra` of a record that the user sees elsewhere, or need not see
+FILE_ONLY = {"file_only": True}  # `extra` of a record that the console does not show
 SHORTEST_SECRET = 4  # characters; replacing a shorter value would garble every message
 _SECRET = re.compile(r"(^|_)(API_?KEY|(ACCESS|SECRET|PRIVATE)_?KEY|TOKEN|SECRET|PASSWORD|PASSWD)$", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@]+(?=@)|(?<=Bearer )\S+")
@@ -30,14 +30,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LogSetup:
-    """The lowest level that the console shows, and the file, which takes everything from INFO on; None: no file."""
+    """The lowest level that the console shows, and the file for everything from INFO on; None: no file."""
 
     console: int = logging.WARNING
     file: Path | None = None
 
 
 def configure(setup: LogSetup) -> None:
-    """Send the log records of this process where `setup` says, and nowhere else that an earlier call said."""
+    """Send the log records of this process where `setup` says, instead of where an earlier call did."""
     root = logging.getLogger()
     for handler in _own_handlers():
         root.removeHandler(handler)
@@ -52,19 +52,19 @@ def configure(setup: LogSetup) -> None:
 
 
 def present() -> LogSetup | None:
-    """The setup of this process, for the processes that it starts; None before `configure`."""
+    """The setup of this process, for processes that it starts; None before `configure`."""
     levels = [handler.level for handler in _own_handlers() if isinstance(handler, _Console)]
     files = [handler.path for handler in _own_handlers() if isinstance(handler, _File)]
     return LogSetup(levels[0], files[0] if files else None) if levels else None
 
 
 def safe(text: str) -> str:
-    """The text without secrets, and without what would steer a terminal."""
+    """The text without secrets, and with characters escaped that would control a terminal."""
     return printable(_CREDENTIALS.sub("***", _secrets().sub("***", text)))
 
 
 def _secrets() -> re.Pattern[str]:
-    """The values of secret environment variables, also as they look in a URL or in the repr of a string."""
+    """The values of secret environment variables, also as quoted in a URL or in the repr of a string."""
     values = {value.strip() for name, value in os.environ.items() if _SECRET.search(name)}
     values = {value for value in values if len(value) >= SHORTEST_SECRET}
     forms = values | {quote(value, safe="") for value in values} | {repr(value)[1:-1] for value in values}
@@ -82,7 +82,7 @@ def _traceback(record: logging.LogRecord) -> str:
 
 
 class _Console(logging.Handler):
-    """Bare messages on stderr as it is now. A traceback is shown of a critical record only: of an error in Kun."""
+    """Bare messages on the current stderr. Only critical records, which are errors in Kun, show a traceback."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "file_only", False):
@@ -90,7 +90,7 @@ class _Console(logging.Handler):
         try:
             lines = [_traceback(record)] if record.levelno >= logging.CRITICAL else []
             text = "\n".join([*filter(None, lines), record.getMessage()])
-        except Exception:  # a message that does not fit its arguments
+        except Exception:  # the arguments do not fit the message
             self.handleError(record)
             return
         with contextlib.suppress(OSError, ValueError):  # stderr may be closed
@@ -98,14 +98,14 @@ class _Console(logging.Handler):
 
 
 class _File(logging.Handler):
-    """A file that several processes append to: each record is one write. Lines of one record after its first begin
-    with blanks, so that no message can pass for another record."""
+    """A file that several processes append to, each record in one write. All lines of a record but the first are
+    indented, so that no message can pass for another record."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(logging.INFO)
         self.path = path.absolute()
         self._descriptor: int | None = None
-        self._reported = multiprocessing.parent_process() is not None  # by the parent
+        self._reported = multiprocessing.parent_process() is not None  # the parent reports it
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -118,7 +118,7 @@ class _File(logging.Handler):
         line = head + safe(text).replace("\n", "\n    ") + "\n"
         try:
             if self._descriptor is None:
-                # A run that was received may have a link or a pipe of this name: neither is followed or waited for.
+                # In a run from elsewhere this name may be a link or a pipe: do not follow it, do not wait for it.
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
                 self._descriptor = os.open(self.path, flags, 0o644)
             os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))

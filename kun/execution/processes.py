@@ -1,6 +1,6 @@
-"""Work spread over processes: `for rows in map_unordered(function, tasks, workers=8): ...`, as tasks end.
+"""Work in parallel processes, results as they come: `for rows in map_unordered(function, tasks, workers=8): ...`.
 
-Ctrl-C is the parent's alone: the processes never see it, and end at once when the parent gives up.
+Only the parent handles Ctrl-C: workers never receive it, and end at once when the parent gives up.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ R = TypeVar("R")
 
 
 def map_unordered(function: Callable[..., R], tasks: Sequence[tuple[Any, ...]], workers: int) -> Iterator[R]:
-    """`function(*task)` for every task, in `workers` processes (0: one per core), or here where one is enough.
+    """`function(*task)` for every task, in `workers` processes (0: one per core), or in this one if one is enough.
 
-    The function is pickled once for each process, so what many tasks share belongs into it, as by functools.partial.
-    KunError where a process is killed.
+    The function is pickled once per process, so bind what all tasks share to it, as by functools.partial. KunError
+    where a worker is killed.
     """
     workers = min(workers or os.cpu_count() or 1, len(tasks))
     if workers <= 1:
@@ -66,10 +66,10 @@ def map_unordered(function: Callable[..., R], tasks: Sequence[tuple[Any, ...]], 
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """SIGINT waits until the end of this; processes that are started here inherit the mask, and never get one.
+    """Delay SIGINT until the end of the block; processes started in it inherit the mask, and never get the signal.
 
-    Another thread may take the signal all the same, and the main one would then stop half-way in starting a process: so
-    its handler waits as well.
+    Another thread may still receive it, and Python would run the handler in the main thread, half-way through starting
+    a process: so the handler is delayed too.
     """
     caught: list[tuple[int, FrameType | None]] = []
     handler = signal.getsignal(signal.SIGINT)
@@ -100,7 +100,7 @@ def _start_worker(function: Callable[..., Any], given_up: Connection, setup: log
 
 
 def _end_with_parent(given_up: Connection) -> None:
-    """Without this the workers of a run that was killed go on, and then wait for work for ever."""
+    """Without this the workers of a killed run would go on, and then wait for work forever."""
     parent = parent_process()
     assert parent is not None
     wait_for([parent.sentinel, given_up])

@@ -1,4 +1,4 @@
-"""The words of web pages around their text: `boilerplate_share("首页 | 登录 | 注册")` is 1."""
+"""Words of navigation, sharing and footers on web pages: `boilerplate_share("首页 | 登录 | 注册")` is 1."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ WORDS = """
 加载更多 相关阅读 相关推荐 相关新闻 相关文章 热门推荐 热门文章 猜你喜欢 推荐阅读 最新评论 发表评论 我要评论
 热门标签 当前位置 您的位置 你的位置
 """.split()  # noqa: SIM905
-WORD = "|".join(sorted(WORDS, key=len, reverse=True))  # a pattern: the longest first
+WORD = "|".join(sorted(WORDS, key=len, reverse=True))  # a pattern, longest words first
 _WORD = re.compile(WORD)
 _SEPARATORS = re.compile(r"[\s|｜/>»›·•:：，、,.\[\]【】()（）-]+")
 
 
 def boilerplate_share(text: str) -> float:
-    """Share of the characters, blanks and separators aside, that belong to such words."""
-    found = _WORD.findall(text)
-    if not found:
+    """Share of the characters, apart from blanks and separators, that belong to such words."""
+    words = _WORD.findall(text)
+    if not words:
         return 0.0
-    return sum(map(len, found)) / (len(_SEPARATORS.sub("", text)) or 1)
+    return sum(map(len, words)) / (len(_SEPARATORS.sub("", text)) or 1)

@@ -1,4 +1,4 @@
-"""What a rule allows: `Bound("too_short", "at_least", 20, "characters").broken_by(7)`."""
+"""The limit of a rule: `Bound("too_short", "at_least", 20, "characters").broken_by(7)`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Side = Literal["at_least", "at_most"]
 
 
 class Bound(NamedTuple):
-    """A rule that is on. `reason` is the reject's, `meaning` says what its value is; the limit itself is allowed."""
+    """An active rule: the `reason` of its rejects, and what its value means. A value equal to the limit passes."""
 
     reason: str
     side: Side

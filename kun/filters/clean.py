@@ -1,7 +1,7 @@
-"""Cleaning before the rules: `text, changes = clean(text, config.filter.clean)`; changes names what was done.
+"""Cleaning before the rules: `text, changes = clean(text, config.filter.clean)`; `changes` names the steps that did.
 
-repair_encoding        UTF-8 that was read as Latin-1 or Windows-1252, and the like (ftfy)
-without_page_lines     lines of navigation, sharing, credits and rights taken out, where the rest is the greater part
+repair_encoding        UTF-8 that was read as Latin-1, Windows-1252 or the like (ftfy)
+without_page_lines     removes lines of navigation, sharing, credits and rights, if most of the text is left
 convert(text, "simplified")    traditional to simplified or back, words and not just characters (OpenCC)
 """
 
@@ -15,15 +15,15 @@ from kun.config.schema import Clean
 from kun.filters.boilerplate import WORD
 from kun.text.normal import MISREAD, normalise
 
-# The share of a text, white space aside, that must be left for lines to be taken out: the rest of a menu is no text.
+# The share of a text, apart from white space, that must be left: what remains of a menu is no text.
 REST = 0.6
 
 _GAP = r"[ \t\u3000\xa0|｜/>»›·•:：，、,\[\]【】()（）-]"
-_S = r"[ \t\u3000]*+"  # possessive, here and below, or blanks beside blanks take quadratic time
+_S = r"[ \t\u3000]*+"  # possessive, here and below: adjacent runs of blanks would take quadratic time
 _SHORT = r"[^\n。！？，；]{1,40}"
 _META = r"[^\n。！？，；]{0,30}"
-# A cue alone is no reason: prose opens with the same words. So what follows must be what pages have there, a name of
-# two to four characters, a site, a platform, a word of reprinting, and no sentence.
+# A cue alone is not enough: prose begins with the same words. It must be followed by what pages have there (a name of
+# two to four characters, a site, a platform, a word about reprinting), and not by a sentence.
 _PEOPLE = rf"(?:[\u4e00-\u9fff·]{{2,4}}(?:[ \t\u3000、/，,]++|(?=[）)\]】]?{_S}$))){{1,4}}"
 _SITE = r"(?:(?![是的为为了在有由须])[^\n。！？，；]){1,20}"
 _PAGE_LINES = "|".join(
@@ -48,7 +48,7 @@ _PAGE_LINES = "|".join(
     )
 )
 _LINES = re.compile(rf"^[ \t\u3000]*+(?:{_PAGE_LINES})[ \t\u3000]*(?:\n+|\Z)", re.MULTILINE)
-_CREDIT = 50  # characters at the end among which one is looked for
+_CREDIT = 50  # characters at the end of a text that are searched for one
 _CREDIT_AT_END = re.compile(
     r"\s*(?:[（(【\[]\s*(?:责任编辑|責任編輯|责编|编辑|編輯|校对|原标题|来源|來源)\s*[:：][^（）()【】\[\]\n]{1,30}[）)】\]]"
     r"|(?:责任编辑|責任編輯|责编)\s*[:：]\s*[\u4e00-\u9fff·]{2,4})\s*$"
@@ -57,7 +57,7 @@ _KANA = re.compile("[\u3041-\u30fa]")
 
 
 def clean(text: str, settings: Clean) -> tuple[str, tuple[str, ...]]:
-    """The cleaned text, and the settings that changed it. What is left unchanged is the very text."""
+    """The cleaned text, and the names of the settings that changed it."""
     changes = []
     if settings.encoding and (repaired := repair_encoding(text)) != text:
         text, changes = repaired, ["encoding"]
@@ -69,7 +69,7 @@ def clean(text: str, settings: Clean) -> tuple[str, tuple[str, ...]]:
 
 
 def repair_encoding(text: str) -> str:
-    """Full-width punctuation, curly quotes and ligatures stay what they are."""
+    """Undo a wrong decoding; full-width punctuation, curly quotes and ligatures stay."""
     if not MISREAD.search(text):
         return text
     import ftfy
@@ -79,7 +79,7 @@ def repair_encoding(text: str) -> str:
 
 
 def without_page_lines(text: str) -> str:
-    """The text as it is where less than `REST` of it would be left."""
+    """Remove page lines, and a credit at the end; the text stays unchanged if less than `REST` of it would be left."""
     bare = _LINES.sub("", text).rstrip() if "\n" in text else text
     tail = bare[-_CREDIT:]
     if ("：" in tail or ":" in tail) and (credit := _CREDIT_AT_END.search(bare, len(bare) - len(tail))):

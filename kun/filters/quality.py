@@ -1,8 +1,8 @@
-"""Rules of quality for Chinese web text: `measure(texts)["digits"]`, a number for each text, and `RULES`.
+"""Quality rules for Chinese web text: `measure(texts)["digits"]` has a number for each text.
 
-A rule is a measure, a row of `RULES`, and a setting of the same name under `filter.quality`, its limit; null: the rule
-is off. A measure is a pure function of counted texts: what it says of one depends on that one alone. Figures on real
-text: docs/measurements.md.
+A rule is a measure, a row of `RULES`, and the limit under the same name in `filter.quality` (null: off). A measure is a
+pure function of counted texts; its value for a text depends on that text alone. Figures on real text are in
+docs/measurements.md.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from kun.filters.repetition import repeated_share
 from kun.text import characters as c
 from kun.text.characters import Array, Characters, count
 
-PART = 1 << 14  # characters that are counted together: more do not fit the caches of a core, and sorting is slower
+PART = 1 << 14  # characters counted together: more do not fit the caches of a core, and sorting is slower
 _NONE: Array = np.zeros(0)
 _BULLET = re.compile(r"\s*(?:[-*+•●■◆▪·※★☆►▶○◎]|\d{1,3}[.、．)）]|[（(][一二三四五六七八九十\d]{1,3}[)）])")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """`measure` gives a number for each text; `meaning` says which, and is shown to people."""
+    """`measure` gives a number for each text; `meaning` describes it to users."""
 
     reason: str
     side: Side
@@ -36,12 +36,12 @@ class Rule:
 
 
 def rare_characters(texts: Characters) -> Array:
-    """High where one encoding was read as another, and for random characters. Names and terms stay below 0.1."""
+    """High for wrongly decoded text and random characters; below 0.1 for names and terms."""
     return texts.share(c.RARE)
 
 
 def random_codes(texts: Characters) -> Array:
-    """0.65 and more for strings such as 3+3/;%DBAB__D44#, up to 0.35 for formulas, addresses and program code."""
+    """At least 0.65 for strings such as 3+3/;%DBAB__D44#, at most 0.35 for formulas, addresses and program code."""
     before, after = texts.kinds[:-1], texts.kinds[1:]
     changes = (before != after) & (np.minimum(before, after) >= c.UPPER) & (texts.owners[:-1] == texts.owners[1:])
     return texts.number(np.flatnonzero(changes)) / texts.visible
@@ -60,20 +60,20 @@ def ellipses(texts: Characters) -> Array:
 
 
 def unique_characters(texts: Characters) -> Array:
-    """A text of more than 1,000 characters counts as one of 1,000: Chinese prose has some 800 different ones in all."""
+    """Texts count as 1,000 characters at most: Chinese prose has only about 800 different ones."""
     different: Array = np.bincount(texts.different, minlength=len(texts.texts))
     share: Array = different / np.clip(texts.lengths, 1, 1000)
     return share
 
 
 def entropy(texts: Characters) -> Array:
-    """In bits: 3.0 is that of eight characters that come equally often."""
+    """In bits: 3.0 for eight characters that occur equally often."""
     shares = texts.times / texts.lengths[texts.different]
     return np.bincount(texts.different, weights=-shares * np.log2(shares), minlength=len(texts.texts))
 
 
 def unbroken(texts: Characters) -> Array:
-    """Symbols do not break a run: what is meant are walls of characters and encoded files."""
+    """Symbols do not break a run: the rule is for walls of characters and encoded files."""
     kinds = texts.kinds
     here = np.arange(len(kinds))
     breaks = (kinds == c.BLANK) | (kinds == c.PUNCTUATION) | (kinds == c.ASCII_PUNCTUATION)
@@ -128,19 +128,19 @@ RULES = (
 
 
 def bounds(settings: Quality) -> tuple[Bound, ...]:
-    """The rules that are on, in the order of `RULES`."""
+    """The active rules, in the order of `RULES`."""
     limits = [(rule, getattr(settings, rule.reason)) for rule in RULES]
     return tuple(Bound(rule.reason, rule.side, limit, rule.meaning) for rule, limit in limits if limit is not None)
 
 
 def measure(texts: Sequence[str], rules: Sequence[Rule] = RULES) -> dict[str, Array]:
-    """What every rule measures of each text, by reason."""
+    """The values of every rule for each text, by reason."""
     parts = [count(texts[start:end]) for start, end in _parts(texts)]
     return {rule.reason: np.concatenate([_NONE, *map(rule.measure, parts)]) for rule in rules}
 
 
 def _parts(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Cuts the texts so that memory stays bounded: some 100 bytes per character at a time."""
+    """Cut the texts into parts, to bound memory, which is about 100 bytes per character of a part."""
     start = size = 0
     for end, text in enumerate(texts):
         size += len(text)

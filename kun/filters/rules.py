@@ -1,7 +1,7 @@
-"""The rules of the filter, for a shard at a time: `open_filter(config, lm_folder, limits)(documents)`.
+"""The rules of the filter, applied to a shard at a time: `open_filter(config, lm_folder, limits)(documents)`.
 
-Cleaning first, with personal data masked; then the cheap rules, length in tokens, evaluations, and perplexity last,
-each on what those before it left.
+First cleaning, which masks personal data; then the cheap rules, length in tokens, decontamination, and perplexity, each
+on what the ones before it left.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from kun.config.schema import Config, EngineConfig, Filter
@@ -22,7 +23,7 @@ from kun.filters.perplexity import lm, percentiles
 from kun.filters.perplexity.percentiles import NO_LIMITS, Limits
 from kun.filters.privacy import rules as privacy
 from kun.models.folder import local_folder
-from kun.records import Document, Filtered, Reject
+from kun.records import Document, Filtered, Reject, extend
 from kun.text import language
 from kun.text.characters import Array, Characters
 
@@ -33,8 +34,8 @@ _CONTAMINATED = Bound("contaminated", "at_most", 0, "1 where an evaluation has a
 class Rules:
     """The rules of one subset. A worker process opens tokenizer and language model on first use.
 
-    `rules(documents)` decides, cheap rules first, each document by itself; `rules.values(document)` measures all that
-    there is to measure, `rules.bounds` says what is allowed, and `rules.broken(document)` names all rules against it.
+    `rules(documents)` decides on documents, each by itself, cheap rules first; `rules.values(document)` measures
+    everything, `rules.bounds` has the limits, and `rules.broken(document)` names all rules that reject it.
     """
 
     settings: Filter
@@ -47,18 +48,18 @@ class Rules:
 
     @property
     def bounds(self) -> tuple[Bound, ...]:
-        """The rules that are on, in the order in which they decide."""
+        """The active rules, in the order in which they are applied."""
         contaminated = [] if self.evaluations is None else [_CONTAMINATED]
         return (*self._cheap, self._too_long, *contaminated, *self._perplexity)
 
     @property
     def _cheap(self) -> tuple[Bound, ...]:
         settings = self.settings
-        found = [Bound("too_short", "at_least", settings.min_chars, "characters")]
-        found += [*privacy.bounds(settings.privacy), *quality.bounds(settings.quality)]
+        bounds = [Bound("too_short", "at_least", settings.min_chars, "characters")]
+        bounds += [*privacy.bounds(settings.privacy), *quality.bounds(settings.quality)]
         if settings.languages:
-            found += [Bound("language", "at_least", 1, f"language is {' or '.join(settings.languages)}")]
-        return tuple(found)
+            bounds += [Bound("language", "at_least", 1, f"language is {' or '.join(settings.languages)}")]
+        return tuple(bounds)
 
     @property
     def _too_long(self) -> Bound:
@@ -67,16 +68,17 @@ class Rules:
     @property
     def _perplexity(self) -> tuple[Bound, ...]:
         low, high = self.limits
-        found = [] if low is None else [Bound("ppl_low", "at_least", low, "perplexity")]
-        found += [] if high is None else [Bound("ppl_high", "at_most", high, "perplexity")]
-        return () if self.lm is None else tuple(found)
+        bounds = [] if low is None else [Bound("ppl_low", "at_least", low, "perplexity")]
+        bounds += [] if high is None else [Bound("ppl_high", "at_most", high, "perplexity")]
+        return () if self.lm is None else tuple(bounds)
 
     def clean(self, document: Document) -> tuple[str, tuple[str, ...]]:
-        """The text that is judged and kept, and what cleaning changed in it, the kinds of personal data last."""
+        """The text that is judged and kept, and what cleaning changed; the kinds of personal data come last."""
         return _clean(document.text, self.settings)
 
     def values(self, document: Document) -> dict[str, float]:
-        """What every rule measures of a document, by reason; rules that are off, too. No perplexity without a model."""
+        """The values of all rules for a document, by reason, including rules that are off; perplexity only with a
+        model."""
         text, _ = self.clean(document)
         rules = (*quality.RULES, *self._language)
         kinds = [kind for kind in privacy.KINDS if getattr(self.settings.privacy, kind) != "mask"]
@@ -89,18 +91,18 @@ class Rules:
         return values
 
     def broken(self, document: Document) -> list[str]:
-        """The reasons against a document, the one that is given first."""
+        """The reasons to reject a document; the first one is the reason of its reject."""
         values = self.values(document)
         return [bound.reason for bound in self.bounds if bound.broken_by(values[bound.reason])]
 
     def __call__(self, documents: Sequence[Document]) -> list[Filtered | Reject]:
-        """What each document becomes, in order."""
+        """The outcome of each document, in order."""
         cleaned = [self.clean(document) for document in documents]
         texts = [text for text, _ in cleaned]
         outcomes: dict[int, Filtered | Reject] = {}
 
         def judge(bounds: Iterable[Bound], numbers: Sequence[int], measured: Mapping[str, Array]) -> list[int]:
-            """Reject what breaks a bound; the numbers of the documents that are left."""
+            """Reject what breaks a bound; return the numbers of the remaining documents."""
             for bound in bounds:
                 values = measured[bound.reason]
                 for position in bound.broken(values):
@@ -124,16 +126,8 @@ class Rules:
             left = judge(self._perplexity, left, {"ppl_low": values, "ppl_high": values})
         for n in left:
             text, changes = cleaned[n]
-            document = documents[n]
-            outcomes[n] = Filtered(
-                id=document.id,
-                subset=document.subset,
-                text=text,
-                origin=document.origin,
-                ppl=ppls[n],
-                tokens=tokens[n],
-                cleaned=changes,
-            )
+            document = msgspec.structs.replace(documents[n], text=text)
+            outcomes[n] = extend(document, Filtered, ppl=ppls[n], tokens=tokens[n], cleaned=changes)
         return [outcomes[n] for n in range(len(documents))]
 
     def _measure(self, texts: Sequence[str], rules: Sequence[quality.Rule], kinds: Sequence[str]) -> dict[str, Array]:
@@ -163,11 +157,10 @@ class Rules:
 def open_filter(
     config: Config, model: Path | None, limits: Limits = NO_LIMITS, evaluations: Path | None = None
 ) -> Rules:
-    """The filter of one subset, by `config.of_subset(name)`.
+    """The filter of one subset, for `config.of_subset(name)`.
 
-    `model` is the artefact of the language model, or the folder of the base model; None: no perplexity.
-    `evaluations` is the index of evaluation files; None: there is none. InputError where the base model's tokenizer
-    cannot be read.
+    `model` is the artefact of the language model, or the folder of the base model; None: no perplexity. `evaluations`
+    is the index of evaluation files, or None. InputError where the base model's tokenizer cannot be read.
     """
     return Rules(
         config.filter, base_folder(config), config.trust_remote_code, model, limits, config.engine, evaluations
@@ -175,10 +168,10 @@ def open_filter(
 
 
 def measure(config: Config, documents: Iterable[Document], model: Path) -> tuple[Limits, int]:
-    """The limits of a subset, and on how many perplexities they rest: of a sample of all its documents.
+    """The perplexity limits of a subset, and the number of sampled documents that they are based on.
 
-    What the other rules drop is in the sample: or else the limits would move with a rule that is switched off. Only the
-    sample is scored, and only where a limit is relative.
+    The sample includes what other rules drop, or else switching a rule off would move the limits. Documents are scored
+    only where a limit is relative.
     """
     if not percentiles.needs_sample(config.filter):
         return percentiles.thresholds(config.filter, ()), 0

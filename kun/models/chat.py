@@ -1,9 +1,9 @@
 """Messages to token ids, the same for training and inference: `load_chat("models/yi-6b").prompt(messages)`.
 
-Text is never code. The chat template is rendered with marks in place of the contents; only what the template itself
-writes may become control tokens, and `<|im_end|>` inside a document stays the ten characters that it is. Contents are
-not trimmed either, whatever the template does. A tokenizer without a usable template is completed with ChatML, in the
-same way wherever it is loaded, so that a base model and the adapter trained on it speak the same tokens.
+Text never becomes control tokens. The chat template is rendered with marks in place of the contents; only what the
+template itself writes may become control tokens, and `<|im_end|>` in a document stays ten characters of text. Contents
+are not trimmed either, whatever the template does. A tokenizer without a usable template is completed with ChatML, in
+the same way wherever it is loaded, so that a base model and its adapter use the same tokens.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ CHATML = (
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 PAD = "<|pad|>"
 EXCHANGE: tuple[Role, ...] = ("user", "assistant")
-TEMPLATE_DAY = datetime.date(2024, 7, 26)  # the day that Llama's own templates fall back to
+TEMPLATE_DAY = datetime.date(2024, 7, 26)  # the default date of Llama's own templates
 CONTROL_SHAPE = re.compile(r"<[|｜][^<>|｜\s]+[|｜]>|<(?:start|end)_of_turn>")
-MARK = "\ue000{}\ue001"  # a content's place in a rendered template; contents themselves never pass through it
+MARK = "\ue000{}\ue001"  # stands for a content in the rendered template; contents are never rendered
 MARKS = re.compile("\ue000(\\d+)\ue001")
 
 
@@ -48,7 +48,7 @@ class Message:
 
 @dataclass(frozen=True, eq=False)
 class Chat:
-    """A tokenizer with its chat template. `new_ids`: control tokens that the base model was not trained on."""
+    """A tokenizer with its chat template. `new_ids`: control tokens that the base model does not know."""
 
     files: TokenizerFiles
     end_id: int
@@ -76,7 +76,7 @@ class Chat:
         return [*self.encode(text), self.end_id]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text; no control tokens, none added."""
+        """Token ids of a text, without control tokens."""
         return self._encode(text, self._inner)
 
     def count(self, text: str) -> int:
@@ -95,14 +95,14 @@ class Chat:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of all that decides token ids: tokenizer, template, end and padding token."""
+        """Digest of everything that determines token ids: tokenizer, template, end and padding token."""
         spec = json.loads(self.files.raw.to_str())
         parts = [spec[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "model", "decoder")]
         text = json.dumps([*parts, self.files.template, self.end_ids, self.pad_id], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer and template into a model folder, completed as they are here."""
+        """Write tokenizer and template into a model folder, as completed here."""
         self.files.save(folder)
 
     @cached_property
@@ -115,13 +115,13 @@ class Chat:
 
     @cached_property
     def _section(self) -> Callable[[str], tuple[int, ...]]:
-        """Token ids of what stands between two control tokens; a rubric comes with every record, and is cut up once."""
+        """Token ids of text between two control tokens; cached, since a rubric is the same for every record."""
         return lru_cache(maxsize=64)(lambda text: tuple(self._encode(text, self._sections)))
 
     @cached_property
     def _forbidden(self) -> frozenset[int]:
         tokens = set(self.files.added()) | {self.end_id, self.pad_id}
-        unknown = self.files.special("unk_token")  # stands for characters outside the vocabulary: text, not control
+        unknown = self.files.special("unk_token")  # for characters outside the vocabulary: text, not a control token
         return frozenset(tokens - {self.files.id(unknown) if unknown else -1})
 
     def _encode(self, text: str, tokenizer: Any) -> list[int]:
@@ -130,7 +130,9 @@ class Chat:
             return list(encoding.ids)
         cuts = [0]
         for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if token in self._forbidden and end - start > 1:  # in the vocabulary itself: cut its string in the middle
+            if (
+                token in self._forbidden and end - start > 1
+            ):  # a plain entry of the vocabulary: cut its string in the middle
                 cuts.append((start + end) // 2)
         if len(cuts) == 1:
             return [token for token in encoding.ids if token not in self._forbidden]
@@ -148,7 +150,7 @@ def load_chat(folder: str | Path, trust_remote_code: bool = False) -> Chat:
         new, template = CHATML_TOKENS, ("{{ bos_token }}" if adds_bos else "") + CHATML
         files = files.with_control_tokens(new).with_config(template)
     end, after = _end(files)
-    if CONTROL_SHAPE.match(after):  # an instruct template, in the folder of a base model without its tokens
+    if CONTROL_SHAPE.match(after):  # an instruct template whose tokens the base model lacks
         text = "".join(part for part in _skeleton(files, EXCHANGE, reply=False) if isinstance(part, str))
         new = tuple(dict.fromkeys(CONTROL_SHAPE.findall(text)))
         files = files.with_control_tokens(new)
@@ -169,7 +171,7 @@ def load_chat(folder: str | Path, trust_remote_code: bool = False) -> Chat:
 
 
 def _end(files: TokenizerFiles) -> tuple[int | None, str]:
-    """The control token that the template writes after a reply, and the text that it writes there before that."""
+    """The control token that the template writes after a reply, and the text before that token."""
     parts = _skeleton(files, EXCHANGE, reply=False)
     mark = MARK.format(len(EXCHANGE) - 1)
     place = next(number for number, part in enumerate(parts) if isinstance(part, str) and mark in part)
@@ -178,31 +180,31 @@ def _end(files: TokenizerFiles) -> tuple[int | None, str]:
 
 
 def _with_padding(files: TokenizerFiles, end_id: int) -> tuple[TokenizerFiles, str]:
-    """A padding token that is not the end token, or a model would never learn to stop: the given one, or another."""
-    given, unknown, eos = (files.special(role) for role in ("pad_token", "unk_token", "eos_token"))
+    """A padding token other than the end token, or a model would never learn to stop."""
+    own, unknown, eos = (files.special(role) for role in ("pad_token", "unk_token", "eos_token"))
     names = [token.content for token in files.added().values()]
     spare = [name for name in names if re.search(r"reserved|unused|extra_", name)]
-    candidates = [given, *(name for name in names if "pad" in name.lower()), unknown, *spare, eos]
+    candidates = [own, *(name for name in names if "pad" in name.lower()), unknown, *spare, eos]
     token = next((name for name in candidates if name and files.id(name) != end_id), None)
     if token is None:
         token = PAD
         files = files.with_control_tokens([PAD])
-    if token != given:
+    if token != own:
         files = files.with_config(pad_token=token)
     return files, token
 
 
 def _skeleton(files: TokenizerFiles, roles: tuple[Role, ...], reply: bool = True) -> list[int | str]:
-    """What the template makes of these roles: control tokens as ids, text with marks in place of the contents."""
+    """The rendered template for these roles: control tokens as ids, text with marks in place of the contents."""
     marks = [MARK.format(number) for number in range(len(roles))]
     attempts = [[{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]]
-    if roles[:2] == ("system", "user"):  # templates without a system role: its text opens the user's turn
+    if roles[:2] == ("system", "user"):  # without a system role, its text opens the user's turn
         attempts.append([{"role": "user", "content": f"{marks[0]}\n\n{marks[1]}"}, *attempts[0][2:]])
     problem = "it leaves out a message"
     for messages in attempts:
         try:
             text = _render(files, messages, reply)
-        except Exception as error:  # a template may raise what it likes
+        except Exception as error:  # a template may raise anything
             problem = str(error)
             continue
         if MARKS.findall(text) == [str(number) for number in range(len(roles))]:
@@ -219,7 +221,7 @@ def _render(files: TokenizerFiles, messages: list[dict[str, str]], reply: bool) 
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-    # The marks of TRL and transformers for the assistant's part mean nothing here.
+    # The marks of TRL and transformers around assistant text are not needed here.
     source = re.sub(r"(\{%-?\s*)generation(\s*-?%\})", r"\1if true\2", files.template or "")
     source = re.sub(r"(\{%-?\s*)endgeneration(\s*-?%\})", r"\1endif\2", source)
     special = {role: files.special(role) or "" for role in ROLES}
@@ -234,11 +236,11 @@ def _render(files: TokenizerFiles, messages: list[dict[str, str]], reply: bool) 
 
 
 def _split(files: TokenizerFiles, text: str) -> list[int | str]:
-    """Rendered text as ids of control tokens and strings in between."""
+    """Split rendered text into ids of control tokens and the strings between them."""
     tokens = sorted(files.added().values(), key=lambda token: -len(token.content))
     if not tokens:
         return [text]
-    blank = r"\s*"  # some tokens take the white space beside them along
+    blank = r"\s*"  # some tokens absorb adjacent white space
     forms = (
         (blank if token.lstrip else "") + "(" + re.escape(token.content) + ")" + (blank if token.rstrip else "")
         for token in tokens

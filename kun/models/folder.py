@@ -1,7 +1,4 @@
-"""Where a model is, what it is called, and what its config.json has: `text_settings(local_folder("models/yi-6b"))`.
-
-No torch.
-"""
+"""The folder of a model, its name and its config.json, without torch: `text_settings(local_folder("models/yi-6b"))`."""
 
 from __future__ import annotations
 
@@ -18,9 +15,9 @@ from kun.errors import InputError
 
 
 def local_folder(name: str | Path, setting: str = "base_model") -> Path:
-    """The folder of a model: `name` itself, or its snapshot in the local hub cache. Never asks the network.
+    """The folder of a model: `name` itself, or its snapshot in the local hub cache. Never uses the network.
 
-    Raises InputError, naming `setting` and the folder.
+    InputError names `setting` and the folder.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -39,7 +36,7 @@ def local_folder(name: str | Path, setting: str = "base_model") -> Path:
 
 
 def text_settings(folder: Path) -> dict[str, Any]:
-    """The configuration in config.json of the model, or of the part that reads text where it also sees or hears.
+    """The configuration in config.json of the model, or of its text part if it is multimodal.
 
     InputError where it cannot be read.
     """
@@ -54,20 +51,20 @@ def text_settings(folder: Path) -> dict[str, Any]:
 
 
 class Step(msgspec.Struct, frozen=True):
-    """The step of a pipeline that made a model: the model's name in the run, and the command that makes it again."""
+    """The pipeline step that made a model: the model's name in the run, and the command to make it again."""
 
     part: str
     command: str
 
 
 class Made(msgspec.Struct, frozen=True):
-    """What `fingerprint.json` in the folder of a model that Kun trained tells of its making."""
+    """The part of `fingerprint.json`, in the folder of a model that Kun trained, that is read here."""
 
     step: Step
 
 
 def made_by(folder: Path) -> Step | None:
-    """The step that made the model; None where it is not one of Kun's, or its fingerprint cannot be read."""
+    """The step that made the model; None if Kun did not train it, or its fingerprint cannot be read."""
     try:
         return msgspec.json.decode((folder / "fingerprint.json").read_bytes(), type=Made).step
     except (OSError, ValueError):
@@ -75,7 +72,7 @@ def made_by(folder: Path) -> Step | None:
 
 
 def plain_name(folder: Path) -> str:
-    """A model's name in its run, such as `label` or `chat`; of another model, its folder's own name."""
+    """A model's name in its run, such as `label` or `chat`; for other models the name of the folder."""
     step = made_by(folder)
     return step.part if step else folder.name
 
@@ -88,6 +85,6 @@ def remedy(folder: Path) -> str:
 
 @cache
 def warn_of_code(folder: Path) -> None:
-    """Warn, once in each process, that code of the model's may run."""
+    """Warn, once per process, that code from the model's folder may run."""
     text = f"trust_remote_code is on: Python code that comes with {folder} may run, with all the rights that you have"
     logging.getLogger(__name__).warning("kun: WARNING: %s", text)

@@ -25,9 +25,9 @@ def load_model(
 ) -> tuple[Any, Chat]:
     """A model ready for inference, and its chat.
 
-    `model_folder` holds what training wrote: an adapter (put on the base; merged into it unless `merge` is False) or
-    a merged model. None: the base itself. `dtype` and `device` as in kun.config.schema.EngineConfig. InputError names
-    `base_model` where that folder holds no model, or `model_folder` where its files are damaged.
+    `model_folder` holds a trained model: an adapter (merged into the base unless `merge` is False) or a merged model.
+    None: the base itself. `dtype` and `device` as in kun.config.schema.EngineConfig. InputError names `base_model`
+    where that folder holds no model, or `model_folder` where its files are damaged.
     """
     place, kind = choose_device(device), choose_dtype(dtype, device)
     adapter = model_folder is not None and not (Path(model_folder) / "config.json").is_file()
@@ -40,13 +40,13 @@ def load_model(
             if adapter:
                 from peft import PeftModel
 
-                if not (Path(model_folder) / ADAPTER).is_file():  # PEFT would take adapter_model.bin, a pickle
+                if not (Path(model_folder) / ADAPTER).is_file():  # PEFT would load adapter_model.bin, a pickle
                     raise InputError(f"it has no {ADAPTER}")
                 model = PeftModel.from_pretrained(model, str(model_folder), local_files_only=True)
                 model = model.merge_and_unload() if merge else model
             else:
                 model = load_base(model_folder, chat, kind, trust_remote_code)
-        except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError, by what is wrong
+        except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError
             why = str(error).removeprefix("base_model: ").split("\n")[0]
             raise InputError(
                 f"{model_folder}: this model cannot be loaded ({why}); {remedy(Path(model_folder))}"
@@ -55,14 +55,14 @@ def load_model(
 
 
 def load_base(base: str | Path, chat: Chat, dtype: Any, trust_remote_code: bool = False) -> Any:
-    """The base model with rows for all of the chat's tokens, on the CPU."""
+    """The base model on the CPU, with embedding rows for all tokens of the chat."""
     model = load_weights(local_folder(base), dtype, trust_remote_code)
     prepare_base(model, chat)
     return model
 
 
 def load_weights(folder: Path, dtype: Any, trust_remote_code: bool = False) -> Any:
-    """The model in a folder as it is, on the CPU. Safetensors only, local files only."""
+    """The unchanged model in a folder, on the CPU; only from safetensors and local files."""
     if not (folder / "config.json").is_file():
         raise InputError(f"base_model: {folder} is not a model folder: it has no config.json")
     from transformers import AutoModelForCausalLM
@@ -76,25 +76,25 @@ def load_weights(folder: Path, dtype: Any, trust_remote_code: bool = False) -> A
         return AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=trust_remote_code
         )
-    except Exception as error:  # OSError, ValueError, KeyError, SafetensorError, by what is wrong with the folder
+    except Exception as error:  # OSError, ValueError, KeyError, SafetensorError
         raise InputError(f"base_model: the model in {folder} cannot be loaded: {error}") from None
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed instead of giving it back at once: every tensor would be mapped and zeroed anew.
+    """Let glibc keep freed memory instead of returning it at once, which maps and zeroes every tensor anew.
 
-    About a fifth of the work of training a small model on a CPU (docs/measurements.md). Elsewhere nothing is done.
+    Saves about a fifth of training a small model on a CPU (docs/measurements.md). Without glibc it does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 2**25)  # the largest that glibc takes
+        mallopt(M_MMAP_THRESHOLD, 2**25)  # the maximum of glibc
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def prepare_base(model: Any, chat: Chat) -> None:
-    """Make room for the chat's new tokens, and let the model know its end and padding tokens.
+    """Add embedding rows for the chat's new tokens, and set the model's end and padding tokens.
 
-    New rows start as the mean of the others, the same each time. A model that knows all tokens keeps its weights.
+    New rows start as the mean of the others, deterministically. A model that knows all tokens keeps its weights.
     """
     import torch
 
@@ -120,7 +120,7 @@ def prepare_base(model: Any, chat: Chat) -> None:
 
 
 def embedding_names(model: Any) -> list[str]:
-    """Names of the input embeddings and, where it is not tied to them, of the output head."""
+    """The names of the input embeddings and of the output head, if it is not tied to them."""
     names = {id(module): name for name, module in model.named_modules()}
     inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head is None or head.weight is inputs.weight
@@ -128,14 +128,14 @@ def embedding_names(model: Any) -> list[str]:
 
 
 def choose_device(device: str = "auto") -> str:
-    """`auto`: a GPU where there is one. ConfigError for a device that torch does not have here."""
+    """`auto`: a GPU if there is one. ConfigError for a device that torch cannot use here."""
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=device).item()
-    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError, by the device
+    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError
         why = str(error).split("\n")[0]
         raise ConfigError(f"engine.device: {device} cannot be used here ({why}); auto takes what there is") from None
     return device

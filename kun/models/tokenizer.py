@@ -1,7 +1,7 @@
 """The tokenizer files of a model folder, read without torch: `read_tokenizer(Path("models/yi-6b"))`.
 
-`tokenizer.json` is read by the `tokenizers` library itself: quick, the same in every process, and untouched by what a
-release of transformers makes of a tokenizer class. Only folders without that file go through transformers.
+The `tokenizers` library reads `tokenizer.json` itself: that is quick, the same in every process, and independent of the
+tokenizer classes of a transformers release. Only folders without that file need transformers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FLAGS = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """The files of a folder's tokenizer. `changed` is True once it differs from the folder it was read from."""
+    """The tokenizer of a folder. `changed` is True once it differs from the files it was read from."""
 
     folder: Path
     raw: Tokenizer
@@ -34,14 +34,14 @@ class TokenizerFiles:
     changed: bool = False
 
     def id(self, token: str) -> int:
-        """The id of a token that the vocabulary has (KeyError otherwise)."""
+        """The id of a token. KeyError where the vocabulary does not have it."""
         number = self.raw.token_to_id(token)
         if number is None:
             raise KeyError(token)
         return int(number)
 
     def special(self, role: str) -> str | None:
-        """The token of a role such as `eos_token`, if there is one that the vocabulary knows."""
+        """The token of a role such as `eos_token`, if it is set and in the vocabulary."""
         value = self.config.get(role)
         content = value.get("content") if isinstance(value, dict) else value
         return content if isinstance(content, str) and self.raw.token_to_id(content) is not None else None
@@ -54,13 +54,13 @@ class TokenizerFiles:
         return dict(self.raw.get_added_tokens_decoder())
 
     def with_control_tokens(self, contents: Iterable[str]) -> TokenizerFiles:
-        """The files with these as special tokens; one that the vocabulary has keeps its id."""
+        """A copy with these special tokens; those that the vocabulary has keep their ids."""
         raw = Tokenizer.from_str(self.raw.to_str())
         raw.add_special_tokens([AddedToken(content, special=True, normalized=False) for content in contents])
         return replace(self, raw=raw, changed=True)
 
     def with_config(self, template: str | None = None, **values: Any) -> TokenizerFiles:
-        """The files with these keys of `tokenizer_config.json`, and another template where one is given."""
+        """A copy with these keys in `tokenizer_config.json`, and another template if one is given."""
         return replace(self, config={**self.config, **values}, template=template or self.template, changed=True)
 
     def save(self, folder: Path) -> None:
@@ -82,7 +82,7 @@ class TokenizerFiles:
 
 
 def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> TokenizerFiles:
-    """The tokenizer of a model folder. InputError where there is none that can be read."""
+    """The tokenizer of a model folder. InputError where it is missing or cannot be read."""
     if not (folder / "tokenizer.json").is_file():
         return _convert(folder, trust_remote_code)
     try:
@@ -134,16 +134,16 @@ def is_blank(token: str) -> bool:
 
 
 def puts_blanks(raw: Tokenizer) -> bool:
-    """Whether the tokenizer puts a blank before a section that is not the first: then `sections` makes a difference."""
+    """Whether the tokenizer adds a blank before sections other than the first, so that `sections` matters."""
     states = [json.loads(part.__getstate__()) for part in (raw.normalizer, raw.pre_tokenizer) if part is not None]
     return any(_without_prefix(state) != state for state in states)
 
 
 def text_tokenizer(raw: Tokenizer, sections: bool) -> Tokenizer:
-    """A copy of `raw` for which all text is text: no added token but white space is ever matched.
+    """A copy of `raw` that treats all text as text: it matches no added tokens except white space.
 
-    `sections` keeps the blank that SentencePiece-style tokenizers put before every section between control tokens;
-    without it nothing is put before the text, as befits a continuation, and decoding takes nothing away.
+    With `sections` it keeps the blank that SentencePiece-style tokenizers add before a section between control tokens;
+    without, it adds nothing, as is right for a continuation, and decoding strips nothing.
     """
     spec = json.loads(raw.to_str())
     for token in spec["added_tokens"]:

@@ -1,5 +1,5 @@
-"""One process at a time works on a run: `with hold(folder / "lock", "kun run stage3"): ...`,
-and others can ask whether it is free: `check_free(folder / "lock")`."""
+"""One process at a time works on a run: `with hold(folder / "lock", "kun run stage3"): ...`; others can check whether
+it is free: `check_free(folder / "lock")`."""
 
 from __future__ import annotations
 

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from kun.errors import InputError
-from kun.pipeline.stage import Step
+from kun.pipeline.stage import Output, Role, Step, StepContext, StepSettings
 from kun.store import atomic, digests, markers, shards
 from kun.store.markers import Marker
 
 
-class Fingerprint(msgspec.Struct, frozen=True):
-    """`digest` hashes `parts`, everything that decides a step's output; parts are compared to tell why it is stale."""
+class StepInfo(msgspec.Struct, frozen=True):
+    """What a step's stage declares (kun.pipeline.stage.StageSpec), for readers who have only the folder of a run."""
+
+    stage: str
+    part: str
+    command: str
+    role: Role
+    per_subset: bool
+    reads: str
+    writes: str
+    output: Output | None = None
+
+
+class Fingerprint(Marker, frozen=True):
+    """`digest` hashes `parts`, everything that decides a step's output; comparing parts shows why a step is stale."""
 
     digest: str
     parts: dict[str, Any]
+    step: StepInfo
 
 
 class StepManifest(Marker, frozen=True):
-    """`done.json` of a finished step. `content` digests what it wrote; `source`, what it read."""
+    """`done.json` of a finished step. `content` is the digest of what it wrote, `source` of what it read."""
 
     shards: int = 0
     rows: int = 0
@@ -35,82 +52,135 @@ class StepManifest(Marker, frozen=True):
     report: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-NOTHING = digests.of_value([])  # the content of no shards, and of no files
+NEEDS, VERSION = "needs.", "version of the code"  # parts of a fingerprint that are not settings
+ANEW = ".anew"  # suffix of a folder that is made with --force, beside the one that it will replace
+NOTHING = digests.of_value([])  # the content of a step without shards or files
 
 
 class RunFolder:
-    """Paths and markers of one run. Fingerprints are computed once, when first asked for.
+    """Paths and markers of one run. Fingerprints are computed, and manifests read, once, on first use.
 
-    `settings`, where given, become the run's config.yaml as soon as something is made with them, or a plain name
-    leads to what was: a run that is refused, or finds all as it should be, leaves those that made it.
+    `settings`, if any, become the run's config.yaml as soon as something is made with them, or a plain name is pointed
+    at what was made with them. A run that is refused, or finds nothing to do, leaves config.yaml alone.
     """
 
     def __init__(self, path: Path, settings: bytes | None = None) -> None:
         self.path = path
         self.store = path / "store"
-        self._settings = settings
+        self._config_yaml = settings
+        self._settings: dict[str, StepSettings] = {}
         self._fingerprints: dict[str, Fingerprint] = {}
+        self._manifests: dict[Path, StepManifest | None] = {}
+        self._current: dict[str, StepManifest | None] = {}
+        self._anew: set[str] = set()
+
+    def settings(self, step: Step) -> StepSettings:
+        if step.name not in self._settings:
+            self._settings[step.name] = step.settings()
+        return self._settings[step.name]
 
     def fingerprint(self, step: Step) -> Fingerprint:
-        """Raises InputError where a file that decides the output cannot be read."""
+        """Raises InputError if a file that decides the output cannot be read."""
         if step.name not in self._fingerprints:
-            parts: dict[str, Any] = {"version of the code": step.version, **step.decides()}
+            parts: dict[str, Any] = {VERSION: step.spec.version, **self.settings(step).parts}
             parts |= {f"needs.{need.name}": self.fingerprint(need).digest for need in step.needs}
-            parts = msgspec.json.decode(msgspec.json.encode(parts))  # as it is read back: tuples are lists
-            self._fingerprints[step.name] = Fingerprint(digests.of_value(parts)[:16], parts)
+            parts = msgspec.json.decode(msgspec.json.encode(parts))  # as they are read back: tuples are lists
+            spec, part = step.spec, step.part
+            types = spec.reads.__name__, spec.writes.__name__
+            info = StepInfo(spec.name, part, spec.command, spec.role, spec.per_subset, *types, spec.output)
+            self._fingerprints[step.name] = markers.checked(Fingerprint(digests.of_value(parts)[:16], parts, info))
         return self._fingerprints[step.name]
 
+    def context(self, step: Step) -> StepContext:
+        return StepContext(step, self.settings(step).config, self.folder(step), self.folder)
+
     def folder(self, step: Step) -> Path:
-        """Where this step's output is, or will be, under the present settings."""
-        return self.store / f"{step.stage}-{step.part}-{self.fingerprint(step).digest}"
+        """Where this step's output is, or will be, with the present settings."""
+        name = f"{step.stage}-{step.part}-{self.fingerprint(step).digest}"
+        return self.store / (f"{name}{ANEW}" if step.name in self._anew else name)
 
     def link(self, step: Step) -> Path:
         return self.path / step.stage / step.part
 
+    @contextmanager
+    def anew(self, steps: Sequence[Step]) -> Iterator[None]:
+        """In this block these steps are made in folders beside their own, which they replace if the block succeeds. If
+        it does not, the next such block resumes."""
+        self._anew = {step.name for step in steps}
+        self._forget()
+        try:
+            yield
+            made = [(self.folder(step), step) for step in steps]
+        finally:
+            self._anew = set()
+            self._forget()
+        for new, step in made:
+            atomic.discard(self.folder(step))
+            new.rename(self.folder(step))
+            self.show(step)
+        atomic.sync(self.store)
+
     def begin(self, step: Step) -> Path:
-        """The step's folder, made, cleared of half-written files, and linked as the current one."""
+        """The step's folder: created, cleared of half-written files, and linked as the current one."""
         folder = self.folder(step)
+        left = folder.with_name(folder.name + ANEW)
+        if not folder.exists() and left.exists():  # killed when the new one was about to take the old one's place
+            left.rename(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.keep_settings()
         atomic.remove_temporaries(folder)
         (folder / "done.json").unlink(missing_ok=True)
+        self._forget()
         self.show(step)
         return folder
 
     def show(self, step: Step) -> None:
-        """Write what decided the step into its folder, where it is not there, and point the plain name at that."""
+        """Write the fingerprint into the step's folder, if it is not there, and point the plain name at the folder."""
         path, fingerprint = self.folder(step) / "fingerprint.json", msgspec.json.encode(self.fingerprint(step))
         present = None
-        with contextlib.suppress(OSError):  # gone, or not to be read any more
+        with contextlib.suppress(OSError):  # gone, or unreadable
             present = path.read_bytes()
         if present != fingerprint:
             atomic.write(path, fingerprint)
+        if step.name in self._anew:
+            return
         if self.link(step).resolve() != self.folder(step).resolve():
             self.keep_settings()
         atomic.point(self.link(step), self.folder(step))
 
     def keep_settings(self) -> None:
-        """Write the settings, where they are not written yet."""
-        if self._settings is not None:
-            atomic.write(self.path / "config.yaml", self._settings)
-            self._settings = None
+        """Write the settings, unless that was done already."""
+        if self._config_yaml is not None:
+            atomic.write(self.path / "config.yaml", self._config_yaml)
+            self._config_yaml = None
 
-    def finish(self, step: Step, whole: StepManifest) -> None:
-        markers.write_marker(self.folder(step) / "done.json", whole)
+    def finish(self, step: Step, manifest: StepManifest) -> None:
+        markers.write_marker(self.folder(step) / "done.json", manifest)
+        self._forget()
 
-    def whole(self, step: Step) -> StepManifest | None:
-        """The marker of a step that finished on what its needs hold now, or None."""
-        whole = read_manifest(self.folder(step))
-        return whole if whole is not None and whole.source == self.source(step) else None
+    def manifest(self, folder: Path) -> StepManifest | None:
+        """The manifest in a step's folder, or in the one to which a plain name points; read once."""
+        folder = folder.resolve()
+        if folder not in self._manifests:
+            self._manifests[folder] = read_manifest(folder)
+        return self._manifests[folder]
+
+    def current(self, step: Step) -> StepManifest | None:
+        """The manifest of a step that finished on what its needs hold now, or None."""
+        if step.name not in self._current:
+            manifest = self.manifest(self.folder(step))
+            same = manifest is not None and manifest.source == self.source(step)
+            self._current[step.name] = manifest if same else None
+        return self._current[step.name]
 
     def content(self, step: Step) -> str:
-        """Digest of what a step that is no records wrote, for `StepManifest.content`. Reads it."""
+        """Digest of what a step without records wrote, for `StepManifest.content`. Reads all of it."""
         return digests.of_folder(self.folder(step), leave_out=("fingerprint.json", "done.json"))
 
     def check(self, step: Step) -> None:
-        """InputError where a model or an index is not what was written. Shards are checked when they are read."""
-        whole = self.whole(step)
-        if whole is not None and not whole.shards and whole.content not in (NOTHING, self.content(step)):
+        """InputError if a model or an index is not what was written. Shards are checked when they are read."""
+        manifest = self.current(step)
+        if manifest is not None and not manifest.shards and manifest.content not in (NOTHING, self.content(step)):
             folder = self.folder(step)
             raise InputError(
                 f"{folder}: {step.name} is not what was written there, a file of it is damaged or was changed; put it "
@@ -118,48 +188,77 @@ class RunFolder:
             )
 
     def source(self, step: Step) -> str | None:
-        """Digest of what a step's needs hold; None where one of them is not whole."""
-        needs = [self.whole(need) for need in step.needs]
+        """Digest of what a step's needs hold; None if one of them is not finished."""
+        needs = [self.current(need) for need in step.needs]
         return digests.of_value([need.content for need in needs if need]) if all(needs) else None
 
     def why_stale(self, step: Step) -> list[str]:
-        """What changed since the folder that the plain name still points at; empty where nothing did."""
-        try:
-            old = msgspec.json.decode((self.link(step) / "fingerprint.json").read_bytes(), type=Fingerprint)
-        except (OSError, ValueError):  # never made, or nothing to compare with
-            return []
+        """What changed since the folder to which the plain name still points; empty if nothing did."""
+        old = read_fingerprint(self.link(step))
         new = self.fingerprint(step)
-        if old.digest == new.digest:
+        if old is None or old.digest == new.digest:  # never made, or nothing to compare with
             return []
         names = sorted(name for name in old.parts | new.parts if old.parts.get(name) != new.parts.get(name))
-        own = [f"{name} changed" for name in names if not name.startswith("needs.")]
-        above = [f"{name.removeprefix('needs.')} changed" for name in names if name.startswith("needs.")]
+        own = [change(name, old.parts.get(name), new.parts.get(name)) for name in names if not is_need(name)]
+        above = [f"{name.removeprefix(NEEDS)} changed" for name in names if is_need(name)]
         return own or above
 
     def progress(self, step: Step) -> StepManifest:
-        """What is done of a step so far, from the markers of its shards."""
-        folder = self.folder(step)
-        markers = [shards.marker(folder, index) for index in shards.finished(folder)]
-        return summarise([marker for marker in markers if marker is not None], source="")
+        """The counts of a step so far, from the markers of its shards."""
+        return counts_so_far(self.folder(step))
+
+    def _forget(self) -> None:
+        self._manifests.clear()
+        self._current.clear()
 
 
-def summarise(markers: list[shards.ShardManifest], source: str) -> StepManifest:
-    """The counts of all shards of a step, in order."""
-    rejected: dict[str, int] = {}
-    for marker in markers:
-        for reason, count in marker.rejected.items():
-            rejected[reason] = rejected.get(reason, 0) + count
+def change(name: str, old: Any, new: Any) -> str:
+    """How a part of a fingerprint changed; for a list of files, which of them."""
+    try:
+        before, after = dict(old), dict(new)
+    except (TypeError, ValueError):
+        return f"{name} changed"
+    files = [f"{file} {'new' if file not in before else 'gone' if file not in after else 'changed'}"
+             for file in sorted(before | after) if before.get(file) != after.get(file)]  # fmt: skip
+    shown = ", ".join(files[:3]) + (f" and {len(files) - 3:,} more" if len(files) > 3 else "")
+    return f"{name} changed" + (f" ({shown})" if files else "")
+
+
+def is_need(name: str) -> bool:
+    """Whether a part of a fingerprint is that of a needed step."""
+    return name.startswith(NEEDS)
+
+
+def counts_so_far(folder: Path) -> StepManifest:
+    """The counts of the finished shards in a folder."""
+    return summarise([shards.marker(folder, index) for index in shards.finished(folder)], source="")
+
+
+def summarise(manifests: Sequence[shards.ShardManifest | None], source: str) -> StepManifest:
+    """The sums over the shards of a step, in order; a shard that is gone (None) does not count."""
+    found = [manifest for manifest in manifests if manifest is not None]
+    rejected: Counter[str] = Counter()
+    for manifest in found:
+        rejected.update(manifest.rejected)
     return StepManifest(
-        shards=len(markers),
-        rows=sum(m.rows for m in markers),
-        kept=sum(m.kept for m in markers),
+        shards=len(found),
+        rows=sum(manifest.rows for manifest in found),
+        kept=sum(manifest.kept for manifest in found),
         rejected=dict(sorted(rejected.items())),
-        failed=sum(m.failed for m in markers),
-        content=digests.of_value([m.digests["kept"] for m in markers]),
+        failed=sum(manifest.failed for manifest in found),
+        content=digests.of_value([manifest.digests["kept"] for manifest in found]),
         source=source,
-        seconds=round(sum(m.seconds for m in markers), 3),
+        seconds=round(sum(manifest.seconds for manifest in found), 3),
     )
 
 
 def read_manifest(folder: Path) -> StepManifest | None:
     return markers.read_marker(folder / "done.json", StepManifest)
+
+
+def read_fingerprint(folder: Path) -> Fingerprint | None:
+    """The fingerprint in a step's folder; None if it is gone or damaged."""
+    try:
+        return markers.read_marker(folder / "fingerprint.json", Fingerprint)
+    except OSError:
+        return None

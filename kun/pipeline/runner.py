@@ -1,16 +1,17 @@
-"""Runs the steps of a stage over what is pending: `run_stage(stage, run, workers=2, force=False)`.
+"""Runs the pending work of a stage's steps: `run_stage(stage, run, workers=2, force=False)`.
 
-Every record of every shard ends kept, rejected or failed. A shard is published whole, in the order of its input; what
-is published is never asked again, except the failed records.
+Every record of every shard ends kept, rejected or failed. A shard is published whole, in the order of its input; of a
+published shard only the failed records are ever asked again.
 """
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
-from collections import deque
+import traceback
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -28,11 +29,13 @@ from kun.store import atomic, digests, shards
 from kun.store.shards import DamagedError, Failed, Outcome
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+LOGGED_FAILURES = 3  # tracebacks of one place in the code
 
 
 @dataclass(frozen=True)
 class Pending:
-    """A shard that is not done. `source` digests its input; `retry`: only its failed records are asked again."""
+    """A shard that is not done. `source` is the digest of its input; `retry`: only its failed records are pending."""
 
     index: int
     rows: int
@@ -42,7 +45,7 @@ class Pending:
 
 @dataclass(frozen=True)
 class Job:
-    """One pending shard. `settled` holds what an earlier run decided, where only failed records are asked again."""
+    """One pending shard. `settled` has the outcomes of an earlier run, if only failed records are asked again."""
 
     step: Step
     folder: Path
@@ -53,85 +56,81 @@ class Job:
 
 
 def run_stage(stage: Stage, run: RunFolder, workers: int = 1, force: bool = False) -> list[Step]:
-    """Bring every step of the stage up to date; the steps that there was something to do for.
+    """Bring every step of the stage up to date; returns the steps that had something to do.
 
-    InputError where a step that this one reads is not complete. With `force` what is there is thrown away once the
-    engine, if one is needed, could be opened.
+    InputError if a step that one of them reads is not complete. With `force` all steps are made again, and keep what
+    they hold until that is done.
     """
-    pending = [step for step in stage.steps if force or _pending(run, step)]
+    pending = [step for step in stage.steps if force or is_pending(run, step)]
     for step in stage.steps:
         if step not in pending:
             run.show(step)
-    if not pending:
-        return []
-    for step in pending:
-        _check_needs(run, step, pending)
-    for need in {need.name: need for step in pending for need in step.needs if need not in pending}.values():
-        run.check(need)
-    if force and isinstance(stage.work, Infer):
-        stage.work.engine(run.folder)
-    for step in pending:
-        if force:
-            atomic.discard(run.folder(step))
-        run.begin(step)
-    match stage.work:
-        case Build():
-            _run_build(stage, stage.work, pending, run)
-        case Ingest():
-            _run_ingest(stage, stage.work, pending, run, workers)
-        case Map():
-            _run_map(stage, stage.work, pending, run, workers)
-        case Infer():
-            _run_ask(stage, stage.work, pending, run)
+    if pending:
+        _check_needs(run, pending)
+        with run.anew(pending) if force else nullcontext():
+            for step in pending:
+                run.begin(step)
+            _work(stage, pending, run, workers)
     return pending
 
 
 def with_repair(work: Callable[[], T], stages: Sequence[Stage], run: RunFolder, workers: int = 1) -> T:
-    """`work()`, and again each time after a damaged shard that it met was made again by the one of `stages` that wrote
-    it. DamagedError where a shard is damaged as soon as it is made."""
-    made: set[Path] = set()
+    """`work()`; if it meets a damaged shard, have the one of `stages` that wrote it make it again, and retry.
+    DamagedError if a shard is damaged again after that."""
+    repaired: set[Path] = set()
     while True:
         try:
             return work()
         except DamagedError as damage:
-            if damage.path in made:
+            if damage.path in repaired:
                 raise
-            made.add(damage.path)
-            print(f"{damage.path}: the shard is {damage.why}: it is made again", file=sys.stderr)
+            repaired.add(damage.path)
+            log.warning("%s: the shard is %s: it is made again", damage.path, damage.why)
             damage.withdraw()
-            ((stage, step),) = [
-                (s, step) for s in stages for step in s.steps if run.folder(step).resolve() == damage.folder
+            made_by = [
+                (one, step) for one in stages for step in one.steps if run.folder(step).resolve() == damage.folder
             ]
-            with_repair(partial(run_stage, replace(stage, steps=(step,)), run, workers), stages, run, workers)
+            for stage, step in made_by:  # one; none for what --force is making: the next try makes that again
+                with_repair(partial(run_stage, replace(stage, steps=(step,)), run, workers), stages, run, workers)
 
 
-def _pending(run: RunFolder, step: Step) -> bool:
-    whole = run.whole(step)
-    return whole is None or whole.failed > 0 or len(shards.finished(run.folder(step))) < whole.shards
+def is_pending(run: RunFolder, step: Step) -> bool:
+    manifest = run.current(step)
+    return manifest is None or manifest.failed > 0 or len(shards.finished(run.folder(step))) < manifest.shards
 
 
-def _check_needs(run: RunFolder, step: Step, pending: list[Step]) -> None:
-    for need in step.needs:
-        if need in pending or run.whole(need) is not None:  # builds are made one after the other
-            continue
-        why = ", ".join(run.why_stale(need))
-        state = f"is stale ({why})" if why else "is not complete"
-        raise InputError(
-            f"{step.name} reads {need.name}, which {state}; run {need.command} first, with the same settings"
-        )
+def _check_needs(run: RunFolder, pending: list[Step]) -> None:
+    """InputError if a step that they read is not complete, or its model or index is damaged."""
+    needs = {need.name: (need, step) for step in pending for need in step.needs if need not in pending}
+    for need, step in needs.values():
+        if run.current(need) is None:
+            why = ", ".join(run.why_stale(need))
+            state = f"is stale ({why})" if why else "is not complete"
+            raise InputError(
+                f"{step.name} reads {need.name}, which {state}; run {need.command} first, with the same settings"
+            )
+        run.check(need)
+
+
+def _work(stage: Stage, steps: list[Step], run: RunFolder, workers: int) -> None:
+    match stage.work:
+        case Build():
+            _run_build(stage, stage.work, steps, run)
+        case Ingest():
+            _run_ingest(stage, stage.work, steps, run, workers)
+        case Map():
+            _run_map(stage, stage.work, steps, run, workers)
+        case Infer():
+            _run_infer(stage, stage.work, steps, run)
 
 
 def _run_build(stage: Stage, work: Build, steps: list[Step], run: RunFolder) -> None:
     for step in steps:
         start = time.monotonic()
-        with (
-            bar(f"{stage.command} {step.name}", work.unit) as progress,
-            atomic.naming_a_full_disk(run.folder(step)),
-        ):
-            report = work.build(step, run.folder(step), run.folder, progress)
-        seconds = round(time.monotonic() - start, 3)
-        whole = StepManifest(content=run.content(step), source=_source(run, step), seconds=seconds, report=dict(report))
-        run.finish(step, whole)
+        with bar(f"{stage.command} {step.name}", work.unit) as progress, atomic.naming_a_full_disk(run.folder(step)):
+            report = work.build(run.context(step), progress)
+        seconds, content = round(time.monotonic() - start, 3), run.content(step)
+        run.finish(step, StepManifest(content=content, source=_source(run, step), seconds=seconds, report=dict(report)))
 
 
 def _run_ingest(stage: Stage, work: Ingest, steps: list[Step], run: RunFolder, workers: int) -> None:
@@ -140,21 +139,21 @@ def _run_ingest(stage: Stage, work: Ingest, steps: list[Step], run: RunFolder, w
     done = total = 0
     for step in steps:
         folder, source = run.folder(step), _source(run, step)
-        for unit, items in work.units(step, run.folder):
+        shard_rows = work.shard_rows(run.context(step).settings)
+        for unit, items in work.units(run.context(step)):
             first = counts[step.name]
-            counts[step.name] += -(-items // work.shard_rows)
+            counts[step.name] += -(-items // shard_rows)
             markers = [shards.marker(folder, index) for index in range(first, counts[step.name])]
             finished = [marker.rows for marker in markers if marker is not None and marker.source == source]
             done, total = done + sum(finished), total + items
             if sum(finished) < items:
-                tasks.append((folder, unit, items, first, source))
+                tasks.append((shard_rows, folder, unit, items, first, source))
     with bar(f"{stage.command} {stage.name}", "rows", total) as progress:
         progress(done, total)
-        for rows in map_unordered(partial(_ingest_unit, work.items, work.shard_rows), tasks, workers):
+        for rows in map_unordered(partial(_ingest_unit, work.items), tasks, workers):
             progress(done := done + rows, total)
     for step in steps:
-        made = [shards.marker(run.folder(step), index) for index in range(counts[step.name])]
-        run.finish(step, summarise([marker for marker in made if marker is not None], _source(run, step)))
+        _finish(run, step, counts[step.name])
 
 
 def _ingest_unit(
@@ -166,7 +165,7 @@ def _ingest_unit(
     first: int,
     source: str,
 ) -> int:
-    """Read a unit and publish those of its shards that are missing; the rows that were published."""
+    """Read a unit and publish its missing shards; returns the number of published rows."""
     items, published, read = items_of(unit), 0, 0
     for index in range(first, first + -(-expected // shard_rows)):
         start = time.monotonic()
@@ -184,17 +183,16 @@ def _ingest_unit(
 
 def _run_map(stage: Stage, work: Map, steps: list[Step], run: RunFolder, workers: int) -> None:
     pending = {step.name: _pending_shards(run, step, of_the_whole=True) for step in steps}
-    functions = {step.name: work.open(step, run.folder) for step in steps if pending[step.name]}
+    functions = {step.name: work.open(run.context(step)) for step in steps if pending[step.name]}
     tasks = [
-        (step.name, run.folder(step.needs[0]), run.folder(step), shard.index, work.reads, shard.source)
+        (step.name, run.folder(step.needs[0]), run.folder(step), shard.index, stage.spec.reads, shard.source)
         for step in steps
         for shard in pending[step.name]
     ]
     with _rows(stage, run, pending) as advance:
         for rows in map_unordered(partial(_map_shard, functions), tasks, workers):
             advance(rows)
-    for step in steps:
-        _finish(run, step)
+    _finish_all(run, steps)
 
 
 def _map_shard(
@@ -211,7 +209,7 @@ def _map_shard(
 
 
 def _map(function: Callable[[Sequence[Any]], Sequence[Outcome]], records: Sequence[Raw]) -> Sequence[Outcome]:
-    """The outcomes of a shard. Where the whole raises, record by record: one bad record is one failure."""
+    """The outcomes of a shard. If the function raises, it is called record by record: one bad record is one failure."""
     try:
         return function(records)
     except KunError:
@@ -220,37 +218,36 @@ def _map(function: Callable[[Sequence[Any]], Sequence[Outcome]], records: Sequen
         return [_guarded(lambda record: function([record])[0], record) for record in records]
 
 
-def _run_ask(stage: Stage, work: Infer, steps: list[Step], run: RunFolder) -> None:
+def _run_infer(stage: Stage, work: Infer, steps: list[Step], run: RunFolder) -> None:
     pending = {step.name: _pending_shards(run, step) for step in steps}
     if any(pending.values()):
         with _rows(stage, run, pending) as advance:
             engine = work.engine(run.folder)
-            jobs = _jobs(steps, pending, work, run)
-            askers = {step.name: work.asker(step, run.folder, engine) for step in steps if pending[step.name]}
-            _ask_and_publish(jobs, askers, engine, advance)
-    for step in steps:
-        _finish(run, step)
+            jobs = _jobs(stage, steps, pending, run)
+            tasks = {step.name: work.task(run.context(step), engine) for step in steps if pending[step.name]}
+            _ask_and_publish(jobs, tasks, engine, advance)
+    _finish_all(run, steps)
 
 
-def _jobs(steps: list[Step], pending: dict[str, list[Pending]], work: Infer, run: RunFolder) -> Iterator[Job]:
+def _jobs(stage: Stage, steps: list[Step], pending: dict[str, list[Pending]], run: RunFolder) -> Iterator[Job]:
     for step in steps:
         folder = run.folder(step)
         for shard in pending[step.name]:
-            settled = shards.outcomes(folder, shard.index, work.writes) if shard.retry else {}
-            records = shards.read_kept(run.folder(step.needs[0]), shard.index, work.reads)
+            settled = shards.outcomes(folder, shard.index, stage.spec.writes) if shard.retry else {}
+            records = shards.read_kept(run.folder(step.needs[0]), shard.index, stage.spec.reads)
             yield Job(step, folder, shard.index, records, shard.source, settled)
 
 
 def _ask_and_publish(
-    jobs: Iterator[Job], askers: dict[str, InferenceTask], engine: Any, advance: Callable[[int], None]
+    jobs: Iterator[Job], tasks: dict[str, InferenceTask], engine: Any, advance: Callable[[int], None]
 ) -> None:
-    """Stream the requests of all shards through the engine; publish each shard when its last answer is in."""
+    """Stream the requests of all shards through the engine; publish each shard when its last answer arrives."""
     open_jobs: deque[tuple[Job, list[Request | Outcome]]] = deque()
 
     def groups() -> Iterator[list[Request]]:
         for job in jobs:
-            asker = askers[job.step.name]
-            asked = [job.settled.get(record.id) or _guarded(asker.ask, record) for record in job.records]
+            task = tasks[job.step.name]
+            asked = [job.settled.get(record.id) or _guarded(task.ask, record) for record in job.records]
             requests = [item for item in asked if isinstance(item, Request)]
             open_jobs.append((job, asked))
             advance(len(asked) - len(requests))
@@ -259,14 +256,14 @@ def _ask_and_publish(
     start = time.monotonic()
     for answers in engine.run(groups(), advance):
         job, asked = open_jobs.popleft()
-        outcomes = _outcomes(job, asked, iter(answers), askers[job.step.name])
+        outcomes = _outcomes(job, asked, iter(answers), tasks[job.step.name])
         seconds = time.monotonic() - start
         shards.publish(job.folder, job.index, outcomes, rows=len(job.records), source=job.source, seconds=seconds)
         start = time.monotonic()
 
 
 def _outcomes(
-    job: Job, asked: list[Request | Outcome], answers: Iterator[Answer], asker: InferenceTask
+    job: Job, asked: list[Request | Outcome], answers: Iterator[Answer], task: InferenceTask
 ) -> Iterator[tuple[Raw, Outcome]]:
     for record, item in zip(job.records, asked, strict=True):
         if not isinstance(item, Request):
@@ -276,29 +273,41 @@ def _outcomes(
         if isinstance(answer, Failure):
             yield record, Failed(answer.error)
         else:
-            yield record, _guarded(asker.accept, record, answer)
+            yield record, _guarded(task.accept, record, answer)
 
 
 def _guarded(function: Callable[..., Any], record: Raw, *more: Any) -> Any:
-    """One bad record never ends a run: what a stage's function raises is the record's failure."""
+    """One bad record never ends a run: an error in a stage's function is a failure of the record."""
     try:
         return function(record, *more)
     except KunError:
         raise
     except Exception as error:
+        _log_failure(record, error)
         return Failed(f"{type(error).__name__}: {error}")
 
 
+def _log_failure(record: Raw, error: Exception) -> None:
+    """Log the traceback of the first few records that fail at the same place."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    _failures[place.filename, place.lineno or 0] += 1
+    if _failures[place.filename, place.lineno or 0] <= LOGGED_FAILURES:
+        log.info("record %s failed", record.id, exc_info=error)
+
+
+_failures: Counter[tuple[str, int]] = Counter()  # of this process, by file and line
+
+
 def _pending_shards(run: RunFolder, step: Step, of_the_whole: bool = False) -> list[Pending]:
-    """The shards that are not done. `of_the_whole`: what a shard becomes depends on all shards of the source, as by a
-    percentile or a top share, so that a change in one makes all again."""
+    """The shards that are not done. `of_the_whole`: each depends on all shards of the source, as through a percentile,
+    so that a change in one makes all pending."""
     source_folder, folder = run.folder(step.needs[0]), run.folder(step)
-    whole = run.whole(step.needs[0])
-    assert whole is not None
-    others = [other.content for need in step.needs[1:] if (other := run.whole(need))]
-    others += [whole.content] if of_the_whole else []
+    above_all = run.current(step.needs[0])
+    assert above_all is not None
+    others = [other.content for need in step.needs[1:] if (other := run.current(need))]
+    others += [above_all.content] if of_the_whole else []
     pending = []
-    for index in range(whole.shards):
+    for index in range(above_all.shards):
         above = shards.marker(source_folder, index)
         if above is None:
             raise DamagedError(shards.part(source_folder, index), "without its marker")
@@ -312,9 +321,9 @@ def _pending_shards(run: RunFolder, step: Step, of_the_whole: bool = False) -> l
 
 @contextmanager
 def _rows(stage: Stage, run: RunFolder, pending: dict[str, list[Pending]]) -> Iterator[Callable[[int], None]]:
-    """A bar over the rows of all steps; yields `advance(rows)`. Published shards count as done from the start."""
+    """A progress bar over the rows of all steps; yields `advance(rows)`. Published shards count as done."""
     steps = [step for step in stage.steps if step.name in pending]
-    total = sum(whole.kept for step in steps if (whole := run.whole(step.needs[0])))
+    total = sum(manifest.kept for step in steps if (manifest := run.current(step.needs[0])))
     done = total - sum(shard.rows for missing in pending.values() for shard in missing)
     with bar(f"{stage.command} {stage.name}", "rows", total) as progress:
         progress(done, total)
@@ -332,10 +341,17 @@ def _source(run: RunFolder, step: Step) -> str:
     return source
 
 
-def _finish(run: RunFolder, step: Step) -> None:
-    above = run.whole(step.needs[0])
-    assert above is not None
-    markers = [shards.marker(run.folder(step), index) for index in range(above.shards)]
-    whole = summarise([marker for marker in markers if marker is not None], _source(run, step))
-    assert whole.rows == above.kept, f"{step.name}: {above.kept} rows in, {whole.rows} accounted for"
-    run.finish(step, whole)
+def _finish_all(run: RunFolder, steps: list[Step]) -> None:
+    """Finish steps that have a shard for each one of their source."""
+    for step in steps:
+        above = run.current(step.needs[0])
+        assert above is not None
+        rows = _finish(run, step, above.shards)
+        assert rows == above.kept, f"{step.name}: {above.kept} rows in, {rows} accounted for"
+
+
+def _finish(run: RunFolder, step: Step, count: int) -> int:
+    """Write the marker of a step of `count` shards; returns their rows."""
+    manifest = summarise([shards.marker(run.folder(step), index) for index in range(count)], _source(run, step))
+    run.finish(step, manifest)
+    return manifest.rows

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from kun.errors import KunError
-from kun.pipeline.run_folder import RunFolder, StepManifest, read_manifest
+from kun.pipeline.run_folder import RunFolder, StepManifest
 from kun.pipeline.stage import Stage, Step
 from kun.text.normal import printable
 
@@ -15,8 +16,8 @@ Condition = Literal["complete", "failures", "partial", "stale", "waiting", "bloc
 
 @dataclass(frozen=True)
 class State:
-    """One step. `counts` are those of its present folder, or, where it is stale or waits, of the one that its plain
-    name still points at; `why` explains stale and blocked."""
+    """One step. `counts` are those of its current folder or, if it is stale or waiting, of the folder to which its
+    plain name still points; `why` explains stale and blocked."""
 
     command: str
     stage: str
@@ -29,9 +30,11 @@ class State:
 
 @dataclass(frozen=True)
 class Final:
-    """The data set of a run, with the rows that are in it. `stale`: not what stage 5 holds now, or damaged; `blocked`:
-    that cannot be told, since a step is."""
+    """A data set of the run: its folder, the command that writes it, its number of rows. `stale`: not made from what
+    its steps hold now, or damaged; `blocked`: unknown, because a step is blocked."""
 
+    folder: str
+    command: str
     condition: Literal["current", "stale", "missing", "blocked"]
     rows: int = 0
 
@@ -41,21 +44,22 @@ def survey(stages: list[Stage], run: RunFolder) -> list[State]:
     return [_state(stage, step, run) for stage in stages for step in stage.steps]
 
 
-def next_command(states: list[State], final: Final) -> str | None:
-    """The stage to run next, None where all is complete."""
-    done = final.condition in ("current", "blocked")  # if not: another setting was the last one, or a kill
-    last = None if done or not states else states[-1].command
-    return next((state.command for state in states if state.condition != "complete"), last)
+def next_command(states: Sequence[State], finals: Sequence[Final]) -> str | None:
+    """The command to run next, None if all is complete."""
+    waiting = [state.command for state in states if state.condition != "complete"]
+    # All steps may be done and the final files not: after a change of settings and back, or a kill.
+    waiting += [final.command for final in finals if final.condition in ("missing", "stale")]
+    return waiting[0] if waiting else None
 
 
 def _state(stage: Stage, step: Step, run: RunFolder) -> State:
     records = stage.makes_records
     counts = StepManifest()
     try:
-        counts = read_manifest(run.link(step)) or counts
+        counts = run.manifest(run.link(step)) or counts
         condition, why = _condition(step, run)
         if condition in ("complete", "failures"):
-            counts = read_manifest(run.folder(step)) or counts
+            counts = run.manifest(run.folder(step)) or counts
         elif condition == "partial" and records:
             counts = run.progress(step)
     except KunError as error:
@@ -64,18 +68,17 @@ def _state(stage: Stage, step: Step, run: RunFolder) -> State:
 
 
 def _condition(step: Step, run: RunFolder) -> tuple[Condition, tuple[str, ...]]:
-    whole = run.whole(step)
-    if whole is not None:
-        return ("failures" if whole.failed else "complete"), ()
-    why = run.why_stale(step)
-    if why:
+    manifest = run.current(step)
+    if manifest is not None:
+        return ("failures" if manifest.failed else "complete"), ()
+    if why := run.why_stale(step):
         return "stale", tuple(why)
-    if read_manifest(run.folder(step)) is not None:
+    if run.manifest(run.folder(step)) is not None:
         return "stale", (f"{step.needs[0].name} has new content",)
     return ("partial" if run.folder(step).exists() else "waiting"), ()
 
 
-def as_json(states: list[State], run: RunFolder, final: Final) -> dict[str, Any]:
+def as_json(states: Sequence[State], run: RunFolder, finals: Sequence[Final]) -> dict[str, Any]:
     """What `kun status --json` prints."""
     return {
         "run": str(run.path),
@@ -95,16 +98,16 @@ def as_json(states: list[State], run: RunFolder, final: Final) -> dict[str, Any]
             }
             for state in states
         ],
-        "final": {"state": final.condition, "rows": final.rows},
-        "next": next_command(states, final),
+        "outputs": {final.folder: {"state": final.condition, "rows": final.rows} for final in finals},
+        "next": next_command(states, finals),
     }
 
 
-def render(states: list[State], run: RunFolder, final: Final) -> str:
+def render(states: Sequence[State], run: RunFolder, finals: Sequence[Final]) -> str:
     """The funnel as text for a terminal."""
     width = max([27, *(len(f"{state.stage}/{state.part}") + 1 for state in states)])
     lines = [f"{run.path}", f"{'step':<{width}}{'state':<10}{'in':>11}{'kept':>11}{'rejected':>10}{'failed':>8}"]
-    told: set[str] = set()  # one missing file blocks many steps; it is named once
+    named: set[str] = set()  # one missing file blocks many steps; it is named once
     for state in states:
         counts = state.counts
         name = f"{state.stage}/{state.part}"
@@ -115,33 +118,30 @@ def render(states: list[State], run: RunFolder, final: Final) -> str:
             row = f"{counts.rows:>11,}{counts.kept:>11,}{rejected:>10,}{counts.failed:>8,}"
             lines.append(f"{name:<{width}}{state.condition:<10}{row}")
             if counts.rejected:
-                lines.append(
-                    "    " + ", ".join(f"{reason} {count:,}" for reason, count in _most_first(counts.rejected))
-                )
-        lines += [f"    why: {reason}" for reason in state.why if reason not in told]
-        told |= set(state.why)
-    rows = f"{'':>11}{final.rows:>11,}" if final.rows else ""
-    lines.append(f"{'final':<{width}}{final.condition:<10}{rows}".rstrip())
+                lines.append(f"    {_reasons(counts)}")
+        lines += [f"    why: {reason}" for reason in state.why if reason not in named]
+        named |= set(state.why)
+    for final in finals:
+        rows = f"{'':>11}{final.rows:>11,}" if final.rows else ""
+        lines.append(f"{final.folder:<{width}}{final.condition:<10}{rows}".rstrip())
     return printable("\n".join(lines))
 
 
-def in_words(stage: Stage, whole: StepManifest) -> str:
-    """`1,000 in, 900 kept, 100 rejected (too_short 60, duplicate 40)`, or what a build has to report."""
+def in_words(stage: Stage, manifest: StepManifest) -> str:
+    """`1,000 in, 900 kept, 100 rejected (too_short 60, duplicate 40)`, or the report of a build."""
     if not stage.makes_records:
-        return _report(whole)
-    rejected = sum(whole.rejected.values())
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in _most_first(whole.rejected))
-    text = f"{whole.rows:,} in, {whole.kept:,} kept, {rejected:,} rejected" + (f" ({reasons})" if reasons else "")
-    return text + (f", {whole.failed:,} FAILED: run the stage again to retry them" if whole.failed else "")
+        return _report(manifest)
+    rejected, reasons = sum(manifest.rejected.values()), _reasons(manifest)
+    text = f"{manifest.rows:,} in, {manifest.kept:,} kept, {rejected:,} rejected" + (f" ({reasons})" if reasons else "")
+    return text + (f", {manifest.failed:,} FAILED: run the stage again to retry them" if manifest.failed else "")
 
 
-def _most_first(reasons: dict[str, int]) -> list[tuple[str, int]]:
-    return sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+def _reasons(counts: StepManifest) -> str:
+    """The reasons of rejects, the most frequent first."""
+    ordered = sorted(counts.rejected.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason} {count:,}" for reason, count in ordered)
 
 
 def _report(counts: StepManifest) -> str:
-    return ", ".join(f"{name} {_short(value)}" for name, value in counts.report.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    values = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in counts.report.items()}
+    return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -11,6 +11,8 @@ from kun.engines.vllm.start import is_cpu_build
 from kun.errors import ConfigError, InputError
 from kun.models.folder import local_folder
 from kun.planning.figures import Space, Subset, Work
+from stages.stage1_train import TRAIN
+from stages.stage2_filter import FILTER, LM
 
 ADAPTER = 0.15  # of the base's bytes, its checkpoints with it: LoRA of rank 64 on all layers of Yi-6B, and Adam's state
 ESTIMATED = {"trie": 2.5, "probing": 15.0}  # bytes of a model for each of its text: 5-grams of 3 MB of Chinese prose
@@ -32,10 +34,12 @@ def models(config: Config) -> Iterator[Space]:
         yield Space("models", 0, f"not counted: {config.base_model} has no weights yet")
         return
     if config.train.save == "merged":
-        yield Space("stage1 models", 2 * base, "set (train.save: merged: two copies of the base)")
+        yield Space(f"{TRAIN.command} models", 2 * base, "set (train.save: merged: two copies of the base)")
         return
     yield Space(
-        "stage1 models", 2 * ADAPTER * base, f"ASSUMED ({ADAPTER:.0%} of the base for each adapter with checkpoints)"
+        f"{TRAIN.command} models",
+        2 * ADAPTER * base,
+        f"ASSUMED ({ADAPTER:.0%} of the base for each adapter with checkpoints)",
     )
     if config.engine.kind == "vllm" and config.engine.adapters != "live":
         dtype = config.engine.dtype
@@ -68,16 +72,16 @@ def _numbers(weights: Path) -> int:
 def language_models(config: Config, made: Path | None) -> Iterator[Space]:
     """The model of perplexity in the run: a given one is only named there, unless it is an ARPA file."""
     if made is not None:
-        yield Space("stage2 lm", sum(map(size, made.rglob("*"))), "counted (as it is made)")
+        yield Space(LM.name.replace("_", " "), sum(map(size, made.rglob("*"))), "counted (as it is made)")
     elif config.filter.lm.estimate_from is not None:
         times = ESTIMATED[config.filter.lm.structure]
         how = f"ASSUMED ({times:g} times the clean text, as of Chinese prose: filter.lm.structure, prune)"
-        yield Space("stage2 lm", times * size(Path(config.filter.lm.estimate_from)), how)
+        yield Space(LM.name.replace("_", " "), times * size(Path(config.filter.lm.estimate_from)), how)
 
 
 def shards(subsets: Sequence[Subset], work: Sequence[Work]) -> Iterator[Space]:
     read = sum(subset.rows.value * subset.filter_bytes for subset in subsets)
-    yield Space("stage2 documents", read, "measured on the sample (records as stage 2 writes them)")
+    yield Space(f"{FILTER.command} documents", read, "measured on the sample (records as stage 2 writes them)")
     for stage in dict.fromkeys(one.stage for one in work):
         yield Space(
             stage.replace("_", " "),

@@ -1,7 +1,7 @@
 """What a run has done so far, for its plan: `Evidence(run, steps).share("stage3_label", "wudao")`.
 
-Fingerprints would say whether a step of the run is current, but they digest the corpora, which takes hours for 600 GB;
-so the plain names are followed, and what is said tells which settings of the step itself are others now.
+Fingerprints would tell whether a step of the run is current, but they digest the corpora, which takes hours for 600 GB.
+So the plain names are followed, and the plan names the step's own settings that have changed since.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TypeVar
 import msgspec
 
 from kun.errors import InputError
-from kun.pipeline.run_folder import Fingerprint, RunFolder, StepManifest, read_manifest, summarise
+from kun.pipeline.run_folder import VERSION, RunFolder, StepManifest, counts_so_far, is_need, read_fingerprint
+from kun.pipeline.run_folder import read_manifest as finished_counts
 from kun.pipeline.stage import Step
 from kun.planning.figures import Figure
 from kun.records import Raw
@@ -31,29 +32,26 @@ class Evidence:
         self._steps = steps
 
     def counts(self, stage: str, subset: str) -> StepManifest | None:
-        """Of the finished shards of a step; None where there is none with rows."""
+        """The counts of the finished shards of a step; None if no row has an outcome yet."""
         folder = self._folder(stage, subset)
-        whole = read_manifest(folder)
-        if whole is None:
-            markers = [shards.marker(folder, index) for index in shards.finished(folder)]
-            whole = summarise([marker for marker in markers if marker is not None], "")
-        return whole if whole.rows > whole.failed else None
+        counts = finished_counts(folder) or counts_so_far(folder)
+        return counts if counts.rows > counts.failed else None
 
-    def whole(self, stage: str, subset: str) -> StepManifest | None:
-        """Of a step that is through."""
-        whole = read_manifest(self._folder(stage, subset))
-        return whole if whole is not None and whole.rows > whole.failed else None
+    def finished(self, stage: str, subset: str) -> StepManifest | None:
+        """The same for a finished step; None if it is not finished."""
+        counts = finished_counts(self._folder(stage, subset))
+        return counts if counts is not None and counts.rows > counts.failed else None
 
     def records(self, stage: str, subset: str, kind: type[R]) -> list[R]:
-        """Some of the kept records of a step, from all of it."""
+        """Some of the kept records of a step, spread evenly over it."""
         try:
-            found = list(shards.read_some(self._folder(stage, subset), kind, READ_SHARDS))
-        except InputError:  # a damaged run is no reason not to plan
+            records = list(shards.read_some(self._folder(stage, subset), kind, READ_SHARDS))
+        except InputError:  # a damaged run can be planned all the same
             return []
-        return found[:: -(-len(found) // RECORDS) or 1]
+        return records[:: -(-len(records) // RECORDS) or 1]
 
     def share(self, stage: str, subset: str) -> Figure | None:
-        """What a step has kept of its rows so far."""
+        """The share of its rows that a step has kept so far."""
         counts = self.counts(stage, subset)
         if counts is None:
             return None
@@ -63,16 +61,15 @@ class Evidence:
         return Figure(counts.kept / (counts.rows - counts.failed), "run", how)
 
     def changed(self, stage: str, subset: str) -> list[str]:
-        """The settings of the step itself that are others now."""
+        """The settings of the step itself that have changed since."""
         step = self._steps.get(f"{stage}/{subset}")
-        try:
-            old = msgspec.json.decode((self._folder(stage, subset) / "fingerprint.json").read_bytes(), type=Fingerprint)
-        except (FileNotFoundError, ValueError):
+        old = read_fingerprint(self._folder(stage, subset))
+        if old is None:
             return []
         if step is None:
             return ["steps"]
-        new = msgspec.json.decode(msgspec.json.encode(step.decides()))
-        settled = {name: part for name, part in old.parts.items() if not name.startswith(("needs.", "version of"))}
+        new = msgspec.json.decode(msgspec.json.encode(step.settings().parts))
+        settled = {name: part for name, part in old.parts.items() if name != VERSION and not is_need(name)}
         return sorted(name for name in settled | new if settled.get(name) != new.get(name))
 
     def _folder(self, stage: str, subset: str) -> Path:

@@ -62,9 +62,10 @@ class Subset(msgspec.Struct, frozen=True):
 
 
 class Training(msgspec.Struct, frozen=True):
-    """One model of stage 1: `tokens` are those of all epochs."""
+    """The training of one model, a step of the stage that `command` runs: `tokens` are those of all epochs."""
 
-    model: str
+    step: str
+    command: str
     examples: int
     epochs: float
     tokens: float
@@ -184,6 +185,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     run: str
     sample: int
+    filter_stage: str
     subsets: tuple[Subset, ...]
     training: tuple[Training, ...]
     work: tuple[Work, ...]

@@ -39,10 +39,12 @@ from kun.records import Polished
 from kun.store.digests import Digests
 from kun.text.normal import preview
 from kun.training import seeds
-from stages import pipeline, stage1_train, stage2_evaluations, stage2_filter
-from stages.stage3_label import Labelling
+from stages import pipeline, stage1_train, stage2_evaluations, stage2_filter, stage3_label, stage5_polish
+from stages.stage1_train import TRAIN
+from stages.stage2_filter import FILTER
 from stages.stage4_score import Scoring
-from stages.stage5_polish import Polishing
+from stages.stage5_polish import POLISH
+from stages.writing import Writing, WritingTask
 
 FEW_REQUESTS = 64  # decoded together: an engine writes to many at once nearly as fast as to one
 
@@ -89,6 +91,7 @@ def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
     return Plan(
         run=str(run.path),
         sample=options.sample,
+        filter_stage=FILTER.name,
         subsets=subsets,
         training=training,
         work=work,
@@ -109,14 +112,16 @@ def _given(config: Config, run: RunFolder, digests: Digests, options: Options) -
     chat, prompts = load_chat(config.base_model or "", config.trust_remote_code), load_prompts(config.prompts)
     steps = {step.name: step for stage in pipeline(config, digests, EngineCache(config)) for step in stage.steps}
     evidence = Evidence(run, steps)
+    label = Writing(prompts.label, config.label, chat, longest_label, config.seed)
+    polish = Writing(prompts.polish, config.polish, chat, longest, config.seed)
     pairs = seeds.read_seeds(config.seeds.pairs, seeds.SeedPair, "seeds.pairs", []) if config.seeds.pairs else []
     return PlanContext(
         config=config,
         evidence=evidence,
         chat=chat,
-        labelling=Labelling(prompts.label, config.label, chat, longest_label, config.seed),
+        labelling=WritingTask(label, stage3_label.ask, stage3_label.accept),
         scoring=Scoring(prompts.score, config.score, chat, longest, config.seed),
-        polishing=Polishing(prompts.polish, config.polish, chat, longest, config.seed),
+        polishing=WritingTask(polish, stage5_polish.ask, stage5_polish.accept),
         instructions=[seed.row.instruction for seed in pairs] or [INSTRUCTION],
         instructions_from=f"{len(pairs):,} instructions of seeds.pairs" if pairs else "",
         growth=_growth(config, evidence, chat),
@@ -126,7 +131,7 @@ def _given(config: Config, run: RunFolder, digests: Digests, options: Options) -
 
 def _growth(config: Config, evidence: Evidence, chat: Chat) -> Figure:
     """Tokens of a polished reply for each of its text: by the run, by the seeds for polishing, or assumed."""
-    done = [record for name in config.corpora for record in evidence.records("stage5_polish", name, Polished)]
+    done = [record for name in config.corpora for record in evidence.records(POLISH.name, name, Polished)]
     if done:
         written = sum(chat.count(record.output) for record in done)
         return Figure(written / sum(record.tokens for record in done), "run", f"{len(done):,} replies")
@@ -160,8 +165,8 @@ def _made(stages: Sequence[Stage], run: RunFolder) -> tuple[Path | None, bool]:
     """The folder of a stage's one step where the run has it; and whether nothing is missing."""
     if not stages:
         return None, True
-    (step,) = stages[0].steps
-    if not run.link(step).exists() or run.whole(step) is None:
+    ((step,),) = (stage.steps for stage in stages)
+    if not run.link(step).exists() or run.current(step) is None:
         return None, False
     return run.folder(step), True
 
@@ -184,13 +189,13 @@ def _training(config: Config, chat: Chat) -> tuple[Training, ...]:
         if (steps := settings.get("max_steps", -1)) > 0:
             batch = settings.get("per_device_train_batch_size", 8) * settings.get("gradient_accumulation_steps", 1)
             epochs = steps * batch / len(training)
-        found.append(Training(name, len(training), epochs, tokens * epochs))
+        found.append(Training(f"{TRAIN.name}/{name}", TRAIN.command, len(training), epochs, tokens * epochs))
     return tuple(found)
 
 
 def _probed(config: Config, run: RunFolder, prompts: Sequence[list[int]], seconds: float) -> Rates:
     """The rates of the configured engine on this machine, with the label model where the run has it."""
-    trained = run.path / "stage1_train" / "label"
+    trained = run.path / TRAIN.name / "label"
     is_trained = (trained / "done.json").exists()
     engines = EngineCache(config)
     try:

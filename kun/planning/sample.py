@@ -27,9 +27,9 @@ from stages.stage2_ingest import piece_splitter
 def preview_corpora(config: Config, subset: str | None, size: int) -> Iterator[CorpusSample]:
     """The corpora one after the other, or one of them: what becomes of `size` rows of each."""
     made = prepare(config, RunFolder(Path(config.run)))
-    model = base_folder(config) if config.filter.lm.base else made.get("stage2_lm")
+    model = base_folder(config) if config.filter.lm.base else made.get(stage2_filter.LM.name)
     for name in [subset] if subset else config.corpora:
-        yield preview_corpus(config.of_subset(name), name, model, made.get("stage2_evaluations"), size)
+        yield preview_corpus(config.of_subset(name), name, model, made.get(stage2_evaluations.EVALUATIONS.name), size)
 
 
 def prepare(config: Config, run: RunFolder) -> dict[str, Path]:

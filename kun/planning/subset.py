@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from kun.config.schema import Config
+from kun.config.schema import Config, Label, Polish
 from kun.corpora.ingest import documents, items
 from kun.dataset.final import row
 from kun.engines.base import Request, ScoreChoices
@@ -28,14 +28,16 @@ from kun.planning.evidence import Evidence
 from kun.planning.figures import Figure, StageLoad, Subset, mean, rows_of, share_of
 from kun.planning.sample import Sampled, read_sample
 from kun.records import Filtered, Labelled, Polished, Raw, Reject, Scored, extend
-from stages.stage2_ingest import piece_splitter
-from stages.stage3_label import Labelling
-from stages.stage4_score import Scoring
-from stages.stage5_polish import Polishing
+from stages.stage2_filter import FILTER, QUALITY
+from stages.stage2_ingest import INGEST, piece_splitter
+from stages.stage3_label import LABEL
+from stages.stage4_score import SELECTION, VERDICTS, Scoring
+from stages.stage5_polish import FINAL, POLISH
+from stages.writing import WritingTask
 
 # What models keep, where nothing is measured: as on the demo world of seed 7 (docs/measurements.md). It is the
 # upper end, so that no run is dearer than its plan; COIG-Kun gives no shares.
-KEPT = {"stage3_label": 1.0, "stage4_score": 1.0, "stage5_polish": 0.97}
+KEPT = {LABEL.name: 1.0, SELECTION.name: 1.0, POLISH.name: 0.97}
 INSTRUCTION = "请用三段话介绍一下这件事情的来历、经过和影响，并说明人们今天怎样看待它。"  # where there are no seeds
 INDEX_BYTES, SIGNATURE_BYTES = 16, 439  # of a row in stage2_index, of a document in stage2_duplicates (measurements.md)
 REMEMBERING = ("vllm", "server")  # engines that compute what prompts open with once; transformers where it only chooses
@@ -49,9 +51,9 @@ class PlanContext:
     config: Config
     evidence: Evidence
     chat: Chat
-    labelling: Labelling
+    labelling: WritingTask[Label]
     scoring: Scoring
-    polishing: Polishing
+    polishing: WritingTask[Polish]
     instructions: Sequence[str]
     instructions_from: str
     growth: Figure
@@ -116,9 +118,8 @@ def measure(given: PlanContext, name: str, model: Path | None, evaluations: Path
 
 def _filtered(evidence: Evidence, name: str, of_sample: Figure) -> Figure:
     """The share that stage 2 keeps: by the run, where its settings are the present ones, for it sees all duplicates."""
-    steps = ("stage2_ingest", "stage2_quality", "stage2_filter")
-    read, left = evidence.counts("stage2_ingest", name), evidence.whole("stage2_filter", name)
-    if read is None or left is None or any(evidence.changed(step, name) for step in steps):
+    read, left = evidence.counts(INGEST.name, name), evidence.finished(FILTER.name, name)
+    if read is None or left is None or any(evidence.changed(one.name, name) for one in (INGEST, QUALITY, FILTER)):
         return of_sample
     return Figure(left.kept / read.rows, "run", f"{read.rows:,} rows, near-duplicates left out")
 
@@ -127,7 +128,7 @@ def _asked(
     given: PlanContext, config: Config, name: str, texts: Sequence[Filtered], weights: Sequence[float]
 ) -> tuple[tuple[StageLoad, ...], list[list[int]], float]:
     """The model stages on the kept texts; prompts of stage 3; bytes of a row of the final files and their lineage."""
-    done = given.evidence.records("stage3_label", name, Labelled)
+    done = given.evidence.records(LABEL.name, name, Labelled)
     rng = random.Random(f"kun plan {config.seed} {name}")
     instructions = rng.choices([record.instruction for record in done] or given.instructions, k=len(texts))
     labelled = [extend(text, Labelled, instruction=one) for text, one in zip(texts, instructions, strict=True)]
@@ -147,21 +148,21 @@ def _asked(
     if score.method == "sampled":
         drawn = Figure(sum(verdict) / 2, "assumed", "the verdict and no more")
     label = StageSample(
-        "stage3_label",
+        LABEL.name,
         [given.labelling.ask(text) for text in texts],
         msgspec.structs.replace(said, value=short),
         config.label.sampling.max_tokens,
         (sizes[1], sizes[0]),
     )
     judge = StageSample(
-        "stage4_score",
+        SELECTION.name,
         [given.scoring.ask(record) for record in labelled],
         drawn,
         score.sampling.max_tokens,
         (2 * sizes[2], 2 * sizes[2]),  # verdicts, and the selection of them
     )
     polish = StageSample(
-        "stage5_polish",
+        POLISH.name,
         [given.polishing.ask(record) for record in scored],
         Figure(grown, given.growth.basis, f"{given.growth.value:.2f} of the text's; {given.growth.how}"),
         config.polish.sampling.max_tokens,
@@ -208,10 +209,10 @@ def _kept(given: PlanContext, config: Config, stage: str, name: str) -> Figure:
     """The share of rows that one of the three stages keeps: as asked for, by a setting, by the run, or assumed."""
     if given.kept is not None:
         return Figure(given.kept[list(KEPT).index(stage)], "given", "--kept")
-    if stage == "stage4_score" and config.score.select == "top_share":
+    if stage == SELECTION.name and config.score.select == "top_share":
         return Figure(config.score.top_share, "setting", "score.top_share")
     found = given.evidence.share(stage, name)
-    if found and stage == "stage4_score" and (verdicts := given.evidence.share("stage4_verdicts", name)):
+    if found and stage == SELECTION.name and (verdicts := given.evidence.share(VERDICTS.name, name)):
         found = msgspec.structs.replace(found, value=found.value * verdicts.value)
     return found or Figure(KEPT[stage], "assumed", "as on the demo's world, the upper end; --kept changes it")
 
@@ -240,7 +241,7 @@ def _final_bytes(records: Sequence[Polished], weights: Sequence[float]) -> float
 
     if not records:
         return 0.0
-    pairs = [len(row(one)) for one in records]
+    pairs = [len(row(one, FINAL.fields)) for one in records]
     table = pa.Table.from_pylist(
         [{"id": one.id, "instruction": one.instruction, "text": one.text, "ppl": one.ppl} for one in records]
     )

@@ -70,22 +70,22 @@ def _tokens(plan: Plan) -> Iterator[str]:
     table = [["tokens", "requests", "prefill", "of it repeated", "decode", "GPU hours"]]
     for model in plan.training:
         hours = None if plan.rates is None else training_hours(model, plan.rates)
-        name, examples = f"stage1 train {model.model}", f"{model.examples:,} x {model.epochs:g}"
+        name, examples = _words(model.step), f"{model.examples:,} x {model.epochs:g}"
         table.append([name, examples, f"{count(model.tokens)} trained", "", "", _hour(hours)])
     for stage in dict.fromkeys(one.stage for one in plan.work):
         work = [one for one in plan.work if one.stage == stage]
         hours = None if plan.rates is None else sum(gpu_hours(one, plan.rates) for one in work)
         sums = (count(sum(getattr(one, name) for one in work)) for name in ("rows", "prefill", "repeated", "decode"))
-        table.append([stage.replace("_", " "), *sums, _hour(hours)])
+        table.append([_words(stage), *sums, _hour(hours)])
     yield from _table(table)
-    cached = sorted({one.stage.split("_")[0] for one in plan.work if one.cached})
+    cached = sorted({_words(one.stage) for one in plan.work if one.cached})
     once = f"the engine computes once in {', '.join(cached)}" if cached else "this engine computes each time"
     yield from _wrapped(f"repeated: what all prompts of a stage open with, which {once}")
 
 
 def _hours(plan: Plan) -> Iterator[str]:
     cores = f"{_hour(plan.filter_hours)} processor hours, {_hour(plan.filter_hours / plan.cores)} on {plan.cores} cores"
-    yield f"stage2 filter: {cores}"
+    yield f"{_words(plan.filter_stage)}: {cores}"
     if plan.rates is None or plan.gpu_hours is None or plan.wall_hours is None:
         yield from _wrapped(FORMULA)
         return
@@ -104,7 +104,7 @@ def _disk(plan: Plan) -> Iterator[str]:
 
 def _basis(plan: Plan) -> Iterator[str]:
     if plan.training:
-        yield "stage1, tokens: counted (every seed; examples x epochs of train)"
+        yield f"{plan.training[0].command}, tokens: counted (every seed; examples x epochs of train)"
     for subset in plan.subsets:
         yield _figure(f"{subset.name}, rows", count, subset.rows)
         yield _figure(f"{subset.name}, filtered", _percent, subset.filtered)
@@ -113,7 +113,7 @@ def _basis(plan: Plan) -> Iterator[str]:
     )
     for stage in dict.fromkeys(one.stage for one in plan.work):
         asked = [(subset.name, one) for subset in plan.subsets for one in subset.asked if one.stage == stage]
-        name = stage.replace("_", " ")
+        name = _words(stage)
         yield _each(f"{name}, tokens of a prompt", lambda v: f"{v:,.0f}", [(n, one.prompt) for n, one in asked])
         yield _each(f"{name}, tokens of a reply", lambda v: f"{v:,.0f}", [(n, one.reply) for n, one in asked])
         yield _each(f"{name}, share kept", _percent, [(n, one.kept) for n, one in asked])
@@ -171,6 +171,11 @@ def size(number: float) -> str:
         if number >= limit:
             return f"{number / limit:,.3g} {unit}" if number < 1000 * limit else f"{number / limit:,.0f} {unit}"
     return f"{number / 1e3:,.1f} kB"
+
+
+def _words(name: str) -> str:
+    """The name of a stage or a step, for people."""
+    return name.replace("_", " ").replace("/", " ")
 
 
 def _percent(share: float) -> str:

@@ -1,9 +1,9 @@
 """The prompts of stages 3 to 5, as data: `load_prompts("zh").polish.messages(text=..., instruction=...)`.
 
-A prompt set is a folder with label.yaml, score.yaml and polish.yaml. Keys: `user` and, where wanted, `system`, with the
-placeholders `{text}` and `{instruction}`. score.yaml names its verdict words `good` and `bad`, may hold `examples`
-(a list of instruction and verdict: good or bad) that take the place of `{examples}`, each in the form of `example`,
-and may hold `pair`, the `user` of the mode that shows the text too.
+A prompt set is a folder with label.yaml, score.yaml and polish.yaml. Their keys are `user` and optionally `system`,
+with the placeholders `{text}` and `{instruction}`. score.yaml has the verdict words `good` and `bad`; it may have
+`examples` (a list of instruction and verdict: good or bad), which replace `{examples}`, each in the form of `example`;
+and `pair`, the `user` prompt of the mode that also shows the text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EXAMPLE = "{instruction}\n{verdict}\n"
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt; `digest` changes with its words, not with the comments or the layout of its file."""
+    """A prompt; `digest` depends on its text, not on comments or the layout of its file."""
 
     system: str | None
     user: str
@@ -39,7 +39,7 @@ class Prompt:
     digest: str
 
     def messages(self, **fields: str) -> list[Message]:
-        """The filled prompt. What stands in a field stays text, braces and placeholders included."""
+        """The filled prompt. Braces and placeholders within a field stay as they are."""
         fields["examples"] = self.examples
         system = [Message("system", fill(self.system, fields))] if self.system else []
         return [*system, Message("user", fill(self.user, fields))]
@@ -47,7 +47,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class JudgePrompt:
-    """The prompt of stage 4: of the instruction alone, and (where the set has one) of instruction and text."""
+    """The prompt of stage 4: for the instruction alone and, if the set has it, for instruction and text."""
 
     alone: Prompt
     pair: Prompt | None
@@ -56,7 +56,7 @@ class JudgePrompt:
     digest: str
 
     def messages(self, instruction: str, text: str | None = None) -> list[Message]:
-        """The question for a verdict on the instruction; with `text`, as the pair prompt asks it."""
+        """The question for a verdict on the instruction; with `text`, by the pair prompt."""
         if text is None:
             return self.alone.messages(instruction=instruction)
         if self.pair is None:
@@ -76,7 +76,7 @@ class PromptSet:
 
 
 def load_prompts(name_or_folder: str) -> PromptSet:
-    """The prompt set `zh`, `en`, `demo`, or of a folder; ConfigError names the file and the key that is wrong."""
+    """The prompt set `zh`, `en`, `demo`, or that of a folder. ConfigError names the file and the wrong key."""
     folder = SHIPPED.get(name_or_folder, Path(name_or_folder))
     if not folder.is_dir():
         raise ConfigError(f"prompts: {name_or_folder} is neither {', '.join(SHIPPED)} nor a folder")
@@ -88,7 +88,7 @@ def load_prompts(name_or_folder: str) -> PromptSet:
 
 
 def fill(template: str, fields: Mapping[str, str]) -> str:
-    """The template with its placeholders replaced in one pass, so that no field is searched for placeholders."""
+    """The template with its placeholders replaced in one pass, so that fields are not searched for placeholders."""
     return PLACEHOLDER.sub(lambda match: fields[match[1]], template)
 
 
@@ -109,7 +109,7 @@ def _judge(path: Path) -> JudgePrompt:
 
 
 def _prompt(path: Path, data: dict[str, Any], key: str, fields: set[str], examples: str | None = None) -> Prompt:
-    """The prompt of `system` and `key`: every one of `fields` must be in the latter, `examples` anywhere in both."""
+    """The prompt of `system` and `key`: all `fields` must occur in the latter, `examples` in either."""
     known = fields | ({"examples"} if examples is not None else set())
     parts = {name: _text(path, data, name) for name in ("system", key) if name in data or name == key}
     for name, template in parts.items():

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kun.pages.templates import render
 from kun.report import filter_preview
 from kun.report.filter_plot import WORDS, Histogram, document_state, histograms
 from kun.report.filter_preview import EXAMPLE_CHARACTERS, CorpusSample, Measure, SampledDocument
-from kun.templates import render
 from kun.text.normal import preview
 
 TEMPLATE = Path(__file__).parent / "templates" / "filter_page.html.jinja"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kun.plots import svg
+from kun.pages.plots import svg
 from kun.report.filter_preview import CorpusSample, Measure, SampledDocument, limit_in_words, number
 
 BINS = 60

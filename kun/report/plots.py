@@ -1,51 +1,47 @@
-"""Plots of a run, from a sample of its shards: `draw(run, states)` fills `runs/<name>/report/`."""
+"""Plots of a run, from a sample of its shards: `draw(run, stages, states)` fills `runs/<name>/report/`."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kun.pages.plots import new_axes, png
 from kun.pipeline.run_folder import RunFolder
+from kun.pipeline.stage import Stage
 from kun.pipeline.status import State
-from kun.plots import new_axes, png
-from kun.records import Filtered, Polished, Raw, Scored
+from kun.records import Raw
 from kun.store import atomic, shards
 
 MOST_SHARDS = 50  # per subset: enough for a histogram of any run
 
 
-def draw(run: RunFolder, states: list[State]) -> Path:
-    """Write funnel.png and a histogram of each measure that the run has. Returns the folder."""
+def draw(run: RunFolder, stages: Sequence[Stage], states: Sequence[State]) -> Path:
+    """Write funnel.png, and a histogram of each measure that a stage declares and the run has. Returns the folder."""
     folder = run.path / "report"
     drawing = atomic.temporary_of(folder)
     drawing.mkdir(exist_ok=True)
     axes = new_axes(ylabel="rows kept")
     _funnel(axes, states)
     (drawing / "funnel.png").write_bytes(png(axes))
-    for stage, kind, field, title, log in (
-        ("stage2_filter", Filtered, "ppl", "perplexity of kept documents", True),
-        ("stage2_filter", Filtered, "tokens", "tokens of kept documents", False),
-        ("stage4_verdicts", Scored, "score", "score of instructions, before selection", False),
-        ("stage5_polish", Polished, "faithfulness", "faithfulness of kept replies", False),
-    ):
+    for stage, measure in [(one, measure) for one in stages for measure in one.spec.measures]:
         values = {
-            state.part: [value for value in _values(run.path / stage / state.part, kind, field) if value is not None]
+            state.part: list(_values(run.path / stage.name / state.part, stage.spec.writes, measure.field))
             for state in states
-            if state.stage == stage and state.counts.kept
+            if state.stage == stage.name and state.counts.kept
         }
         if any(values.values()):
-            axes = new_axes(xlabel=title, ylabel="rows")
-            _histogram(axes, values, log)
-            (drawing / f"{field}.png").write_bytes(png(axes))
+            axes = new_axes(xlabel=measure.title, ylabel="rows")
+            _histogram(axes, values, measure.log)
+            (drawing / f"{measure.field}.png").write_bytes(png(axes))
     if folder.exists():
         shutil.rmtree(folder)
     drawing.rename(folder)
     return folder
 
 
-def _funnel(axes: Any, states: list[State]) -> None:
+def _funnel(axes: Any, states: Sequence[State]) -> None:
     records = [state for state in states if state.records]
     stages = list(dict.fromkeys(state.stage for state in records))
     for part in dict.fromkeys(state.part for state in records):
@@ -69,4 +65,5 @@ def _values(folder: Path, kind: type[Raw], field: str) -> Iterator[Any]:
     finished = shards.finished(folder)
     for index in finished[:: max(1, -(-len(finished) // MOST_SHARDS))]:
         for record in shards.read_kept(folder, index, kind):
-            yield getattr(record, field)
+            if (value := getattr(record, field)) is not None:
+                yield value

@@ -1,9 +1,9 @@
-"""The life of one record: `find(run, stages, subsets, key)`, by its id or by a line of a final file, `"wudao:18"`."""
+"""The life of one record: `find(run, key)`, by its id or by a line of a final file, `"wudao:18"`."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +14,45 @@ from kun.errors import InputError
 from kun.pipeline.run_folder import RunFolder, read_manifest
 from kun.store import shards
 from kun.text.normal import printable
-from kun.verify.steps import StepFolder, other_settings, outdated
-from kun.verify.steps import find as steps_of
+from kun.verify.steps import StepFolder, other_settings, outdated, output_steps
+from kun.verify.steps import find as find_steps
 
 
-def find(run: RunFolder, stages: list[str], subsets: list[str], key: str) -> dict[str, Any]:
-    """What each of `stages` (record stages, in order) did with the record, and where it is in the final files. Where
-    the file that would tell is gone or damaged, the outcome is `unknown`, and the reason names it. `note`, of a stage
-    or the final file, tells that it was made from other settings than the present ones of a stage above it.
+def find(run: RunFolder, key: str) -> dict[str, Any]:
+    """What each step of records, in the order of the pipeline, did with the record, and where it is in the final files.
+    Where the file that would tell is gone or damaged, the outcome is `unknown`, and the reason names it. `note`, of a
+    step or a final file, tells that it was made from other settings than the present ones of a step above it.
 
-    Raises InputError where no subset of the run has it, or where `lineage.parquet`, which knows the lines, is gone.
+    Raises InputError where no step of the run has it, or where `lineage.parquet`, which knows the lines, is gone.
     """
     if any("\ud800" <= letter <= "\udfff" for letter in key):  # bytes of the command line that are no UTF-8
         raise InputError(f"{run.path}: no record has the id {key}, which is no UTF-8")
-    record_id = _id_of_line(run, key) if ":" in key else key
-    place = _place(run, stages, subsets, record_id)
+    steps, _ = find_steps(run.path)
+    outputs = output_steps(run.path, steps)
+    record_id = _id_of_line(run, outputs, key) if ":" in key else key
+    records = [step for step in steps if step.makes_records]
+    place = _place(run, records, record_id)
     if place is None:
         raise InputError(f"{run.path}: no record has the id {record_id}; ids are in the shards and in lineage.parquet")
     subset, index = place
-    notes = _notes(run, f"{stages[-1]}/{subset}")
+    notes = {name: {"note": other_settings(above)} for name, above in outdated([*steps, *outputs]).items()}
     life: list[dict[str, Any]] = []
-    for stage in stages:
-        folder = run.path / stage / subset
+    for step in records:
+        if step.info.part != subset:
+            continue
+        folder = run.path / step.name
         event = _event(folder, index, record_id)
         if event is None and (not life or life[-1]["outcome"] in ("kept", "unknown")):
-            event = _unknown(run, folder, index, f"{stage}/{subset}" in notes)
+            event = _unknown(run, folder, index, step.name in notes)
         if event is not None:
-            life.append({"stage": stage, **event, **notes.get(f"{stage}/{subset}", {})})
-    final = _final_line(run, subset, record_id)
+            life.append({"stage": step.stage, **event, **notes.get(step.name, {})})
+    lines = {output.name: _final_line(output, subset, record_id) for output in outputs}
     return {
         "id": record_id,
         "subset": subset,
         "shard": index,
         "life": life,
-        "final": final and {**final, **notes.get("final", {})},
+        "outputs": {name: {**line, **notes.get(name, {})} for name, line in lines.items() if line},
     }
 
 
@@ -64,30 +69,20 @@ def render(found: dict[str, Any]) -> str:
                 shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
                 lines.append(f"    {name}: {shown}")
         known |= event["record"]
-    if final := found["final"]:
+    for name, final in found["outputs"].items():
         where = f"unknown: {final['reason']}" if final["line"] is None else f"{final['file']}, line {final['line']}"
-        lines.append(f"final: {where}")
+        lines.append(f"{name}: {where}")
         lines += [f"    {final['note']}"] if "note" in final else []
     return printable("\n".join(lines))
 
 
-def _notes(run: RunFolder, last: str) -> dict[str, dict[str, str]]:
-    """The note of each step, and of the final files, that are of other settings; `last` is what those hold."""
-    steps, _ = steps_of(run.path)
-    final = run.path / "final"
-    digest = lineage.made_by(final).get(last) or next((step.digest for step in steps if step.name == last), "")
-    steps.append(StepFolder("final", final, {last: digest}))
-    return {name: {"note": other_settings(above)} for name, above in outdated(steps).items()}
-
-
-def _place(run: RunFolder, stages: list[str], subsets: list[str], record_id: str) -> tuple[str, int] | None:
-    """The subset and shard of a record; a later stage is asked only where no subset has it in those before."""
-    for stage in stages:
-        for subset in subsets:
-            folder = run.path / stage / subset
-            for index in shards.finished(folder):
-                if any(True for _ in _lines(folder, index, record_id)):
-                    return subset, index
+def _place(run: RunFolder, steps: Sequence[StepFolder], record_id: str) -> tuple[str, int] | None:
+    """The subset and shard of a record; a later step is asked only where none of those before has it."""
+    for step in steps:
+        folder = run.path / step.name
+        for index in shards.finished(folder):
+            if any(True for _ in _lines(folder, index, record_id)):
+                return step.info.part, index
     return None
 
 
@@ -146,21 +141,25 @@ def _gone(folder: Path, index: int, marker: shards.ShardManifest) -> list[Path]:
     return found
 
 
-def _id_of_line(run: RunFolder, key: str) -> str:
-    subset, _, line = key.rpartition(":")
-    subset = Path(subset).name.removesuffix(".jsonl")
-    final = run.path / "final"
-    row = lineage.find(final, subset=subset, line=int(line)) if line.isdecimal() and len(line) < 19 else None
-    if row is None:
-        raise InputError(f"{final}: there is no line {line} of {subset}.jsonl; give it as wudao:18")
-    return str(row["id"])
+def _id_of_line(run: RunFolder, outputs: Sequence[StepFolder], key: str) -> str:
+    """The id of the record in a line of a data set, such as `wudao:18`, or `final/wudao.jsonl:18` of several."""
+    file, _, line = key.rpartition(":")
+    path = Path(file)
+    subset = path.name.removesuffix(".jsonl")
+    for output in outputs:
+        if line.isdecimal() and len(line) < 19 and path.parent.name in ("", output.name):
+            row = lineage.find(output.folder, subset=subset, line=int(line))
+            if row is not None:
+                return str(row["id"])
+    where = ", ".join(str(output.folder) for output in outputs) or run.path
+    raise InputError(f"{where}: there is no line {line} of {subset}.jsonl; give it as wudao:18")
 
 
-def _final_line(run: RunFolder, subset: str, record_id: str) -> dict[str, Any] | None:
-    """The file and line of the data set; without the line, and with the reason, where the lineage cannot tell."""
-    file = f"final/{subset}.jsonl"
+def _final_line(output: StepFolder, subset: str, record_id: str) -> dict[str, Any] | None:
+    """The file and line of a data set; without the line, and with the reason, where the lineage cannot tell."""
+    file = f"{output.name}/{subset}.jsonl"
     try:
-        row = lineage.find(run.path / "final", subset=subset, id=record_id)
+        row = lineage.find(output.folder, subset=subset, id=record_id)
     except InputError as error:
         return {"file": file, "line": None, "reason": str(error)}
     return {"file": file, "line": row["line"]} if row else None

@@ -1,1 +1,1 @@
-"""Everything that touches the disk of a run: atomic files, digests, shards, the lock."""
+"""The files of a run on disk: atomic writes, digests, markers, shards."""

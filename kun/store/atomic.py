@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: `write(path, data)`, `point(link, target)`."""
+"""Files that exist whole or not at all: `write(path, data)`, `point(link, target)`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SUFFIX = ".tmp"
 
 
 def temporary_of(path: Path) -> Path:
-    """Where what becomes `path`, or was it, is until it is whole, or gone."""
+    """The temporary name under which `path` is written or removed."""
     return path.with_name(f".{path.name}{SUFFIX}")
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """The file of an error in this block, which an OSError of a read, a write or a flush does not name."""
+    """Name `path` in an OSError of this block that names no file, as those of read, write and flush."""
     try:
         yield
     except OSError as error:
@@ -33,7 +33,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the block ends well, flushed to the disk before that."""
+    """Yield a file for writing; it is flushed to disk and replaces `path` when the block ends without an error."""
     temporary = temporary_of(path)
     try:
         with naming(path), temporary.open("wb") as file:
@@ -44,12 +44,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 @contextmanager
 def naming_a_full_disk(folder: Path) -> Iterator[None]:
-    """Where libraries write to `folder`: what each says of a full disk in its own words is an OSError with the name."""
+    """For libraries that write to `folder`: their various errors about a full disk become an OSError that names it."""
     try:
         yield
     except Exception as error:
@@ -61,13 +61,13 @@ def naming_a_full_disk(folder: Path) -> Iterator[None]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`."""
+    """Replace the content of `path` by `data`."""
     with replacing(path) as file:
         file.write(data)
 
 
 def point(link: Path, target: Path) -> None:
-    """Make `link` a relative symbolic link to `target`, replacing an older link in one move."""
+    """Make `link` a relative symbolic link to `target`, replacing an older link atomically."""
     relative = os.path.relpath(target, link.parent)
     if link.is_symlink() and str(link.readlink()) == relative:
         return
@@ -76,12 +76,12 @@ def point(link: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(relative)
     temporary.replace(link)
-    sync_folder(link.parent)
+    sync(link.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, so that they survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -89,16 +89,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder, if it is there. It is moved aside first: killed half-way, it is gone, not half there."""
+    """Remove a folder or a file, if it exists. It is first moved aside, so that a kill never leaves half of it."""
     aside = temporary_of(folder)
     shutil.rmtree(aside, ignore_errors=True)
-    if folder.exists():
+    if not folder.is_dir() or folder.is_symlink():
+        folder.unlink(missing_ok=True)
+    elif folder.exists():
         folder.rename(aside)
         shutil.rmtree(aside)
 
 
 def remove_temporaries(folder: Path, below: str = "**/") -> None:
-    """Remove what a killed process left half written in `folder` and below, or half removed in its place."""
+    """Remove what killed processes left half written in `folder` and below, or half removed beside it."""
     for path in (temporary_of(folder), *folder.glob(f"{below}.*{SUFFIX}")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a file or folder contains, as a digest: `Digests(cache).path("seeds.jsonl")`. Read once, then remembered."""
+"""Digests of the contents of files and folders, cached: `Digests(cache).path("seeds.jsonl", "seeds.pairs")`."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ WORTH_A_BAR = 2**28  # bytes
 
 
 def of_bytes(data: bytes) -> str:
-    """32 hexadecimal characters of BLAKE2b."""
+    """BLAKE2b in 32 hexadecimal characters."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def of_value(value: object) -> str:
-    """Digest of a JSON-like value, independent of the order of keys; raises TypeError for anything else."""
+    """Digest of a JSON-like value, whatever the order of keys. TypeError for any other value."""
     return of_bytes(msgspec.json.encode(value, order="deterministic"))
 
 
 def of_file(path: Path, advance: Callable[[int], None] = lambda size: None) -> str:
-    """`advance` is called with the bytes of each piece that was read."""
+    """Digest of a file. `advance` is called with the number of bytes of each piece read."""
     digest = hashlib.blake2b(digest_size=16)
     with atomic.naming(path), path.open("rb", buffering=0) as file:
         while data := file.read(2**20):
@@ -42,15 +42,15 @@ def of_file(path: Path, advance: Callable[[int], None] = lambda size: None) -> s
 
 
 def of_folder(folder: Path, leave_out: Collection[str] = ()) -> str:
-    """Digest of the files in a folder and below, and of their names."""
+    """Digest of all files in a folder and below, and of their names."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in leave_out)
     return of_value([[path.relative_to(folder).as_posix(), of_file(path)] for path in files])
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What is remembered of a file: it is read again when one of the first three has changed.
+    """A cached digest; the file is read again when one of the first three fields has changed.
 
-    Times of change of the content can be set, by `touch` and `cp -p` or with the clock; those of the inode cannot.
+    `touch`, `cp -p` or the clock can reset the time of the content, but not that of the inode.
     """
 
     size: int
@@ -60,60 +60,60 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Cache(msgspec.Struct, frozen=True):
-    """`digest` is that of `files`: a wrong digest in it would make a whole run stale."""
+    """`digest` is the digest of `files`: a corrupted entry would make a whole run stale."""
 
     files: dict[str, Known]
     digest: str
 
 
 class Digests:
-    """Digests by content. `cache` remembers them by path, size and times of change, so that 600 GB are read once."""
+    """Digests by content. `cache` keeps them by path, size and times of change, so that 600 GB are read once."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
         self._known: dict[str, Known] = {}
         self._changed = False
-        with contextlib.suppress(OSError, ValueError):  # nothing remembered: everything is read again
+        with contextlib.suppress(OSError, ValueError):  # without a cache everything is read again
             read = msgspec.json.decode(cache.read_bytes(), type=Cache)
             self._known = read.files if read.digest == of_value(read.files) else {}
 
     def path(self, path: str | Path, setting: str) -> str:
-        """Digest of a file, or of a folder: its files and their names, without cards. InputError names `setting`."""
+        """Digest of a file, or of the files of a folder and their names, without cards. InputError names `setting`."""
         path = Path(path)
         if not path.is_dir():
             return self.files([path], setting)[0]
-        inside = sorted(p for p in path.rglob("*") if p.is_file() and not _beside_the_point(p.relative_to(path)))
+        inside = sorted(p for p in path.rglob("*") if p.is_file() and not _is_irrelevant(p.relative_to(path)))
         names = [_utf8(p.relative_to(path)) for p in inside]
         return of_value([[*pair] for pair in zip(names, self.files(inside, setting), strict=True)])
 
     def files(self, paths: Sequence[Path], setting: str) -> list[str]:
-        """Digests of files; those that are not remembered are read side by side, with a bar where that takes long."""
+        """Digests of files. Those not in the cache are read in parallel, with a progress bar where that takes long."""
         try:
             keys = {path: _utf8(path.resolve()) for path in paths}
             stats = {path: path.stat() for path in keys}
-            for path, found in stats.items():
-                if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            for path, status in stats.items():
+                if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
                     raise InputError(f"{setting}: {path}: a pipe or a device, which cannot be read twice; give a file")
-            new = {path: found for path, found in stats.items() if not self._is_known(keys[path], found)}
-            digests = _read(list(new), sum(found.st_size for found in new.values()))
+            new = {path: status for path, status in stats.items() if not self._is_known(keys[path], status)}
+            digests = _read(list(new), sum(status.st_size for status in new.values()))
         except OSError as error:
             raise InputError(f"{error.filename}: {error.strerror}; it is named by the setting {setting}") from None
-        for (path, found), digest in zip(new.items(), digests, strict=True):
-            self._known[keys[path]] = Known(found.st_size, found.st_mtime_ns, found.st_ctime_ns, digest)
+        for (path, status), digest in zip(new.items(), digests, strict=True):
+            self._known[keys[path]] = Known(status.st_size, status.st_mtime_ns, status.st_ctime_ns, digest)
             self._changed = True
         return [self._known[keys[path]].digest for path in paths]
 
     def changed(self, path: Path) -> bool:
-        """Whether a file is another than the one that was digested, by its size and times."""
+        """Whether a file has changed since it was digested, by its size and times."""
         return not self._is_known(_utf8(path.resolve()), path.stat())
 
-    def _is_known(self, key: str, found: os.stat_result) -> bool:
+    def _is_known(self, key: str, status: os.stat_result) -> bool:
         known = self._known.get(key)
-        stamp = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         return known is not None and (known.size, known.changed, known.inode_changed) == stamp
 
     def save(self) -> None:
-        """Write the cache, where it changed."""
+        """Write the cache if it has changed."""
         if self._changed:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             atomic.write(self._cache, msgspec.json.encode(Cache(self._known, of_value(self._known))))
@@ -136,16 +136,16 @@ def _read(paths: Sequence[Path], size: int) -> list[str]:
 
         try:
             return list(pool.map(partial(of_file, advance=advance), paths))
-        except BaseException:  # the other threads would read to the end of their files
+        except BaseException:  # or else the other threads would read their files to the end
             stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
 
 
 def _utf8(path: Path) -> str:
-    """A path as JSON can hold it; file names may be in any encoding."""
+    """A path as valid UTF-8 for JSON; file names may be in any encoding."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _beside_the_point(path: Path) -> bool:
+def _is_irrelevant(path: Path) -> bool:
     return path.suffix == ".md" or any(part.startswith(".") or part == "__pycache__" for part in path.parts)

@@ -1,4 +1,4 @@
-"""Markers of what is finished, which tell when they are damaged: `write(path, done)`, then `read(path, Done)`."""
+"""Markers of finished work, whose damage is detected: `write_marker(path, done)`, `read_marker(path, Done)`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kun.store.digests import of_value
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`check` is the digest of the other fields, set by `write`."""
+    """`check` is the digest of the other fields, set by `write_marker`."""
 
     check: str = ""
 
@@ -20,16 +20,21 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 M = TypeVar("M", bound=Marker)
 
 
-def write_marker(path: Path, marker: M) -> M:
-    """Write the marker, last of all; gives it as it is read back."""
+def checked(marker: M) -> M:
+    """The marker as it is read back, with its `check`."""
     marker = msgspec.json.decode(msgspec.json.encode(marker), type=type(marker))  # 0 seconds are 0.0 when read
-    checked = msgspec.structs.replace(marker, check=_check(marker))
-    atomic.write(path, msgspec.json.encode(checked))
-    return checked
+    return msgspec.structs.replace(marker, check=_check(marker))
+
+
+def write_marker(path: Path, marker: M) -> M:
+    """Write the marker, after everything it stands for; return it as it is read back."""
+    marker = checked(marker)
+    atomic.write(path, msgspec.json.encode(marker))
+    return marker
 
 
 def read_marker(path: Path, kind: type[M]) -> M | None:
-    """The marker, or None where there is none as it was written: what it stood for is looked at again."""
+    """The marker, or None where it is missing or damaged; then what it stands for is checked again."""
     try:
         with atomic.naming(path):
             data = path.read_bytes()

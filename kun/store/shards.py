@@ -1,8 +1,8 @@
 """Shards of records on disk: `publish(folder, 3, outcomes, source=...)`, `read(folder, 3, Filtered)`.
 
 A shard is `part-00003.jsonl` (kept), `part-00003.rejects.jsonl` (record, reason, detail), `part-00003.failed.jsonl`
-(record, error; only where there are any) and, written last, `part-00003.done.json`. Without the marker the shard is not
-there, and what is read is what the marker says, by its digests, or is `DamagedError`.
+(record, error; only where records failed) and, written last, the marker `part-00003.done.json`. Without its marker a
+shard does not exist. Whatever does not match the digests of the marker raises `DamagedError`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ R = TypeVar("R", bound=Raw)
 
 
 class DamagedError(InputError):
-    """A shard is not what was published. What made it can make it again, once its marker is gone: `withdraw()`."""
+    """A shard is not as it was published. Once its marker is gone (`withdraw()`), its stage makes it again."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(path, why)
         self.path, self.why = path, why
-        self.folder = path.parent.resolve()  # it may have been read by its plain name
+        self.folder = path.parent.resolve()  # it may have been read through its link
         self.marker = path.with_name(path.name.partition(".")[0] + ".done.json")
 
     def __str__(self) -> str:
@@ -41,16 +41,16 @@ class DamagedError(InputError):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The record could not be processed this time; the next run tries again."""
+    """The record could not be processed; the next run tries again."""
 
     error: str
 
 
-Outcome = Raw | Reject | Failed  # of one record: kept (in its new form), rejected for good, failed for now
+Outcome = Raw | Reject | Failed  # of one record: kept (with new fields), rejected for good, or failed for now
 
 
 class ShardManifest(Marker, frozen=True):
-    """The marker of a whole shard. rows = kept + sum(rejected) + failed."""
+    """The marker of a complete shard. rows = kept + sum(rejected) + failed."""
 
     rows: int
     kept: int
@@ -62,7 +62,7 @@ class ShardManifest(Marker, frozen=True):
 
 
 class RejectedRow(msgspec.Struct, frozen=True):
-    """A line of a rejects file; `record` is left as it was written."""
+    """A line of a rejects file; `record` is left undecoded."""
 
     record: msgspec.Raw
     reason: str
@@ -83,9 +83,9 @@ def part(folder: Path, index: int, kind: str = "") -> Path:
 def publish(
     folder: Path, index: int, outcomes: Iterable[tuple[Raw, Outcome]], *, rows: int, source: str, seconds: float = 0.0
 ) -> ShardManifest:
-    """Write one shard whole: every record with what became of it, in order. `source` is the digest of its input.
+    """Write a shard: every record with its outcome, in order. `source` is the digest of its input.
 
-    Raises AssertionError where the outcomes are not one for each of `rows`.
+    AssertionError where the number of outcomes is not `rows`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     part(folder, index, "done").unlink(missing_ok=True)
@@ -129,7 +129,7 @@ def finished(folder: Path) -> list[int]:
 
 
 def read_kept(folder: Path, index: int, kind: type[R]) -> list[R]:
-    """The kept records of a shard. DamagedError where they are not what was published."""
+    """The kept records of a shard. DamagedError where they are not as published."""
     return list(_decode(folder, index, "", kind))
 
 
@@ -140,7 +140,7 @@ def read_all(folder: Path, kind: type[R]) -> Iterator[R]:
 
 
 def read_some(folder: Path, kind: type[R], most: int) -> Iterator[R]:
-    """The kept records of at most `most` shards, spread evenly over the step; the same ones each time."""
+    """The kept records of at most `most` shards, spread evenly over the step; always the same ones."""
     indexes = finished(folder)
     for number in range(min(most, len(indexes))):
         yield from read_kept(folder, indexes[number * len(indexes) // min(most, len(indexes))], kind)
@@ -155,7 +155,7 @@ def failures(folder: Path, index: int) -> Iterator[FailedRow]:
 
 
 def outcomes(folder: Path, index: int, kind: type[Raw]) -> dict[str, Outcome]:
-    """What became of each record of a shard that has failures, by id, without the failed ones."""
+    """The outcome of each record of a shard, by id, without the failed ones."""
     settled: dict[str, Outcome] = {record.id: record for record in read_kept(folder, index, kind)}
     for row in rejects(folder, index):
         settled[msgspec.json.decode(row.record)["id"]] = Reject(row.reason, row.detail)

@@ -1,7 +1,7 @@
-"""The characters of many texts, counted together for all rules: `count(texts).share(HAN, RARE)`.
+"""Counts of the characters of many texts at once, shared by all rules: `count(texts).share(HAN, RARE)`.
 
-One table gives the kind of every character, and numpy counts: 4 us for a text of 170 characters, where a loop of
-Python takes 20. What is counted of a text depends on that text alone.
+A table maps every character to its kind, and numpy counts them: 4 us for a text of 170 characters, against 20 us for a
+Python loop. The counts of a text depend on that text alone.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ _RARE_BLOCKS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xE000, 0xFB00), (0xFFFD, 0
 
 
 class Characters(NamedTuple):
-    """Texts, their code points and kinds end on end, and the number of the text that each belongs to; text by text,
-    where it starts, its length and how often each kind comes; for each different character of a text, the number of the
-    text and how often the character comes there."""
+    """Texts and their characters, concatenated.
+
+    Per character: `codes`, `kinds`, and in `owners` the number of its text. Per text: `starts`, `lengths`, and `counts`
+    by kind. Per distinct character of a text: the number of the text (`different`) and how often it occurs (`times`).
+    """
 
     texts: Sequence[str]
     codes: Array
@@ -43,19 +45,19 @@ class Characters(NamedTuple):
 
     @property
     def visible(self) -> Array:
-        """Characters but blanks, of each text; 1 of none, since it divides."""
+        """The number of characters other than blanks, per text; at least 1, since it is a divisor."""
         visible: Array = np.maximum(self.lengths - self.counts[:, BLANK], 1)
         return visible
 
     def share(self, *kinds: int) -> Array:
-        """Share of these kinds in the characters but blanks."""
-        found: Array = self.counts[:, kinds].sum(axis=1) / self.visible
-        return found
+        """The share of these kinds among the characters other than blanks, per text."""
+        share: Array = self.counts[:, kinds].sum(axis=1) / self.visible
+        return share
 
     def number(self, where: Array) -> Array:
-        """How many of these positions each text has."""
-        found: Array = np.bincount(self.owners[where], minlength=len(self.texts))
-        return found
+        """How many of these positions lie in each text."""
+        number: Array = np.bincount(self.owners[where], minlength=len(self.texts))
+        return number
 
 
 def count(texts: Sequence[str]) -> Characters:
@@ -64,7 +66,7 @@ def count(texts: Sequence[str]) -> Characters:
     kinds = table()[codes]
     owners = np.repeat(np.arange(len(texts)), lengths)
     counts = np.bincount(owners * KINDS + kinds, minlength=len(texts) * KINDS).reshape(-1, KINDS)
-    keys = np.sort(owners << 21 | codes, kind="stable")  # twice as fast where so much is in order already
+    keys = np.sort(owners << 21 | codes, kind="stable")  # twice as fast on data that is mostly sorted
     firsts = np.flatnonzero(np.diff(keys, prepend=-1))
     different, times = keys[firsts] >> 21, np.diff(firsts, append=len(keys))
     return Characters(texts, codes, kinds, owners, np.cumsum(lengths) - lengths, lengths, counts, different, times)
@@ -76,7 +78,7 @@ def code_points(text: str) -> Array:
 
 @lru_cache(maxsize=1)
 def table() -> Array:
-    """The kind of every code point. A Han character is common where GB 2312 or Big5 has it in its first level."""
+    """The kind of every code point. A Han character is common if it is in the first level of GB 2312 or Big5."""
     kinds = np.full(0x110000, SYMBOL, np.uint8)
     for code in range(0x10000):
         if unicodedata.category(chr(code))[0] in "LM":
@@ -102,7 +104,7 @@ def _set(kinds: Array, characters: str, kind: int) -> None:
 
 
 def common_han() -> str:
-    """Some 6,700 characters, simplified and traditional: the first levels of GB 2312 (3,755) and Big5 (5,401)."""
+    """About 6,700 characters, simplified and traditional: the first levels of GB 2312 (3,755) and Big5 (5,401)."""
     simplified = bytes(b for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF) for b in (row, cell))
     trails = (*range(0x40, 0x7F), *range(0xA1, 0xFF))
     traditional = bytes(b for row in range(0xA4, 0xC7) for cell in trails for b in (row, cell))

@@ -1,8 +1,8 @@
-"""Texts as arrays of folded characters, for comparing what two spellings have in common: `fold(["Ａ, 體"]).codes`.
+"""Texts as arrays of folded characters, so that spellings of the same words compare equal: `fold(["Ａ, 體"]).codes`.
 
-Folded: NFKC and case folded, traditional characters as their simplified ones, letters and digits alone. A character at
-a time from a table, so that many texts are a few calls of numpy; only texts with characters that become several, or
-that join the one before them (㎏, combining accents), are normalised as a whole first.
+Folding applies NFKC and case folding, turns traditional characters into simplified ones, and keeps only letters and
+digits. It looks characters up in a table, so that folding many texts is a few numpy calls. Only texts with characters
+that become several, or join the one before them (㎏, combining accents), are first normalised as a whole.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 Codes = NDArray[np.uint32]
 Positions = NDArray[np.intp]
 
-_DROPPED, _SEVERAL, _LINE = 0, 1, 10  # in the table; what is greater is a folded character
+_DROPPED, _SEVERAL, _LINE = 0, 1, 10  # in the table; greater values are folded characters
 _LINE_ENDS = "\n\r\x0b\x0c\x85\u2028\u2029"
-_ASSIGNED = 0x33480  # no letter and no digit of Unicode 17 is above
-_HAN = (range(0x3400, 0xA000), range(0x20000, _ASSIGNED))  # compatibility ideographs are folded by NFKC
+_ASSIGNED = 0x33480  # Unicode 17 has no letter or digit from here on
+_HAN = (range(0x3400, 0xA000), range(0x20000, _ASSIGNED))  # NFKC folds the compatibility ideographs
 
 
 class Folded(NamedTuple):
-    """The folded characters of texts, one text after the other.
+    """The folded characters of texts, concatenated.
 
-    `borders`: the place where each text begins, and the end of the last. `lines`: the same of the lines, where a text
-    always ends one; some are empty.
+    `borders`: where each text begins, and where the last one ends. `lines`: the same for lines; the end of a text also
+    ends a line, and lines may be empty.
     """
 
     codes: Codes
@@ -37,7 +37,7 @@ class Folded(NamedTuple):
 
 
 def fold(texts: Sequence[str]) -> Folded:
-    """The folded texts. Lone surrogates are dropped like any character that is neither letter nor digit."""
+    """Fold the texts. Lone surrogates are dropped, like everything that is neither a letter nor a digit."""
     ends = _ends(texts)
     codes = _look_up(texts)
     several = np.flatnonzero(codes == _SEVERAL)
@@ -48,7 +48,7 @@ def fold(texts: Sequence[str]) -> Folded:
         ends = _ends(texts)
         codes = _look_up(texts)
     kept = codes > _LINE
-    before = np.concatenate([[0], np.cumsum(kept)])  # how many are kept before each place
+    before = np.concatenate([[0], np.cumsum(kept)])  # the number of kept characters before each place
     borders = np.concatenate([[0], before[ends]])
     lines = np.concatenate([[0], before[np.flatnonzero(codes == _LINE)]])
     return Folded(codes[kept], borders, lines)
@@ -59,7 +59,7 @@ def as_text(codes: Codes) -> str:
 
 
 def _ends(texts: Sequence[str]) -> Positions:
-    """Where each text ends, with the line end that joins it to the next."""
+    """Where each text ends, including the newline that joins it to the next."""
     return np.cumsum([len(text) + 1 for text in texts], dtype=np.intp)
 
 
@@ -71,7 +71,7 @@ def _look_up(texts: Sequence[str]) -> Codes:
 
 @lru_cache(maxsize=1)
 def _table() -> Codes:
-    """For each code point the folded one, or that it is dropped, ends a line, or is several. 4.5 MB, made in 0.2 s."""
+    """For each code point, its folded one, or a mark: dropped, end of line, several. 4.5 MB, built in 0.2 s."""
     table = np.full(0x110000, _DROPPED, np.uint32)
     simplified, joining = _simplified(), _joining()
     for code in range(_ASSIGNED):
@@ -87,19 +87,19 @@ def _table() -> Codes:
 
 
 def _simplified() -> dict[str, str]:
-    """The simplified character of each traditional one, by itself: words that OpenCC would tell apart are not."""
+    """The simplified form of each traditional character, taken alone: OpenCC's rules for words do not apply."""
     import opencc
 
     characters = [chr(code) for codes in _HAN for code in codes]
     converted = opencc.OpenCC("t2s").convert("\n".join(characters)).split("\n")
-    return {one: other for one, other in zip(characters, converted, strict=True) if one != other}
+    return {character: simple for character, simple in zip(characters, converted, strict=True) if character != simple}
 
 
 def _joining() -> set[str]:
-    """The characters that NFKC may join to the one before them: accents, voicing marks, vowels and ends of Hangul."""
-    found = {chr(code) for code in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}
+    """Characters that NFKC may join to the one before: accents, voicing marks, vowels and finals of Hangul."""
+    joining = {chr(code) for code in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}
     for code in range(_ASSIGNED):
         parts = unicodedata.decomposition(chr(code)).split()
         if len(parts) == 2 and not parts[0].startswith("<"):
-            found.add(chr(int(parts[1], 16)))
-    return found
+            joining.add(chr(int(parts[1], 16)))
+    return joining

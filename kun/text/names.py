@@ -1,7 +1,7 @@
-"""Chinese names of persons, places and bodies, found without a segmenter: `chinese_names(reply, source)`.
+"""Chinese names of persons, places and organisations, found without a segmenter: `chinese_names(reply, source)`.
 
-A name is recognised by what stands around it (张晓梅老师, 记者李强, 在清溪县), never by its characters
-alone, and left out in doubt: a missed name costs one check, a false one costs an honest reply.
+A name is recognised by its context (张晓梅老师, 记者李强, 在清溪县), never by its characters alone, and skipped in
+doubt: a missed name costs one check, a false one rejects an honest reply.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AFTER_PERSON = (
     "先生|女士|小姐|教授|老师|老師|医生|医师|醫生|博士|院士|同学|同志|师傅|局长|市长|院长|校长|主任|"
     "经理|总裁|董事长|书记|记者|说道|说[:：，“]|表示[:：，“]|认为[:：，]|指出[:：，]|介绍说"
 )
-# Characters that open no given name, but many a word behind a character that is a surname too (方法, 于是, 许多, 高大).
+# Characters that begin no given name, but often follow a character that is also a surname (方法, 于是, 许多, 高大).
 NO_GIVEN = (
     "的了是在有不和与及或也都就还又很最更个些这那其之于以为被把让对从到并且但而则若如因所等们地得着过多大小者家员方法位名数理化性式度面部分时候后"
     "前中上下里外内间来去说看做会能可要应该将已曾再只才每各两几一二三四五六七八九十百千万亿某此该本"
@@ -40,7 +40,7 @@ NO_PLACE = frozenset(
     "的了是在有不以为被把让对从到并且但而则若如因所等们得着这那其之各每某几一二三四五六七八九十两多该本此"
     "我你他她它您咱谁哪家个座所间名条种类"
 )
-# What stands before such a word without naming it; any two characters of a candidate.
+# Common words before such a word, which name no place; compared with any two characters of a candidate.
 COMMON = frozenset(
     """
     有限 股份 上市 科技 大型 小型 国有 民营 私营 外资 合资 跨国 控股 保险 物流 贸易 地产 互联 联网
@@ -64,9 +64,12 @@ PLACE = re.compile(
 
 
 def chinese_names(reply: str, source: str) -> dict[str, bool]:
-    """The names of a reply, each with whether the source has it: a person by surname and given name, a place or body
-    also without its kind (清溪 supports 清溪县) or by the end of its name (清华大学 supports 北京清华大学). Places
-    are looked at only where the source names one of the same kind: a 大学 taken for another, not a general word."""
+    """The names in a reply, each with whether the source supports it.
+
+    A person needs surname and given name; a place or organisation also counts without its kind (清溪 supports 清溪县)
+    or by the end of its name (清华大学 supports 北京清华大学). Places are checked only where the source names one of
+    the same kind: that finds a 大学 taken for another, and skips general words.
+    """
     names = {}
     for match in PERSON.finditer(reply):
         name = match[1] or match[2]
@@ -83,7 +86,7 @@ def chinese_names(reply: str, source: str) -> dict[str, bool]:
 
 
 def altered_names(reply: str, source: str) -> list[str]:
-    """Persons of the source whose last character the reply got wrong: 林晓海 where the source says 林晓梅老师."""
+    """Persons of the source whose last character is wrong in the reply: 林晓海, where the source has 林晓梅老师."""
     altered = []
     for name in {match[2] for match in PERSON.finditer(source) if match[2] and len(match[2]) == 3}:
         if name not in reply:

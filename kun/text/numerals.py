@@ -1,7 +1,7 @@
 """Numbers in Chinese and English text, and which of them a source supports: `unsupported_numbers(reply, source)`.
 
-Text is NFKC-normalised first (full-width digits are digits then). 1,200 = 1200 = 一千二百; 2.5万 = 25000; 50% =
-百分之五十 = 五成; numbers inside Latin identifiers (GPT4, 3D) are names and left to the names.
+Expects text in NFKC, in which full-width digits are plain ones. 1,200 = 1200 = 一千二百; 2.5万 = 25000; 50% =
+百分之五十 = 五成. Numbers inside Latin identifiers (GPT4, 3D) are part of a name, and are checked with the names.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ COUNT_OF_POINTS = re.compile(
 
 
 def numbers(reply: str) -> list[str]:
-    """The numbers of a reply that stand for something, each once: no numbering of lists, no count of its own points,
-    no Chinese numeral below 10 (一个, 三点) and no idiom (万一, 千万)."""
+    """The meaningful numbers in a reply, each once: no list numbering, no count of the reply's own points, no Chinese
+    numeral below 10 (一个, 三点), no idiom (万一, 千万)."""
     text = COUNT_OF_POINTS.sub(" ", NUMBERING.sub(" ", reply))
     found = [match[0].strip() for match in ARABIC.finditer(text)]
     found += [match[0] for match in CHINESE.finditer(text) if _is_telling(match)]
@@ -36,7 +36,7 @@ def numbers(reply: str) -> list[str]:
 
 
 def unsupported_numbers(reply: str, source: str) -> list[str]:
-    """The numbers of a reply whose value, in whatever spelling, the source does not have."""
+    """The numbers in a reply whose value the source does not have in any spelling."""
     values = {value for match in ARABIC.finditer(source) for value in _arabic_values(match)}
     values |= {value for match in CHINESE.finditer(source) for value in _chinese_values(match)}
     values |= {_value(digits) for digits in re.findall(r"\d+(?:\.\d+)?", source)}  # inside identifiers and dates
@@ -85,7 +85,7 @@ def _chinese_values(match: re.Match[str]) -> set[str]:
 
 
 def chinese_value(numeral: str) -> int | None:
-    """三百二十 -> 320, 二〇二三 -> 2023; None for what is elliptic (一万二) or over 20 characters."""
+    """三百二十 -> 320, 二〇二三 -> 2023; None for elliptic numerals (一万二) and those over 20 characters."""
     if len(numeral) > 20:
         return None
     if all(c in DIGITS for c in numeral):
@@ -111,7 +111,7 @@ def chinese_value(numeral: str) -> int | None:
 
 
 def _value(text: str) -> str:
-    """A plain spelling: no leading zeros, no trailing zeros after the point."""
+    """The canonical spelling, without leading zeros or trailing zeros after the point."""
     whole, _, decimals = text.partition(".")
     decimals = decimals.rstrip("0")
     return (whole.lstrip("0") or "0") + ("." + decimals if decimals else "")

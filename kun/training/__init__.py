@@ -1,1 +1,1 @@
-"""LoRA SFT: seeds to examples (`seeds`, no torch), examples to a model folder (`sft`), and back (`models`)."""
+"""LoRA SFT: from seeds to examples (`seeds`, without torch), from examples to a model folder (`sft`)."""

@@ -1,14 +1,13 @@
-"""Checkpoints that are whole or do not count: `Checkpoints(work, progress, ...)` as a callback, `latest(work)`.
+"""Complete checkpoints: `Watch(progress, ...)` as a callback of the trainer, `latest(work)`.
 
-A checkpoint counts once its marker, with the digest of what is in it, is on the disk; that is written after everything
-was flushed. Older ones go only then. So whenever the process dies, the last whole checkpoint is there; what is half
-written, or damaged, is removed.
+A checkpoint counts once its marker, with the digest of its content, is on disk; the marker is written after everything
+else was flushed, and older checkpoints are removed only then. So whenever the process dies, the last complete
+checkpoint exists; incomplete or damaged ones are removed.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def latest(work: Path) -> Path | None:
-    """The last whole checkpoint; all others are removed, with a warning of one that was whole once."""
+    """The last complete checkpoint. All others are removed, with a warning if one was complete and is damaged."""
     whole = sorted(filter(_is_whole, work.glob("checkpoint-*")), key=_step)
     for path in work.glob("checkpoint-*"):
         if (path / MARKER).exists() and path not in whole:
@@ -37,11 +36,7 @@ def latest(work: Path) -> Path | None:
 def seal(checkpoint: Path) -> None:
     """Flush a checkpoint to the disk, then mark it."""
     for path in (*checkpoint.rglob("*"), checkpoint, checkpoint.parent):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        atomic.sync(path)
     atomic.write(checkpoint / MARKER, _content(checkpoint))
 
 
@@ -55,16 +50,16 @@ def _content(checkpoint: Path) -> bytes:
 
 
 def remove(checkpoint: Path) -> None:
-    """Remove a checkpoint; the marker goes first, so that half of one never counts."""
+    """Remove a checkpoint; the marker goes first, so that a partial one never counts."""
     (checkpoint / MARKER).unlink(missing_ok=True)
     shutil.rmtree(checkpoint)
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Seals each checkpoint, asks for an evaluation at the end of each epoch, and reports progress.
+    """Seals each checkpoint, requests an evaluation at the end of each epoch, and reports progress.
 
-    Evaluations are asked for at the end of a step, before the checkpoint of that step is written: the trainer's own
-    `eval_strategy="epoch"` comes after it, and would be lost by a process that dies between the two.
+    An evaluation is requested at the end of a step, before its checkpoint is written: with `eval_strategy="epoch"` the
+    trainer evaluates after it, and a process that dies between the two would lose the evaluation.
     """
 
     def __init__(self, progress: Callable[[int, int], None], steps_per_epoch: int, evaluate: bool) -> None:

@@ -1,4 +1,4 @@
-"""The loss curve of a training, as data and as a picture: `write_curve(folder, "label", history, smooth=10)`."""
+"""The loss curve of a training run, as data and as a picture: `write_curve(folder, "label", history, smooth=10)`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from kun.plots import new_axes, png
+from kun.pages.plots import new_axes, png
 from kun.store import atomic
 
 FIELDS = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm", "mean_token_accuracy")

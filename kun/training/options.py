@@ -1,7 +1,7 @@
-"""The mappings of the configuration as the libraries' own objects: `sft_config(config, "label", work, steps)`.
+"""From mappings of the configuration to the libraries' own objects: `sft_config(config, "label", work)`.
 
-Keys and values are checked against the type hints of LoraConfig and SFTConfig, so that a slip of the pen is a
-ConfigError that names `train.sft.<key>`, not a crash an hour later.
+Keys and values are checked against the type hints of LoraConfig and SFTConfig, so that a typo is a ConfigError that
+names `train.sft.<key>`, not a crash an hour later.
 """
 
 from __future__ import annotations
@@ -18,71 +18,43 @@ from kun.config.schema import Config
 from kun.errors import ConfigError
 from kun.models.loading import choose_device
 
-# What Kun decides itself: where files go, that its token ids are taken as they are, that a resumed run ends the same,
+# What Kun sets itself: where files go, that token ids are used unchanged, that a resumed run gives the same result, and
 # that nothing is sent anywhere.
 OWN = {
-    "bf16",
-    "completion_only_loss",
-    "data_seed",
-    "dataset_kwargs",
-    "disable_tqdm",
-    "eval_packing",
-    "eval_steps",
-    "eval_strategy",
-    "fp16",
-    "hub_always_push",
-    "hub_model_id",
-    "hub_private_repo",
-    "hub_revision",
-    "hub_strategy",
-    "logging_strategy",
-    "max_length",
-    "output_dir",
-    "packing",
-    "padding_free",
-    "prediction_loss_only",
-    "push_to_hub",
-    "remove_unused_columns",
-    "report_to",
-    "save_strategy",
-    "save_total_limit",
-    "seed",
-    "train_sampling_strategy",
+    "bf16", "completion_only_loss", "data_seed", "dataset_kwargs", "disable_tqdm", "eval_packing", "eval_steps",
+    "eval_strategy", "fp16", "hub_always_push", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy",
+    "logging_strategy", "max_length", "output_dir", "packing", "padding_free", "prediction_loss_only", "push_to_hub",
+    "remove_unused_columns", "report_to", "save_strategy", "save_total_limit", "seed", "train_sampling_strategy",
     "use_cpu",
-}
+}  # fmt: skip
 
-# What the libraries take at first, and stumble over later (max_steps: -1 is transformers' word for none).
+# What the libraries accept, and fail on later if not positive (max_steps: -1 means none).
 POSITIVE = {
-    "gradient_accumulation_steps",
-    "logging_steps",
-    "max_steps",
-    "num_train_epochs",
-    "per_device_eval_batch_size",
-    "per_device_train_batch_size",
-    "save_steps",
-}
+    "gradient_accumulation_steps", "logging_steps", "max_steps", "num_train_epochs", "per_device_eval_batch_size",
+    "per_device_train_batch_size", "save_steps",
+}  # fmt: skip
 
 
 def lora_config(config: Config, token_names: list[str], new_ids: tuple[int, ...]) -> Any:
-    """peft.LoraConfig of `train.lora`, which trains the rows `new_ids` of the embeddings `token_names` as well."""
+    """peft.LoraConfig of `train.lora`, which also trains rows `new_ids` of the embeddings `token_names`."""
     from peft import LoraConfig
 
-    given = {"train.lora": config.train.lora}
-    values = _checked(LoraConfig, given, own={"task_type", "inference_mode"})
+    mappings = {"train.lora": config.train.lora}
+    values = _checked(LoraConfig, mappings, own={"task_type", "inference_mode"})
     if new_ids and not set(values.get("modules_to_save") or ()) & {name.split(".")[-1] for name in token_names}:
         values.setdefault("trainable_token_indices", {name: list(new_ids) for name in token_names})
-    return _build(LoraConfig, given, task_type="CAUSAL_LM", **values)
+    return _build(LoraConfig, mappings, task_type="CAUSAL_LM", **values)
 
 
 def sft_config(config: Config, job: str, work: Path) -> Any:
-    """trl.SFTConfig of `train.sft` and `train.<job>`, for examples that are token ids already.
+    """trl.SFTConfig of `train.sft` and `train.<job>`, for examples in token ids.
 
     Every step is logged; `logging_steps` only smooths the curve. `save_steps` counts optimiser steps.
     """
     from trl import SFTConfig
 
-    given: dict[str, Any] = {"train.sft": config.train.sft, f"train.{job}": getattr(config.train, job)}
-    values = _checked(SFTConfig, given, own=OWN)
+    mappings: dict[str, Any] = {"train.sft": config.train.sft, f"train.{job}": getattr(config.train, job)}
+    values = _checked(SFTConfig, mappings, own=OWN)
     on_cpu = choose_device() == "cpu"
     fixed = {
         "output_dir": str(work),
@@ -102,17 +74,17 @@ def sft_config(config: Config, job: str, work: Path) -> Any:
         "train_sampling_strategy": "sequential",  # the order of `sft.batched_by_length`
     }
     defaults = {"dataloader_pin_memory": not on_cpu, "gradient_checkpointing": False}
-    for section, mapping in reversed(given.items()):  # what a job says goes before what both say
+    for section, mapping in reversed(mappings.items()):  # the settings of a job take precedence
         for key in sorted(POSITIVE & mapping.keys()):
             if values[key] is not None and values[key] <= 0 and (key, values[key]) != ("max_steps", -1):
                 raise ConfigError(f"{section}.{key}: {values[key]}: must be above 0")
-    arguments = _build(SFTConfig, given, **{**defaults, **values, **fixed})
+    arguments = _build(SFTConfig, mappings, **{**defaults, **values, **fixed})
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process, one GPU: TRL refuses DataParallel
     return arguments
 
 
 def _checked(kind: type, mappings: Mapping[str, Mapping[str, Any]], own: set[str]) -> dict[str, Any]:
-    """The merged mappings, values converted to the fields' types. ConfigError names section and key."""
+    """The merged mappings, with values converted to the types of the fields. ConfigError names section and key."""
     from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
     known = {field.name for field in dataclasses.fields(kind) if field.init} - own
@@ -137,16 +109,16 @@ def _checked(kind: type, mappings: Mapping[str, Mapping[str, Any]], own: set[str
 
 
 def _build(kind: type, mappings: Mapping[str, Mapping[str, Any]], **values: Any) -> Any:
-    """The object; what its constructor refuses is a ConfigError that names the setting it speaks of."""
+    """Construct the object. Its errors become ConfigErrors that name the setting, where it can be found."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return kind(**values)
         except (TypeError, ValueError, ImportError) as error:
-            given = [
+            settings = [
                 (f"{section}.{key}", key, value)
                 for section, mapping in mappings.items()
                 for key, value in mapping.items()
             ]
-            spoken = [name for name, key, value in given if key in str(error) or f" {value} " in f" {error} "]
-            raise ConfigError(f"{(spoken or list(mappings))[0]}: {error}") from None
+            named = [name for name, key, value in settings if key in str(error) or f" {value} " in f" {error} "]
+            raise ConfigError(f"{(named or list(mappings))[0]}: {error}") from None

@@ -1,11 +1,10 @@
-"""Seed files to examples in token ids, every bad line named: `seeds.read(path, SeedPair, "seeds.pairs", bad)`.
+"""From seed files to examples in token ids, listing bad lines: `read_seeds(path, SeedPair, "seeds.pairs", bad)`.
 
-Nothing here needs torch: a seed file that cannot be used ends the stage before a model is loaded.
+Nothing here needs torch: an unusable seed file ends the stage before a model is loaded.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from kun.corpora.files import BOM
+from kun.corpora.files import numbered_lines
 from kun.errors import InputError
 from kun.models.chat import Chat, Message
+from kun.store import digests
 
 Reason = Literal["not_json", "missing_field", "wrong_type", "empty_field", "duplicate", "over_long"]
 
@@ -43,8 +43,12 @@ class PolishedText(msgspec.Struct, frozen=True):
     output: str
 
 
+# Part of the keys by which seeds are held out: changing a word here changes the split.
+KINDS = {SeedPair: "Pair", JudgedInstruction: "Judged", PolishedText: "Polish"}
+
+
 class BadSeed(msgspec.Struct, frozen=True):
-    """A line that is not used: `reason` is counted, `detail` says it for this line (from 1)."""
+    """A line that is not used, numbered from 1: `reason` is counted, `detail` is about this line."""
 
     file: str
     line: int
@@ -57,7 +61,7 @@ SeedRow = TypeVar("SeedRow", SeedPair, JudgedInstruction, PolishedText)
 
 @dataclass(frozen=True)
 class Seed(Generic[SeedRow]):
-    """A good line. `key` is a digest of its fields: the same wherever the line stands."""
+    """A usable line. `key` is a digest of its fields, independent of its position."""
 
     file: str
     line: int
@@ -67,7 +71,7 @@ class Seed(Generic[SeedRow]):
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is to learn from a seed: to this conversation, this reply."""
+    """What a model is to learn from a seed: the reply to this conversation."""
 
     seed: Seed[SeedPair] | Seed[JudgedInstruction] | Seed[PolishedText]
     messages: Sequence[Message]
@@ -76,7 +80,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Example:
-    """A task in token ids: the loss is on `completion`, which ends in the end token."""
+    """A task in token ids; the loss covers `completion`, which ends in the end token."""
 
     task: Task
     prompt: list[int]
@@ -84,22 +88,16 @@ class Example:
 
 
 def read_seeds(path: str, kind: type[SeedRow], setting: str, bad: list[BadSeed]) -> list[Seed[SeedRow]]:
-    """The good lines of a seed file; the others are added to `bad`. InputError where no line is good."""
-    try:
-        lines = Path(path).read_bytes().removeprefix(BOM).split(b"\n")
-    except OSError as error:
-        raise InputError(f"{setting}: {path}: {error.strerror}") from None
+    """The usable lines of a seed file; the others are added to `bad`. InputError where none is usable."""
     seeds: list[Seed[SeedRow]] = []
     first_line: dict[str, int] = {}
     before = len(bad)
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(Path(path), setting):
         row = _parse(line, kind)
         if isinstance(row, tuple):
             bad.append(BadSeed(path, number, *row))
             continue
-        key = hashlib.blake2b(msgspec.json.encode([kind.__name__, row]), digest_size=16).hexdigest()
+        key = digests.of_bytes(msgspec.json.encode([KINDS[kind], row]))
         if key in first_line:
             bad.append(BadSeed(path, number, "duplicate", f"the same as line {first_line[key]}"))
             continue
@@ -111,7 +109,8 @@ def read_seeds(path: str, kind: type[SeedRow], setting: str, bad: list[BadSeed])
 
 
 def encode(tasks: Iterable[Task], chat: Chat, max_length: int, setting: str, bad: list[BadSeed]) -> list[Example]:
-    """The tasks in token ids; those over `max_length` tokens in all go to `bad`. InputError where none is left."""
+    """The tasks in token ids; those of more than `max_length` tokens are added to `bad`. InputError where none is
+    left."""
     examples = []
     before, path = len(bad), ""
     for task in tasks:
@@ -129,10 +128,10 @@ def encode(tasks: Iterable[Task], chat: Chat, max_length: int, setting: str, bad
 
 
 def split(examples: Sequence[Example], held_out: float) -> tuple[list[Example], list[Example]]:
-    """Training and evaluation examples. A seed's side depends on the seed alone, so both models hold out the same."""
+    """Training and evaluation examples. The split depends on the seed alone, so both models hold out the same ones."""
     chosen = [int(example.task.seed.key[:12], 16) < held_out * 16**12 for example in examples]
     training = [example for example, out in zip(examples, chosen, strict=True) if not out]
-    if not training:  # a handful of seeds, all drawn
+    if not training:  # a handful of seeds, all held out
         return list(examples), []
     return training, [example for example, out in zip(examples, chosen, strict=True) if out]
 

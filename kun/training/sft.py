@@ -1,7 +1,7 @@
 """LoRA SFT of one model by TRL and PEFT: `train(config, "label", chat, training, held_out, bad, folder, progress)`.
 
-TRL is given token ids and labels that Kun made, and a test at the start that it collates them as they are: the tokens
-of a prompt in training are those of the prompt in inference, and the loss is on the reply and its end token.
+TRL gets token ids and labels made by Kun, and `check` verifies that it collates them unchanged: prompts in training
+have the same tokens as in inference, and the loss covers exactly the reply and its end token.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ def train(
     folder: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Fill `folder` with adapter or merged model, tokenizer, template, settings, metrics, loss curve; the metrics.
+    """Fill `folder` with adapter or merged model, tokenizer, template, settings, metrics and loss curve; return the
+    metrics.
 
-    Works in `folder/work`, goes on from the last checkpoint there, and removes it at the end.
+    Works in `folder/work`, resumes from the last checkpoint there, and removes it at the end.
     """
     from kun.training import checkpoints
     from kun.training.curve import write_curve
@@ -62,7 +63,7 @@ def train(
         last = checkpoints.latest(work)
         try:
             trainer.train(resume_from_checkpoint=str(last) if last else None)
-        except UnpicklingError:  # torch loads tensors and plain values only: what else a pickle holds is never run
+        except UnpicklingError:  # torch loads only tensors and plain values: other pickled objects are never run
             raise InputError(
                 f"{last}: the checkpoint is not one of Kun's; delete it and run the command again"
             ) from None
@@ -78,9 +79,9 @@ def train(
 
 
 def check(trainer: Any, chat: Chat, examples: Sequence[Example]) -> None:
-    """Raise AssertionError unless batches are what inference will ask; `chat` is that of the saved folder.
+    """AssertionError unless batches match what inference will ask; `chat` is that of the saved folder.
 
-    Looks at the shortest and the longest examples and one of each seed file, as the trainer's collator gives them.
+    Checks the shortest and longest examples and one of each seed file, as collated by the trainer.
     """
     by_length = sorted(examples, key=lambda example: len(example.prompt) + len(example.completion))
     one_each = {example.task.seed.file: example for example in examples}
@@ -99,10 +100,10 @@ def check(trainer: Any, chat: Chat, examples: Sequence[Example]) -> None:
 
 
 def batched_by_length(examples: Sequence[Example], batch_size: int, seed: int) -> list[Example]:
-    """The examples in an order whose batches are of similar length, and come in random order; the same each time.
+    """The examples reordered so that batches have similar lengths and come in random order; deterministic.
 
-    Half of a batch of random lengths is padding (2.4 times slower, docs/measurements.md). Examples are shuffled, then
-    sorted within stretches of 50 batches only, so that a batch is not all of one kind.
+    With random lengths half of a batch is padding (2.4 times slower, docs/measurements.md). Examples are shuffled, then
+    sorted only within stretches of 50 batches, so that batches stay mixed.
     """
     rng = random.Random(seed)
     shuffled = rng.sample(list(examples), len(examples))
@@ -111,7 +112,7 @@ def batched_by_length(examples: Sequence[Example], batch_size: int, seed: int) -
     for start in range(0, len(shuffled), stretch):
         some = sorted(shuffled[start : start + stretch], key=lambda e: len(e.prompt) + len(e.completion))
         batches += [some[place : place + batch_size] for place in range(0, len(some), batch_size)]
-    *whole, last = batches  # the one that may be short stays last, or it would shift the borders of all others
+    *whole, last = batches  # the last, which may be short, stays last: elsewhere it would shift all batches
     rng.shuffle(whole)
     return [example for batch in (*whole, last) for example in batch]
 
@@ -142,10 +143,10 @@ def _trainer(
     set_seed(config.seed)
     try:
         model = get_peft_model(model, lora)
-    except ValueError as error:  # modules that this model does not have
+    except ValueError as error:  # e.g. modules that this model lacks
         raise ConfigError(f"train.lora: {error}") from None
     head = model.get_output_embeddings()
-    if not hasattr(head, "bias"):  # PEFT's wrapper of a head with trained rows lacks it, and TRL's loss asks for it
+    if not hasattr(head, "bias"):  # TRL's loss needs it; PEFT's wrapper of a head with trained rows lacks it
         object.__setattr__(head, "bias", head.original_module.bias)
     ordered = batched_by_length(training, arguments.per_device_train_batch_size, config.seed)
     tokenizer = PreTrainedTokenizerFast(
@@ -175,7 +176,7 @@ def _save_model(trainer: Any, config: Config, folder: Path) -> None:
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     written = json.loads(path.read_text(encoding="utf-8"))
-    # PEFT writes sets in the order of the day
+    # PEFT writes sets in arbitrary order.
     stable = {key: sorted(value) if _is_names(value) else value for key, value in written.items()}
     atomic.write(path, _json(stable))
 
@@ -185,7 +186,7 @@ def _is_names(value: Any) -> bool:
 
 
 def _same_job(work: Path, config: Config, job: str, chat: Chat, examples: Sequence[Example]) -> None:
-    """Remove checkpoints of another training than this one."""
+    """Remove checkpoints of any other training job."""
     ids = [[example.prompt, example.completion] for example in examples]
     settings = msgspec.json.encode([_settings(config, job), chat.fingerprint, ids], enc_hook=str)
     name = digests.of_bytes(settings).encode()
@@ -198,7 +199,7 @@ def _same_job(work: Path, config: Config, job: str, chat: Chat, examples: Sequen
 
 
 def _settings(config: Config, job: str) -> dict[str, Any]:
-    """The part of the configuration that made this model."""
+    """The part of the configuration that determines this model."""
     dump = config.model_dump(mode="json", include={"base_model", "prompts", "seed", "seeds", "train"})
     other = "chat" if job == "label" else "label"
     return {"job": job, **dump, "train": {key: value for key, value in dump["train"].items() if key != other}}
@@ -213,7 +214,7 @@ def _metrics(
     history: Sequence[dict[str, Any]],
     steps: int,
 ) -> dict[str, Any]:
-    """Counts, and losses in nats per token; no times, so that equal trainings give equal files."""
+    """Counts, and losses in nats per token; no times, so that equal training runs give equal files."""
     losses = [entry["loss"] for entry in history if "loss" in entry]
     evaluations = [entry for entry in history if "eval_loss" in entry]
     last = evaluations[-1] if evaluations else {}
@@ -239,7 +240,7 @@ def _json(value: Any) -> bytes:
 
 
 def _quiet() -> None:
-    """No bars and no chatter; what a user needs to know comes as errors and metrics."""
+    """Silence the libraries: errors and metrics tell the user enough."""
     import datasets
     from transformers.utils import logging as transformers_logging
 

@@ -1,4 +1,4 @@
-"""Lines that were deleted, put in, edited or moved: `for line, what in differences(lines, expected): ...`."""
+"""Lines that were deleted, inserted, edited or moved: `for line, what in differences(lines, expected): ...`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ WINDOW = 200  # lines in which a line that is not in its place is looked for
 
 
 def differences(found: Iterable[T], expected: Iterable[tuple[T, str]]) -> Iterator[tuple[int, str]]:
-    """What is wrong with which line (from 1). `expected` are the values that should be there, each with the name of
-    the record that it comes from. Flat in memory; more lines than `WINDOW` missing in one place show as edited."""
+    """Yields each wrong line (from 1) and what is wrong with it. `expected` are the values that should be there, each
+    with the name of its record. Memory is constant; more than `WINDOW` lines missing in one place show as edited."""
     left, right = iter(found), iter(expected)
     have, want = deque(islice(left, WINDOW)), deque(islice(right, WINDOW))
     line = 1
@@ -24,7 +24,7 @@ def differences(found: Iterable[T], expected: Iterable[tuple[T, str]]) -> Iterat
             there = next((place for place, (value, _) in enumerate(want) if have and value == have[0]), None)
             here = next((place for place, value in enumerate(have) if want and value == want[0][0]), None)
             taken, due = 1, 1
-            if not want:
+            if not want or (have and there is None and here is not None):
                 yield line, "is of no record"
                 due = 0
             elif there is not None and here is not None:
@@ -33,9 +33,6 @@ def differences(found: Iterable[T], expected: Iterable[tuple[T, str]]) -> Iterat
             elif there is not None or not have:
                 yield line, f"{want[0][1]}, which should be here, is missing"
                 taken = 0
-            elif here is not None:
-                yield line, "is of no record"
-                due = 0
             else:
                 yield line, f"is not what {want[0][1]} gives"
         line += taken

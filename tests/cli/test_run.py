@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -49,8 +50,9 @@ def write_folder(tmp_path: Path) -> Path:
 
 def test_help_teaches(tmp_path):
     shown = kun(tmp_path, "--help").stdout
-    assert "stage1  train the label model" in shown and "trace" in shown
+    assert "`kun run --help`" in shown and "trace" in shown
     settings = kun(REPOSITORY, "run", "--help").stdout
+    assert re.search(r"^  stage1 +train the label model", settings, re.MULTILINE)
     assert "--score.threshold" in settings and "lowest score kept" in settings
     assert "--score.threshold" in kun(tmp_path, "run", "--help").stdout  # wherever it is typed
 

@@ -8,13 +8,14 @@ from kun.config.schema import Config
 from kun.dataset.card import ALGORITHM, CARD, Card, PersonalData, read_card, render_card
 from kun.pipeline.run_folder import StepManifest
 from kun.pipeline.status import State
+from stages.stage5_polish import FINAL
 
 ROWS = {"wudao": 1200, "null": 3, "2024-01-01": 0}
 FILES = {f"{name}.jsonl": f"{number:032}" for number, name in enumerate(ROWS)} | {"lineage.parquet": "1e" + "0" * 30}
 
 
 def written(tmp_path, config=None, funnel=(), personal=()) -> str:
-    text = render_card(config or Config(), ROWS, FILES, funnel, personal)
+    text = render_card(config or Config(), FINAL, ROWS, FILES, funnel, personal)
     (tmp_path / CARD).write_text(text, encoding="utf-8")
     return text
 

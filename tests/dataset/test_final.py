@@ -1,19 +1,22 @@
 import json
 from dataclasses import replace
+from typing import Any, cast
 
 import msgspec
 import pyarrow.parquet as parquet
 import pytest
 
 from kun.config.schema import Config
-from kun.dataset.final import assemble, final_state, is_current
+from kun.dataset.final import assemble, final_states, is_current
 from kun.pipeline.run_folder import RunFolder, summarise
-from kun.pipeline.stage import Step
+from kun.pipeline.stage import Stage, Step, StepSettings
 from kun.pipeline.status import Final, State
 from kun.records import Origin, Polished, Reject
 from kun.report.trace import find
 from kun.store import shards
 from kun.store.digests import Digests
+from stages.stage5_polish import POLISH
+from tests.small_pipeline import nothing
 
 OUTPUTS = ["答案，有全角标点。", '{"a": "b"}\\', "行\u2028分隔\n第二行", "表情🙂 繁體", ""]
 
@@ -30,9 +33,14 @@ def polished(i: int, output: str) -> Polished:
     return Polished(id=f"{i:016x}", subset="wudao", text="原文", origin=Origin("part-000.json", i), **fields)
 
 
-def finished_run(path, outputs, subset="wudao") -> tuple[RunFolder, Step]:
+def polishing(*steps: Step) -> Stage:
+    """The last stage, with steps that were made without its work."""
+    return Stage(POLISH, cast(Any, None), steps)
+
+
+def finished_run(path, outputs, subset="wudao", prompt="abc") -> tuple[RunFolder, Stage]:
     run = RunFolder(path)
-    step = Step("stage5_polish", subset, lambda: {"prompts.polish": "abc"})
+    step = Step(POLISH, subset, lambda: StepSettings(Config().only([]), {"prompts.polish": prompt}))
     folder = run.begin(step)
     markers = []
     for index, start in enumerate(range(0, max(len(outputs), 1), 2)):
@@ -42,11 +50,11 @@ def finished_run(path, outputs, subset="wudao") -> tuple[RunFolder, Step]:
         ]
         markers.append(shards.publish(folder, index, rows, rows=len(rows), source=""))
     run.finish(step, summarise(markers, run.source(step)))
-    return run, step
+    return run, polishing(step)
 
 
-def state_of(run, step) -> list[State]:
-    return [State("stage5", step.stage, step.part, "complete", (), run.whole(step), True)]
+def state_of(run, stage) -> list[State]:
+    return [State("stage5", stage.name, one.part, "complete", (), run.current(one), True) for one in stage.steps]
 
 
 def known(run) -> Digests:
@@ -55,23 +63,23 @@ def known(run) -> Digests:
 
 @pytest.fixture
 def final(tmp_path):
-    run, step = finished_run(tmp_path / "runs" / "测试", OUTPUTS)
-    assert assemble(run, [step], Config(run=str(run.path)), state_of(run, step), known(run))
-    return run, step
+    run, stage = finished_run(tmp_path / "runs" / "测试", OUTPUTS)
+    assert assemble(run, stage, Config(run=str(run.path)), state_of(run, stage), known(run))
+    return run, stage
 
 
 def test_what_status_says_of_it(tmp_path):
-    run, step = finished_run(tmp_path / "run", OUTPUTS)
-    funnel = state_of(run, step)
-    assert final_state(run, [step], known(run), funnel) == Final("missing")
-    assemble(run, [step], Config(run=str(run.path)), funnel, known(run))
-    assert final_state(run, [step], known(run), funnel) == Final("current", 4)
+    run, stage = finished_run(tmp_path / "run", OUTPUTS)
+    funnel = state_of(run, stage)
+    assert final_states(run, [stage], known(run), funnel) == [Final("final", "stage5", "missing")]
+    assemble(run, stage, Config(run=str(run.path)), funnel, known(run))
+    assert final_states(run, [stage], known(run), funnel) == [Final("final", "stage5", "current", 4)]
     blocked = [replace(funnel[0], condition="blocked")]
-    assert final_state(run, [step], known(run), blocked) == Final("blocked", 4)
+    assert final_states(run, [stage], known(run), blocked) == [Final("final", "stage5", "blocked", 4)]
     (run.path / "final" / "wudao.jsonl").write_bytes(b"{}\n")
-    assert final_state(run, [step], known(run), funnel) == Final("stale", 4)
+    assert final_states(run, [stage], known(run), funnel) == [Final("final", "stage5", "stale", 4)]
     (run.path / "final" / "lineage.parquet").write_bytes(b"PAR1")
-    assert final_state(run, [step], known(run), funnel) == Final("stale")
+    assert final_states(run, [stage], known(run), funnel) == [Final("final", "stage5", "stale")]
 
 
 def test_rows_have_exactly_instruction_and_output(final):
@@ -97,36 +105,36 @@ def test_lineage_leads_back_to_file_and_row(final):
 
 
 def test_a_line_of_the_final_file_can_be_traced(final):
-    found = find(final[0], ["stage5_polish"], ["wudao"], "wudao:3")
+    found = find(final[0], "wudao:3")
     assert found["id"] == f"{2:016x}"
-    assert found["final"] == {"file": "final/wudao.jsonl", "line": 3}
+    assert found["outputs"]["final"] == {"file": "final/wudao.jsonl", "line": 3}
 
 
 def test_again_there_is_nothing_to_do_and_new_rows_replace_the_folder_whole(final, tmp_path):
-    run, step = final
-    assert not assemble(run, [step], Config(), state_of(run, step), known(run))
-    run, step = finished_run(run.path, OUTPUTS[:3])
-    assert assemble(run, [step], Config(), state_of(run, step), known(run))
+    run, stage = final
+    assert not assemble(run, stage, Config(), state_of(run, stage), known(run))
+    run, stage = finished_run(run.path, OUTPUTS[:3])
+    assert assemble(run, stage, Config(), state_of(run, stage), known(run))
     assert (run.path / "final" / "wudao.jsonl").read_text(encoding="utf-8").count('"instruction"') == 3
     assert len(list(run.store.glob("final-*"))) == 1
 
 
 @pytest.mark.parametrize("name", ["wudao.jsonl", "lineage.parquet"])
 def test_a_file_that_was_deleted_is_made_again(final, name):
-    run, step = final
+    run, stage = final
     before = (run.path / "final" / name).read_bytes()
     (run.path / "final" / name).unlink()
-    assert assemble(run, [step], Config(), state_of(run, step), known(run))
+    assert assemble(run, stage, Config(), state_of(run, stage), known(run))
     assert (run.path / "final" / name).read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["wudao.jsonl", "lineage.parquet", "README.md"])
 def test_a_file_that_was_truncated_is_made_again(final, name):
-    run, step = final
+    run, stage = final
     path = run.path / "final" / name
     before = path.read_bytes()
     path.write_bytes(before[: len(before) // 4])
-    assert assemble(run, [step], Config(run=str(run.path)), state_of(run, step), known(run))
+    assert assemble(run, stage, Config(run=str(run.path)), state_of(run, stage), known(run))
     assert path.read_bytes() == before
 
 
@@ -139,7 +147,7 @@ def test_the_card_has_the_funnel_and_the_settings(final):
 
 def test_the_card_counts_personal_data_where_it_is_looked_for(tmp_path):
     run = RunFolder(tmp_path / "run")
-    step = Step("stage5_polish", "wudao", dict)
+    step = Step(POLISH, "wudao", nothing)
     folder = run.begin(step)
     masked = msgspec.structs.replace(polished(0, "请打[电话]。"), text="电话[电话]，[邮箱]", cleaned=("phone", "email"))
     other = msgspec.structs.replace(polished(1, "答案。"), text="[電話]", cleaned=("page_lines", "phone"))
@@ -148,7 +156,8 @@ def test_the_card_counts_personal_data_where_it_is_looked_for(tmp_path):
     run.finish(step, summarise([shards.publish(folder, 0, rows, rows=3, source="")], run.source(step)))
     own = {"phone": "mask", "email": "mask", "identity_number": "drop"}
     corpora = {"wudao": {"paths": [str(tmp_path)], "format": "wudao", "filter": {"privacy": own}}}
-    assemble(run, [step], Config.model_validate({"corpora": corpora}), state_of(run, step), known(run))
+    stage = polishing(step)
+    assemble(run, stage, Config.model_validate({"corpora": corpora}), state_of(run, stage), known(run))
     card = (run.path / "final" / "README.md").read_text(encoding="utf-8")
     assert "| phone numbers (`phone`) | 2 | 1 | 1 |" in card
     assert "| e-mail addresses (`email`) | 1 | 0 | 0 |" in card
@@ -162,9 +171,10 @@ def test_the_folder_loads_as_a_data_set(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     from datasets import load_dataset
 
-    run, step = finished_run(tmp_path / "run", OUTPUTS)
-    _, nothing = finished_run(run.path, [], subset="skypile")
-    assemble(run, [nothing, step], Config(run=str(run.path)), state_of(run, step), known(run))
+    run, stage = finished_run(tmp_path / "run", OUTPUTS)
+    _, empty = finished_run(run.path, [], subset="skypile")
+    both = polishing(*empty.steps, *stage.steps)
+    assemble(run, both, Config(run=str(run.path)), state_of(run, stage), known(run))
     rows = load_dataset(str(run.path / "final"), "wudao", split="train", cache_dir=str(tmp_path / "cache"))
     assert rows.column_names == ["instruction", "output"]
     assert [row["output"] for row in rows] == [output for output in OUTPUTS if output]
@@ -178,8 +188,8 @@ def test_the_cache_of_datasets_tells_two_runs_apart(tmp_path, monkeypatch):
     from datasets import load_dataset
 
     for name, outputs in (("one", OUTPUTS), ("other", list(reversed(OUTPUTS)))):
-        run, step = finished_run(tmp_path / name, outputs)
-        assemble(run, [step], Config(run=str(run.path)), state_of(run, step), known(run))
+        run, stage = finished_run(tmp_path / name, outputs)
+        assemble(run, stage, Config(run=str(run.path)), state_of(run, stage), known(run))
         rows = load_dataset(str(run.path / "final"), "wudao", split="train", cache_dir=str(tmp_path / "cache"))
         assert [row["output"] for row in rows] == [output for output in outputs if output]
 
@@ -188,18 +198,18 @@ def test_the_cache_of_datasets_tells_two_runs_apart(tmp_path, monkeypatch):
 def test_a_data_set_without_rows_has_a_card_that_can_be_read(tmp_path):
     from huggingface_hub import DatasetCard
 
-    run, step = finished_run(tmp_path / "run", [])
-    assemble(run, [step], Config(run=str(run.path)), state_of(run, step), known(run))
+    run, stage = finished_run(tmp_path / "run", [])
+    assemble(run, stage, Config(run=str(run.path)), state_of(run, stage), known(run))
     assert DatasetCard.load(run.path / "final" / "README.md").data.language == ["zh"]
-    assert is_current(run, [step], known(run))
+    assert is_current(run, stage, known(run))
     (run.path / "final" / "wudao.jsonl").unlink()
-    assert not is_current(run, [step], known(run))
+    assert not is_current(run, stage, known(run))
 
 
 def test_names_and_settings_stay_inside_their_place_on_the_card(tmp_path):
-    run, step = finished_run(tmp_path / "runs" / "x", OUTPUTS)
+    run, stage = finished_run(tmp_path / "runs" / "x", OUTPUTS)
     settings = Config(run="a/<script>`\n# b", base_model="m`|\nx", seeds={"pairs": "````\n<script>"})
-    assemble(run, [step], settings, state_of(run, step), known(run))
+    assemble(run, stage, settings, state_of(run, stage), known(run))
     card = (run.path / "final" / "README.md").read_text(encoding="utf-8")
     before, _, inside = card.partition("`````yaml\n")
     assert "<script>" not in before and "\n# b" not in before and "Base model `m'| x`" in before

@@ -11,18 +11,20 @@ import psutil
 import pytest
 
 from kun.errors import InputError
+from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import _ingest_unit, run_stage, with_repair
-from kun.pipeline.stage import Build, Map, Stage, Step
+from kun.pipeline.stage import Build, Map, Stage, StageSpec, Step
 from kun.records import Document, Filtered, Labelled, Reject, extend
 from kun.store import atomic, shards
 from tests.runs import REPOSITORY, environment
-from tests.small_pipeline import CountingEngine, Small
+from tests.small_pipeline import CountingEngine, Small, nothing
 
+MODEL = StageSpec("train", "model", "model", per_subset=False)
 TEXTS = {"wudao": ["四个字符", "三字符", "", "六个字符的文", "bug!", "两字", "长" * 60], "skypile": ["繁體"]}
 
 
 def labels(small: Small) -> dict[str, str]:
-    folder = small.path / "stage3_label"
+    folder = small.path / "questions"
     found = {}
     for subset in small.texts:
         for marker in sorted((folder / subset).glob("part-*.done.json")):
@@ -33,7 +35,7 @@ def labels(small: Small) -> dict[str, str]:
 
 def whole(small: Small, stage: int, part: str = "wudao"):
     step = next(step for step in small.stages()[stage].steps if step.part == part)
-    return small.run.whole(step)
+    return small.run.current(step)
 
 
 def test_every_record_ends_kept_rejected_or_failed(tmp_path):
@@ -110,7 +112,7 @@ def test_worker_processes_give_the_same_files_as_one(tmp_path):
     one, two = Small(tmp_path / "one", texts), Small(tmp_path / "two", texts)
     one.go(workers=1)
     two.go(workers=2)
-    folders = [small.path / "stage2_filter" / "wudao" for small in (one, two)]
+    folders = [small.path / "even_lengths" / "wudao" for small in (one, two)]
     names = [sorted(p.name for p in folder.glob("part-*.jsonl")) for folder in folders]
     assert names[0] == names[1] and len(names[0]) == 68
     assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names[0])
@@ -118,16 +120,14 @@ def test_worker_processes_give_the_same_files_as_one(tmp_path):
 
 def test_a_stage_refuses_input_that_is_not_complete(tmp_path):
     small = Small(tmp_path, {"wudao": ["四个字符"]})
-    with pytest.raises(InputError, match=r"stage3_label/wudao reads stage2_filter/wudao, which is not complete"):
+    with pytest.raises(InputError, match=r"questions/wudao reads even_lengths/wudao, which is not complete"):
         run_stage(small.stages()[2], small.run)
 
 
 def test_a_stage_refuses_stale_input_and_says_why(tmp_path):
     Small(tmp_path, {"wudao": ["四个字符"]}).go()
     changed = Small(tmp_path, {"wudao": ["四个字符"]}, settings={"filter.min": 2, "label.max": 1})
-    with pytest.raises(
-        InputError, match=r"stage2_filter/wudao, which is stale \(filter.min changed\); run stage2 first"
-    ):
+    with pytest.raises(InputError, match=r"even_lengths/wudao, which is stale \(filter.min changed\); run read first"):
         run_stage(changed.stages()[2], changed.run)
 
 
@@ -165,16 +165,14 @@ def test_a_cut_that_rests_on_all_rows_makes_all_shards_again_when_one_changes(tm
             for document in documents
         ]
 
-    def open_cut(step, folders):
-        lengths = [len(record.text) for record in shards.read_all(folders(step.needs[0]), Document)]
+    def open_cut(context):
+        lengths = [len(record.text) for record in shards.read_all(context.need(0), Document)]
         return partial(shorter, than=max(lengths))
 
     small = Small(tmp_path, {"wudao": ["一" * n for n in (1, 9, 2, 3, 4, 5)]})
     ingest, selection = (
         replace(stage, work=work)
-        for stage, work in zip(
-            small.stages(), (small.stages()[0].work, Map(Document, Filtered, open_cut)), strict=False
-        )
+        for stage, work in zip(small.stages(), (small.stages()[0].work, Map(open_cut)), strict=False)
     )
     for stage in (ingest, selection):
         run_stage(stage, small.run)
@@ -198,7 +196,7 @@ def test_one_bad_record_of_a_shard_is_one_failure(tmp_path):
     small = Small(tmp_path, {"wudao": ["好", "坏", "很好", "也好"]})
     ingest, kept, _ = small.stages()
     run_stage(ingest, small.run)
-    run_stage(replace(kept, work=Map(Document, Filtered, lambda *_: keep)), small.run)
+    run_stage(replace(kept, work=Map(lambda _: keep)), small.run)
     done = whole(small, 1)
     assert (done.kept, done.failed) == (3, 1)
     assert [record.text for record in shards.read_all(small.run.folder(kept.steps[0]), Filtered)] == [
@@ -217,7 +215,7 @@ def everything(small: Small) -> dict[str, bytes]:
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("kind", ["", "done"])
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data.replace(b"1", b"2"), None])
-def test_a_damaged_shard_is_named_and_made_again_when_it_is_read(tmp_path, capfd, workers, kind, damage):
+def test_a_damaged_shard_is_named_and_made_again_when_it_is_read(tmp_path, caplog, workers, kind, damage):
     texts = {"wudao": ["一" * n for n in (2, 4, 6, 8, 10)]}
     small = Small(tmp_path, texts)
     small.go()
@@ -227,13 +225,13 @@ def test_a_damaged_shard_is_named_and_made_again_when_it_is_read(tmp_path, capfd
     path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
     atomic.discard(small.run.folder(kept.steps[0]))
     if kind == "":
-        with pytest.raises(shards.DamagedError, match=r"part-00000\.jsonl: .*; `kun verify .*` tells how"):
+        with pytest.raises(shards.DamagedError, match=r"part-00000\.jsonl: .*`kun verify .*` tells how"):
             run_stage(kept, small.run, workers)
     for stage in (ingest, kept, label):
         with_repair(lambda stage=stage: run_stage(stage, small.run, workers), small.stages(), small.run, workers)
     assert everything(small) == expected
     if kind == "":
-        assert "it is made again" in capfd.readouterr().err
+        assert "it is made again" in caplog.text
 
 
 def test_a_damaged_shard_that_was_read_by_its_plain_name_is_made_again(tmp_path):
@@ -276,13 +274,13 @@ def test_a_shard_that_is_damaged_as_soon_as_it_is_made_ends_the_run(tmp_path):
 
 
 def test_a_model_that_is_not_what_was_written_is_not_used(tmp_path):
-    model = Step("stage1_train", "label", dict)
+    model = Step(MODEL, "label", nothing)
 
-    def build(step, folder, folders, progress):
-        (folder / "weights").write_text("weights")
+    def build(context, progress):
+        (context.folder / "weights").write_text("weights")
         return {}
 
-    train = Stage("stage1", "stage1_train", Build(build), (model,))
+    train = Stage(MODEL, Build(build), (model,))
     small = Small(tmp_path / "run", {"wudao": ["四个字符"]})
     *above, label = small.stages()
     label = replace(label, steps=(replace(label.steps[0], needs=(*label.steps[0].needs, model)),))
@@ -291,12 +289,10 @@ def test_a_model_that_is_not_what_was_written_is_not_used(tmp_path):
     for stage in (train, *above):
         run_stage(stage, run)
     (run.folder(model) / "weights").write_text("w3ights")
-    with pytest.raises(
-        InputError, match=r"stage1_train/label is not what was written.*delete the folder.*kun run stage1"
-    ):
+    with pytest.raises(InputError, match=r"model/label is not what was written.*delete the folder.*kun run train"):
         run_stage(label, run)
     atomic.discard(run.folder(model))
-    assert all(run_stage(stage, run) for stage in (train, label))
+    assert all(run_stage(stage, RunFolder(run.path)) for stage in (train, label))
 
 
 def test_force_deletes_nothing_where_the_input_is_not_complete(tmp_path):
@@ -308,7 +304,7 @@ def test_force_deletes_nothing_where_the_input_is_not_complete(tmp_path):
     label = small.stages()[2]
     with pytest.raises(InputError, match="not complete"):
         run_stage(label, small.run, force=True)
-    assert small.run.whole(label.steps[0]) is not None
+    assert small.run.current(label.steps[0]) is not None
 
 
 def test_force_deletes_nothing_where_the_engine_cannot_be_opened(tmp_path):
@@ -321,7 +317,7 @@ def test_force_deletes_nothing_where_the_engine_cannot_be_opened(tmp_path):
 
     with pytest.raises(InputError, match="no such device"):
         run_stage(replace(label, work=replace(label.work, engine=broken)), small.run, force=True)
-    assert small.run.whole(label.steps[0]) is not None
+    assert small.run.current(label.steps[0]) is not None
 
 
 def test_the_workers_of_a_killed_run_end_too(tmp_path):
@@ -335,7 +331,7 @@ from kun.pipeline.runner import run_stage
 from kun.pipeline.stage import Build, Map, Stage, Step
 small = Small(Path({str(tmp_path)!r}), {{"wudao": ["四个字符"] * 20}})
 run_stage(small.stages()[0], small.run)
-waiting = Map(Document, Filtered, lambda *_: wait_for_ever)
+waiting = Map(lambda _: wait_for_ever)
 run_stage(replace(small.stages()[1], work=waiting), small.run, workers=2)
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE)
@@ -352,15 +348,15 @@ run_stage(replace(small.stages()[1], work=waiting), small.run, workers=2)
 
 def test_a_model_that_was_made_again_makes_its_answers_again(tmp_path):
     """Training on a GPU gives other bytes each time: what the first model wrote is not the second one's."""
-    model = Step("stage1_train", "label", dict)
+    model = Step(MODEL, "label", nothing)
     weights = tmp_path / "weights"
     weights.write_text("one")
 
-    def build(step, folder, folders, progress):
-        (folder / "weights").write_text(weights.read_text())
+    def build(context, progress):
+        (context.folder / "weights").write_text(weights.read_text())
         return {}
 
-    train = Stage("stage1", "stage1_train", Build(build), (model,))
+    train = Stage(MODEL, Build(build), (model,))
     small = Small(tmp_path / "run", {"wudao": ["四个字符"]})
     *above, label = small.stages()
     (step,) = label.steps

@@ -3,9 +3,12 @@ import re
 import pytest
 
 from kun.errors import InputError
+from kun.pipeline import run_folder
+from kun.pipeline.run_folder import read_manifest
 from kun.pipeline.status import Final, as_json, next_command, render, survey
 from tests.small_pipeline import CountingEngine, Small
 
+MISSING, CURRENT = Final("pairs", "ask", "missing"), Final("pairs", "ask", "current", 2)
 TEXTS = {"wudao": ["四个字符", "三字符", "两字"]}
 
 
@@ -16,24 +19,22 @@ def states(small):
 def test_before_anything_ran(tmp_path):
     small = Small(tmp_path, TEXTS)
     assert [state.condition for state in states(small)] == ["waiting"] * 3
-    assert next_command(states(small), Final("missing")) == "stage2"
+    assert next_command(states(small), [MISSING]) == "read"
 
 
 def test_the_funnel_of_a_finished_run(tmp_path):
     small = Small(tmp_path, TEXTS)
     small.go()
-    assert (
-        as_json(states(small), small.run, Final("missing"))["next"] == "stage3"
-    )  # the final files are still to be written
-    report = as_json(states(small), small.run, Final("current", 2))
-    assert report["next"] is None and report["final"] == {"state": "current", "rows": 2}
+    assert as_json(states(small), small.run, [MISSING])["next"] == "ask"  # the final files are still to be written
+    report = as_json(states(small), small.run, [CURRENT])
+    assert report["next"] is None and report["outputs"] == {"pairs": {"state": "current", "rows": 2}}
     label = report["stages"][-1]
-    assert (label["stage"], label["subset"], label["state"]) == ("stage3_label", "wudao", "complete")
+    assert (label["stage"], label["subset"], label["state"]) == ("questions", "wudao", "complete")
     assert (label["in"], label["kept"], label["rejected"], label["failed"]) == (2, 2, {}, 0)
     assert report["stages"][1]["rejected"] == {"odd": 1}
-    shown = render(states(small), small.run, Final("stale", 2))
-    assert "odd 1" in shown and re.search(r"^final +stale +2$", shown, re.MULTILINE)
-    assert render(states(small), small.run, Final("missing")).endswith("missing")
+    shown = render(states(small), small.run, [Final("pairs", "ask", "stale", 2)])
+    assert "odd 1" in shown and re.search(r"^pairs +stale +2$", shown, re.MULTILINE)
+    assert render(states(small), small.run, [MISSING]).endswith("missing")
 
 
 def test_stale_says_why_and_what_lies_below_is_stale_with_it(tmp_path):
@@ -42,15 +43,15 @@ def test_stale_says_why_and_what_lies_below_is_stale_with_it(tmp_path):
     ingest, kept, label = states(changed)
     assert ingest.condition == "complete"
     assert (kept.condition, kept.why) == ("stale", ("filter.min changed",))
-    assert (label.condition, label.why) == ("stale", ("stage2_filter/wudao changed",))
-    assert next_command(states(changed), Final("current")) == "stage2"
+    assert (label.condition, label.why) == ("stale", ("even_lengths/wudao changed",))
+    assert next_command(states(changed), [CURRENT]) == "read"
 
 
 def test_failures_are_what_comes_next(tmp_path):
     small = Small(tmp_path, TEXTS, CountingEngine(breaks={2}))
     small.go()
     assert states(small)[-1].condition == "failures"
-    assert next_command(states(small), Final("missing")) == "stage3"
+    assert next_command(states(small), [MISSING]) == "ask"
 
 
 def test_half_done(tmp_path):
@@ -97,7 +98,7 @@ def test_a_file_that_is_gone_is_shown_not_thrown(tmp_path):
     def gone():
         raise InputError("a.jsonl: No such file or directory; it is named by the setting corpora.wudao.paths")
 
-    object.__setattr__(stages[0].steps[0], "decides", gone)
+    object.__setattr__(stages[0].steps[0], "settings", gone)
     state = survey(stages, small.run)[0]
     assert state.condition == "blocked" and "corpora.wudao.paths" in state.why[0]
 
@@ -105,6 +106,15 @@ def test_a_file_that_is_gone_is_shown_not_thrown(tmp_path):
 def test_a_long_name_does_not_run_into_the_state(tmp_path):
     small = Small(tmp_path, {"a_subset_of_a_rather_long_name": ["四个字符"]})
     small.go()
-    heading, *rows = render(states(small), small.run, Final("missing")).splitlines()[1:]
+    heading, *rows = render(states(small), small.run, [MISSING]).splitlines()[1:]
     assert {row[heading.index("state") :].split()[0] for row in rows} == {"complete", "missing"}
     assert {row[heading.index("state") - 1] for row in rows} == {" "}
+
+
+def test_each_manifest_is_read_once(tmp_path, monkeypatch):
+    small = Small(tmp_path, {f"web{number}": ["四个字符"] for number in range(40)})
+    small.go()
+    read: list[str] = []
+    monkeypatch.setattr(run_folder, "read_manifest", lambda folder: read.append(folder) or read_manifest(folder))
+    assert [state.condition for state in states(small)] == ["complete"] * 120
+    assert len(read) == len(set(read)) == 120

@@ -45,8 +45,9 @@ def plan(**changes):
     fields = {
         "run": "runs/web",
         "sample": 500,
+        "filter_stage": "stage2_filter",
         "subsets": (one,),
-        "training": (Training("label", 900, 6, 2_000_000),),
+        "training": (Training("stage1_train/label", "stage1", 900, 6, 2_000_000),),
         "work": tuple(flow(one)),
         "disk": (Space("stage2 documents", 1e6, "measured"), Space("final", 2e6, "measured")),
         "free": 10**9,

@@ -66,7 +66,7 @@ def test_of_a_corpus_that_is_smaller_than_the_sample_the_plan_is_what_stage_2_th
     for stage in pipeline(config, Digests(tmp_path / "digests.json"), EngineCache(config)):
         if stage.command == "stage2":
             run_stage(stage, run)
-            whole = run.whole(stage.steps[0])
+            whole = run.current(stage.steps[0])
     assert subset.rows.basis == subset.filtered.basis == "counted"
     assert subset.rows.value == len(TEXTS)
     assert subset.rows.value * subset.filtered.value == pytest.approx(whole.kept) == pytest.approx(30)

@@ -50,7 +50,7 @@ def test_the_preview_says_what_the_stage_then_does(tmp_path):
         if stage.command == "stage2":
             run_stage(stage, run)
             last = stage
-    whole = run.whole(last.steps[0])
+    whole = run.current(last.steps[0])
     kept = {record.id for record in read_all(run.folder(last.steps[0]), Filtered)}
     assert {one.document.id for one in seen.judged if one.reason is None} == kept
     assert {line.reason: line.dropped for line in preview.funnel(seen) if line.dropped} == whole.rejected

@@ -14,7 +14,7 @@ from kun.models.chat import Message, load_chat
 from kun.prompts import load_prompts
 from kun.store.digests import Digests
 from kun.training.seeds import BadSeed
-from stages.stage1_train import collect, decides
+from stages.stage1_train import collect, training_settings
 from tests.runs import REPOSITORY, environment
 from tests.tiny_models import qwen
 from tests.training.settings import small_config, write_lines
@@ -56,8 +56,8 @@ def test_the_chat_learns_replies_verdicts_and_polishing(config: Config) -> None:
 
 
 def test_each_model_hangs_on_what_it_is_made_of(config: Config, tmp_path: Path) -> None:
-    label = decides(config, "label", Digests(tmp_path / "cache"))
-    chat = decides(config, "chat", Digests(tmp_path / "cache"))
+    label = training_settings(config, "label", Digests(tmp_path / "cache")).parts
+    chat = training_settings(config, "chat", Digests(tmp_path / "cache")).parts
     assert {"base_model", "seeds.pairs", "prompts.label", "train.label", "train.lora"} <= set(label)
     assert not {"seeds.judge", "prompts.score", "train.chat"} & set(label)
     assert {"base_model", "seeds.judge", "seeds.polish", "prompts.score", "prompts.polish", "train.chat"} <= set(chat)
@@ -72,7 +72,7 @@ def test_what_is_missing_is_named(config: Config, tmp_path: Path, key: str) -> N
         else config.model_copy(update={field: None})
     )
     with pytest.raises(ConfigError, match=key):
-        decides(lacking, "label", Digests(tmp_path / "cache"))
+        training_settings(lacking, "label", Digests(tmp_path / "cache"))
 
 
 def test_a_useless_seed_file_stops_before_torch(config: Config, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,13 +20,17 @@ from kun.filters.decontamination import ngrams as decontaminate
 from kun.models.chat import Chat, load_chat
 from kun.pipeline.run_folder import RunFolder, read_manifest
 from kun.pipeline.runner import run_stage
-from kun.pipeline.stage import Build, Ingest, Map, Stage, Step
+from kun.pipeline.stage import Build, Ingest, Map, Stage, Step, StepContext
 from kun.prompts import load_prompts
 from kun.records import Filtered, Labelled, Origin, Reject, Scored, extend
 from kun.store.digests import Digests
 from stages import stage3_label, stage4_score, stage5_polish
-from stages.stage3_label import Labelling
+from stages.stage1_train import TRAIN
+from stages.stage2_filter import FILTER
+from stages.stage2_ingest import INGEST
+from stages.writing import Writing, WritingTask
 from tests import tiny_models
+from tests.small_pipeline import nothing
 
 SETTINGS = Label(sampling=Sampling(max_tokens=60), max_chars=80)
 TEXT = "潮汐是海水在月球和太阳的引力作用下产生的周期性涨落。白天的叫潮，夜间的叫汐，合称潮汐。"
@@ -38,8 +43,9 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Chat:
     return load_chat(folder)
 
 
-def labelling(chat: Chat, window: int = 2048, seed: int = 0) -> Labelling:
-    return Labelling(load_prompts("zh").label, SETTINGS, chat, window, seed)
+def labelling(chat: Chat, window: int = 2048, seed: int = 0, **more: Any) -> WritingTask[Label]:
+    writing = Writing(load_prompts("zh").label, SETTINGS, chat, window, seed, **more)
+    return WritingTask(writing, stage3_label.ask, stage3_label.accept)
 
 
 def document(text: str = TEXT, identity: str = "a1") -> Filtered:
@@ -123,7 +129,7 @@ def test_rejects(chat: Chat, reply: str, reason: str) -> None:
 def test_an_instruction_of_an_evaluation_is_rejected_by_its_name(chat: Chat, tmp_path: Path) -> None:
     (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": "潮汐是怎样形成的？"}), encoding="utf-8")
     decontaminate.build(Decontaminate(files=(str(tmp_path / "quiz.jsonl"),)), tmp_path / "index")
-    stage = replace(labelling(chat), evaluations=tmp_path / "index")
+    stage = labelling(chat, evaluations=tmp_path / "index")
     reply = Generated(chat.encode("潮汐是怎样形成的？"), finished=True)
     assert stage.accept(document(), reply) == Reject("contaminated", "quiz.jsonl, row 0: 潮汐是怎样形成的")
     assert isinstance(labelling(chat).accept(document(), reply), Labelled)
@@ -131,7 +137,7 @@ def test_an_instruction_of_an_evaluation_is_rejected_by_its_name(chat: Chat, tmp
 
 def test_an_instruction_with_personal_data_is_rejected_where_the_filter_looks_for_it(chat: Chat) -> None:
     reply = Generated(chat.encode("潮汐研究所的电话是13812345678吗？"), True)
-    stage = replace(labelling(chat), privacy=Privacy(phone="mask"))
+    stage = labelling(chat, privacy=Privacy(phone="mask"))
     assert stage.accept(document(), reply) == Reject("phone", "13812345678")
     assert isinstance(labelling(chat).accept(document(), reply), Labelled)
 
@@ -161,8 +167,8 @@ def test_stages_3_to_5_with_a_model_account_for_every_row(tmp_path: Path) -> Non
     documents = [document(f"{number}。{TEXT[:number]}", f"id{number}") for number in range(1, 9)]
     documents.append(document(TEXT * 30, "long"))
 
-    def build(step: Step, folder: Path, folders: object, progress: object) -> dict[str, str]:
-        shutil.copytree(base, folder, dirs_exist_ok=True)
+    def build(context: StepContext, progress: object) -> dict[str, str]:
+        shutil.copytree(base, context.folder, dirs_exist_ok=True)
         return {}
 
     def answered(records: list[Filtered]) -> list[Scored]:
@@ -173,14 +179,16 @@ def test_stages_3_to_5_with_a_model_account_for_every_row(tmp_path: Path) -> Non
 
     run, digests, engines = RunFolder(tmp_path / "run"), Digests(tmp_path / "digests.json"), EngineCache(config)
     run.store.mkdir(parents=True)
-    model = Step("stage1_train", "chat", dict)
-    assert run_stage(Stage("stage1", "stage1_train", Build(build), (model,)), run)
-    texts = Step("stage2_filter", "wudao", dict)
-    read = Ingest(lambda *_: [(documents, len(documents))], lambda unit: iter([(d, d) for d in unit]), 4)
-    run_stage(Stage("stage2", "stage2_filter", read, (texts,)), run)
+    model = Step(TRAIN, "chat", nothing)
+    assert run_stage(Stage(TRAIN, Build(build), (model,)), run)
+    reading = replace(INGEST, writes=Filtered)
+    texts = Step(reading, "wudao", nothing)
+    read = Ingest(lambda _: [(documents, len(documents))], lambda unit: iter([(d, d) for d in unit]), lambda _: 4)
+    run_stage(Stage(reading, read, (texts,)), run)
     label = stage3_label.stage(config, engines, model, [texts])
-    given = Step("stage3_label", "given", dict, (texts,))
-    run_stage(Stage("stage3", "stage3_label", Map(Filtered, Scored, lambda *_: answered), (given,)), run)
+    giving = replace(FILTER, writes=Scored)
+    given = Step(giving, "wudao", nothing, (texts,))
+    run_stage(Stage(giving, Map(lambda _: answered), (given,)), run)
     verdicts, selection = stage4_score.stages(config, digests, engines, model, [given])
     polish = stage5_polish.stage(config, engines, model, selection.steps)
     for stage in (label, verdicts, selection, polish):

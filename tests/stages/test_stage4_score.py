@@ -17,13 +17,16 @@ from kun.engines.cache import EngineCache
 from kun.errors import ConfigError, InputError, KunError
 from kun.models.chat import Chat, load_chat
 from kun.pipeline.run_folder import StepManifest
-from kun.pipeline.stage import Map, Step
+from kun.pipeline.stage import Map, Step, StepContext
 from kun.prompts import load_prompts
 from kun.records import Labelled, Origin, Reject, Scored, extend
 from kun.store import markers, shards
 from kun.store.digests import Digests
 from stages import stage4_score
+from stages.stage1_train import TRAIN
+from stages.stage3_label import LABEL
 from stages.stage4_score import Scoring, select
+from tests.small_pipeline import nothing
 
 INSTRUCTION = "潮汐是怎样形成的？"
 TEXT = "潮汐是海水的周期性涨落。"
@@ -161,17 +164,26 @@ def publish(folder: Path, scores: list[float]) -> None:
     markers.write_marker(folder / "done.json", StepManifest(shards=1, rows=len(rows)))
 
 
+def base_with_window(folder: Path, tokens: int) -> str:
+    (folder / "base").mkdir(parents=True, exist_ok=True)
+    (folder / "base" / "config.json").write_text(f'{{"max_position_embeddings": {tokens}}}')
+    return str(folder / "base")
+
+
 def steps(tmp_path: Path, **settings: Any) -> tuple[Any, dict[str, Path], Digests]:
-    chat_step, labelled = Step("stage1_train", "chat", dict), Step("stage3_label", "wudao", dict)
+    chat_step, labelled = Step(TRAIN, "chat", nothing), Step(LABEL, "wudao", nothing)
     digests = Digests(tmp_path / "digests.json")
-    found = stage4_score.stages(
-        config := Config(score=Score(**settings)), digests, EngineCache(config), chat_step, [labelled]
-    )
+    config = Config(score=Score(**settings), base_model=base_with_window(tmp_path, 99))
+    found = stage4_score.stages(config, digests, EngineCache(config), chat_step, [labelled])
     folders = {step.name: tmp_path / step.stage / step.part for stage in found for step in stage.steps}
     for folder in folders.values():
         folder.mkdir(parents=True)
     folders[chat_step.name] = tmp_path / "chat"
     return found, folders, digests
+
+
+def context(step: Step, folders: dict[str, Path]) -> StepContext:
+    return StepContext(step, step.settings().config, folders[step.name], lambda need: folders[need.name])
 
 
 def test_the_cut_is_that_of_the_subset_and_travels_to_worker_processes(tmp_path: Path) -> None:
@@ -180,21 +192,19 @@ def test_the_cut_is_that_of_the_subset_and_travels_to_worker_processes(tmp_path:
     assert isinstance(selection.work, Map)
     [step] = selection.steps
     assert step.needs == verdicts.steps
-    choose = pickle.loads(pickle.dumps(selection.work.open(step, lambda step: folders[step.name])))
+    choose = pickle.loads(pickle.dumps(selection.work.open(context(step, folders))))
     chosen = choose([extend(record(), Scored, score=score) for score in (0.1, 0.9, 0.4, 0.3)])
     assert [outcome.score for outcome in chosen if isinstance(outcome, Scored)] == [0.9, 0.4]
 
 
 def test_what_decides_the_verdicts_and_the_selection(tmp_path: Path) -> None:
     [verdicts, selection], *_ = steps(tmp_path / "a", threshold=0.3)
-    assert selection.steps[0].decides() == {"score.select": "threshold", "score.threshold": 0.3}
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "config.json").write_text('{"max_position_embeddings": 99}')
-    chat_step, labelled = Step("stage1_train", "chat", dict), Step("stage3_label", "wudao", dict)
-    config = Config(base_model=str(tmp_path / "base"))
+    assert selection.steps[0].settings().parts == {"score.select": "threshold", "score.threshold": 0.3}
+    chat_step, labelled = Step(TRAIN, "chat", nothing), Step(LABEL, "wudao", nothing)
+    config = Config(base_model=base_with_window(tmp_path, 99))
     verdicts, _ = stage4_score.stages(config, Digests(tmp_path / "d.json"), EngineCache(config), chat_step, [labelled])
     digest = load_prompts("zh").score.digest
-    assert verdicts.steps[0].decides() == {"score.method": "probability", "prompts.score": digest, "window": 99}
+    assert verdicts.steps[0].settings().parts == {"score.method": "probability", "prompts.score": digest, "window": 99}
 
 
 def test_best_f1_scores_the_calibration_file_once_and_cuts_there(
@@ -213,19 +223,19 @@ def test_best_f1_scores_the_calibration_file_once_and_cuts_there(
     monkeypatch.setattr("tests.stages.test_stage4_score.LEAST", len(request.prompt) - 15)
     monkeypatch.setattr(EngineCache, "open", lambda engines, folder: engine)
     [step] = judged.steps
-    report = judged.work.build(step, folders[step.name], lambda step: folders[step.name], lambda done, total: None)
+    report = judged.work.build(context(step, folders), lambda done, total: None)
     assert report["judged"] == 3
     assert report["without verdict"] == 0
     assert 0.0 < report["cut"] < 0.99
-    choose = selection.work.open(selection.steps[0], lambda step: folders[step.name])
+    choose = selection.work.open(context(selection.steps[0], folders))
     assert choose.keywords["lowest"] == pytest.approx(report["cut"], abs=1e-4)
     with calibration.open("a", encoding="utf-8") as file:
         file.write('{"instruction": "坏", "verdict": "good"}\n')  # the engine fails on it: no cut without it
     with pytest.raises(KunError, match=r"judged\.jsonl: an instruction got no answer \(broken\)"):
-        judged.work.build(step, folders[step.name], lambda step: folders[step.name], lambda done, total: None)
+        judged.work.build(context(step, folders), lambda done, total: None)
 
 
 def test_a_missing_calibration_file_is_named_where_it_is_needed(tmp_path: Path) -> None:
     found, *_ = steps(tmp_path, select="best_f1", calibration=str(tmp_path / "none.jsonl"))
     with pytest.raises(InputError, match=r"score\.calibration"):
-        found[1].steps[0].decides()
+        found[1].steps[0].settings()

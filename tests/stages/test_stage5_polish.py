@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +16,8 @@ from kun.models.chat import Chat, load_chat
 from kun.prompts import load_prompts
 from kun.records import Origin, Polished, Reject, Scored
 from kun.text.normal import split_sentences
-from stages.stage5_polish import Polishing
+from stages import stage5_polish
+from stages.writing import Writing, WritingTask
 
 INSTRUCTION = "请介绍清溪县的位置、面积和人口。"
 TEXT = "清溪县位于青州省南部。全县面积1250平方公里，2023年人口32万。点击查看更多！县城有一座老桥，建于1895年。"
@@ -30,8 +31,9 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Chat:
     return load_chat(folder)
 
 
-def polishing(chat: Chat, window: int = 4096) -> Polishing:
-    return Polishing(load_prompts("zh").polish, SETTINGS, chat, window, seed=0)
+def polishing(chat: Chat, window: int = 4096, **more: Any) -> WritingTask[Polish]:
+    writing = Writing(load_prompts("zh").polish, SETTINGS, chat, window, 0, **more)
+    return WritingTask(writing, stage5_polish.ask, stage5_polish.accept)
 
 
 def record(text: str = TEXT, instruction: str = INSTRUCTION) -> Scored:
@@ -59,14 +61,14 @@ def test_an_output_of_an_evaluation_is_rejected_by_its_name(chat: Chat, tmp_path
     (tmp_path / "quiz.jsonl").write_text(json.dumps({"answers": [reply]}), encoding="utf-8")
     decontaminate.build(Decontaminate(files=(str(tmp_path / "quiz.jsonl"),)), tmp_path / "index")
     answer = Generated(chat.encode(reply), finished=True)
-    found = replace(polishing(chat), evaluations=tmp_path / "index").accept(record(), answer)
+    found = polishing(chat, evaluations=tmp_path / "index").accept(record(), answer)
     assert found == Reject("contaminated", "quiz.jsonl, row 0: 清溪县位于青州省南部全县面积1250平方公里")
     assert isinstance(polishing(chat).accept(record(), answer), Polished)
 
 
 def test_an_output_with_personal_data_is_rejected_where_the_filter_looks_for_it(chat: Chat) -> None:
     answer = Generated(chat.encode("清溪县位于青州省南部，全县面积1250平方公里。请写信到zhangsan@qq.com。"), True)
-    stage = replace(polishing(chat), privacy=Privacy(email="drop"))
+    stage = polishing(chat, privacy=Privacy(email="drop"))
     assert stage.accept(record(), answer) == Reject("email", "zhangsan@qq.com")
     found = polishing(chat).accept(record(), answer)
     assert not isinstance(found, Reject) or found.reason != "email"

@@ -1,7 +1,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from kun.text.fold import as_text, fold
@@ -37,9 +37,12 @@ def test_texts_and_lines_keep_their_borders():
     assert fold([]).borders.tolist() == [0]
 
 
+@example(["\u1100!\u1161"])
 @given(st.lists(st.text(st.one_of(st.characters(), st.sampled_from("㎏é\u0301が\u3099한ﾞ\n，"))), max_size=4))
 def test_the_table_folds_as_unicode_says(texts):
     """Every character of the whole normalisation, but for the simplified forms."""
     expected = ["".join(filter(str.isalnum, unicodedata.normalize("NFKC", t).casefold())) for t in texts]
+    # Without what stood between them, two of them may join: they would be folded as another text.
+    assume(all(unicodedata.normalize("NFKC", text) == text for text in expected))
     assert folded(*texts) == folded(*expected)
     assert [len(text) for text in folded(*texts)] == [len(text) for text in expected]

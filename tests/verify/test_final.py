@@ -18,14 +18,14 @@ from kun.pipeline.run_folder import RunFolder
 from kun.store.digests import Digests
 from kun.verify.final import NO_DIGEST, UNCHECKED, is_final, verify_final
 from kun.verify.steps import find
-from tests.dataset.test_final import OUTPUTS, finished_run, state_of
+from tests.dataset.test_final import OUTPUTS, finished_run, polishing, state_of
 from tests.verify.test_run import break_disk
 
 
 @pytest.fixture
 def made(tmp_path):
     run, step = finished_run(tmp_path / "run", OUTPUTS)
-    assert assemble(run, [step], Config(run=str(run.path)), state_of(run, step), Digests(tmp_path / "digests.json"))
+    assert assemble(run, step, Config(run=str(run.path)), state_of(run, step), Digests(tmp_path / "digests.json"))
     return run, step
 
 
@@ -189,16 +189,17 @@ def test_a_lineage_that_cannot_be_read_is_damage_not_an_end(made, tmp_path):
 
 
 def test_a_data_set_of_other_records_than_the_present(made):
-    run, step = made
+    run, stage = made
     again = RunFolder(run.path)
-    again.begin(replace(step, version=2))
+    again.begin(replace(stage.steps[0], spec=replace(stage.spec, version=2)))
     assert problems(run)[0].startswith("README.md: the data set was not made from the present stage5_polish/wudao")
 
 
 def test_a_subset_without_rows(tmp_path):
     run, step = finished_run(tmp_path / "run", OUTPUTS)
-    _, nothing = finished_run(run.path, [], subset="skypile")
-    assemble(run, [nothing, step], Config(run=str(run.path)), state_of(run, step), Digests(tmp_path / "digests.json"))
+    _, empty = finished_run(run.path, [], subset="skypile")
+    both = polishing(*empty.steps, *step.steps)
+    assemble(run, both, Config(run=str(run.path)), state_of(run, both), Digests(tmp_path / "digests.json"))
     assert problems(run) == []
     (run.path / "final" / "skypile.jsonl").write_bytes(b"{}\n")
     digest = "skypile.jsonl: the digest of skypile.jsonl is not the one in the card"

@@ -14,8 +14,9 @@ from kun.pipeline.run_folder import read_manifest
 from kun.pipeline.runner import run_stage
 from kun.store import atomic, markers, shards
 from kun.store.digests import of_file
+from kun.verify.leftovers import unused
 from kun.verify.run import Finding, verify
-from kun.verify.steps import find, leftovers, made_from, outdated
+from kun.verify.steps import find, outdated
 from tests.small_pipeline import CountingEngine, Small
 
 TEXTS = {
@@ -32,12 +33,11 @@ TEXTS = {
     ],
     "skypile": ["天空", "一", "十个字符的一段文字啊"],
 }
-INGEST, KEPT, LABEL = "stage2_ingest/wudao", "stage2_filter/wudao", "stage3_label/wudao"
+INGEST, KEPT, LABEL = "documents/wudao", "even_lengths/wudao", "questions/wudao"
 
 
 def findings(small: Small, workers: int = 1) -> dict[str, Finding]:
-    works = {stage.name: stage.work for stage in small.stages()}
-    return {finding.step: finding for finding in verify(small.path, works, workers)}
+    return {finding.step: finding for finding in verify(small.path, workers)}
 
 
 def bad(small: Small) -> dict[str, list[str]]:
@@ -89,7 +89,7 @@ def small(tmp_path: Path) -> Small:
 def test_a_run_that_is_what_it_was(small):
     found = findings(small)
     assert list(found) == [
-        "stage2_ingest/skypile", INGEST, "stage2_filter/skypile", KEPT, "stage3_label/skypile", LABEL,
+        "documents/skypile", INGEST, "even_lengths/skypile", KEPT, "questions/skypile", LABEL,
     ]  # fmt: skip
     assert {finding.state for finding in found.values()} == {"ok"}
     assert (found[KEPT].counts.rows, found[KEPT].counts.kept, found[KEPT].counts.shards) == (8, 6, 3)
@@ -237,7 +237,7 @@ def test_a_step_that_was_stopped_half_way(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         small.go()
     half = [finding for finding in findings(small).values() if finding.state == "bad"]
-    assert {finding.step for finding in half} == {LABEL, "stage3_label/skypile"}
+    assert {finding.step for finding in half} == {LABEL, "questions/skypile"}
     assert [problem.what for problem in half[1].problems] == ["is not there: the step is not finished"]
     assert half[1].notes == ["1 of 3 shards are there"] and half[1].discard == []
 
@@ -274,12 +274,10 @@ def test_what_is_left_over_is_listed(small):
     small.go()
     folder = (small.path / KEPT).resolve()
     atomic.temporary_of(folder / "part-00000.jsonl").write_text("half", encoding="utf-8")
-    steps, _ = find(small.path)
-    left = leftovers(small.path, {step.folder for step in steps})
-    assert [(path.name.rpartition("-")[0], why) for path, why in left] == [
+    assert [(one.path.name.rpartition("-")[0], one.why) for one in unused(small.path)] == [
         (".part", "left by a killed process"),
-        ("stage3_label-skypile", "of older settings"),
-        ("stage3_label-wudao", "of older settings"),
+        ("questions-skypile", "of older settings"),
+        ("questions-wudao", "of older settings"),
     ]
     assert not bad(small) and read_manifest(folder)
 
@@ -289,16 +287,13 @@ def test_what_a_step_of_older_settings_was_made_from_is_not_left_over(small):
     small.settings["filter.min"] = 2
     for stage in small.stages()[:2]:
         run_stage(stage, small.run)
-    steps, known = find(small.path)
-    assert outdated(steps) == {LABEL: [KEPT], "stage3_label/skypile": ["stage2_filter/skypile"]}
-    needs = [need for step in steps for need in step.needs.items()]
-    made = made_from(needs, known)
-    assert before[KEPT] in made and before[INGEST] in made and before[LABEL] not in made
-    used = {step.folder for step in steps}
-    assert {path for path, _ in leftovers(small.path, used)} == {before[KEPT], before["stage2_filter/skypile"]}
-    assert leftovers(small.path, used | made) == []
+    steps, _ = find(small.path)
+    assert outdated(steps) == {LABEL: [KEPT], "questions/skypile": ["even_lengths/skypile"]}
+    assert before[KEPT] not in {step.folder for step in steps}
+    assert unused(small.path) == []
     small.go()
     assert outdated(find(small.path)[0]) == {}
+    assert {before[KEPT], before["even_lengths/skypile"]} <= {one.path for one in unused(small.path)}
 
 
 def test_any_damage_to_a_fingerprint_is_one_problem(small):
@@ -314,11 +309,11 @@ def test_any_damage_to_a_fingerprint_is_one_problem(small):
 
 def test_a_plain_name_that_leads_to_another_step_is_a_problem_of_that_step(small):
     (small.path / KEPT).unlink()
-    (small.path / KEPT).symlink_to((small.path / "stage2_filter/skypile").resolve())
+    (small.path / KEPT).symlink_to((small.path / "even_lengths/skypile").resolve())
     edit(small.path / LABEL / "part-00000.jsonl", "characters", "letters")
     problems = bad(small)
     assert list(problems) == [KEPT, LABEL]  # the rest is verified, against the step's own folder
-    assert "leads to stage2_filter-skypile-" in problems[KEPT][0] and len(problems[LABEL]) == 1
+    assert "leads to even_lengths-skypile-" in problems[KEPT][0] and len(problems[LABEL]) == 1
     assert findings(small)[LABEL].notes == []
     small.go()  # points it right
     assert list(bad(small)) == [LABEL]

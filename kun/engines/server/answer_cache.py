@@ -1,7 +1,7 @@
-"""Answers that were paid for and are in no published shard yet: `AnswerCache(run / "store/answers.sqlite")`.
+"""Answers that are not in a published shard yet: `AnswerCache(run / "store/answers.sqlite")`.
 
-Each is on the disk as soon as it has come, so that a killed run asks for none of them twice. All that a bad file costs
-is time: one that cannot be read is deleted, one that cannot be written is done without.
+Each is on disk as soon as it arrives, so that a killed run asks for none of them twice. A bad file costs only time: one
+that cannot be read is deleted, and the run goes on without one that cannot be written.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from kun.errors import BusyError
 from kun.store import digests
 
 _decode = msgspec.json.Decoder(Answer).decode
-KEPT = 30 * 24 * 3600  # seconds; answers to requests that nobody repeated, because settings changed
+KEPT = 30 * 24 * 3600  # seconds; after a change of settings, answers may never be asked for again
 
 
 class AnswerCache:
-    """Answers by the digest of model and request, of all engines of one process. URLs do not matter."""
+    """Answers by the digest of model and request, of all engines of a process, whatever the URLs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,7 +47,7 @@ class AnswerCache:
         rows = self._execute("SELECT answer FROM answers WHERE key = ?", [key])
         try:
             return _decode(rows[0][0]) if rows else None
-        except msgspec.DecodeError:  # of another version of Kun, or a part that was damaged without a trace
+        except msgspec.DecodeError:  # of another version of Kun, or damage that SQLite did not detect
             return None
 
     def keep(self, key: str, answer: Answer) -> None:
@@ -55,12 +55,12 @@ class AnswerCache:
         self._execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", values)
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Answers that are in a published shard are of no use here any more."""
+        """Delete answers, once they are in a published shard."""
         listed = msgspec.json.encode(list(keys)).decode()
         self._execute("DELETE FROM answers WHERE key IN (SELECT value FROM json_each(?))", [listed])
 
     def close(self) -> None:
-        """An empty file goes."""
+        """Close the database, and remove it if it is empty."""
         if self._database is not None:
             empty = not self._execute("SELECT 1 FROM answers LIMIT 1", [])
             self._database.close()
@@ -84,17 +84,17 @@ class AnswerCache:
 
 
 def key(model: str, bodies: list[dict[str, Any]]) -> str:
-    """Of a model, by words that tell it from any other, and all that a request puts to the server."""
+    """The key of a request: a digest of what identifies the model, and of the bodies sent to the server."""
     return digests.of_value([model, bodies])
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """A sound database. The engines' own threads use it, which are not the one that opens it."""
+    """An intact database, usable from the engines' threads. sqlite3.DatabaseError where it is damaged or in use."""
     database = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
     try:
         database.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory, which network file systems lack
         database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing, a lost machine a few answers
+        database.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing, a loss of power a few answers
         [[state]] = database.execute("PRAGMA quick_check(1)").fetchall()
         if state != "ok":
             raise sqlite3.DatabaseError(state)

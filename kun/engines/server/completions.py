@@ -1,7 +1,7 @@
-"""What an OpenAI-compatible server is asked, in token ids, and how its answers are read: `generation(request, ...)`.
+"""Bodies of requests to an OpenAI-compatible server, and its answers, in token ids: `generation(request, ...)`.
 
-Prompts go as lists of token ids to /v1/completions, replies come back as token ids (`return_token_ids`, of vLLM since
-0.10.2): text would be cut into tokens by the server, which takes `<|im_end|>` in a document for the end of the turn.
+Prompts go to /v1/completions as token ids, and replies come back as token ids (`return_token_ids`, in vLLM since
+0.10.2). The server would tokenise text itself, and take `<|im_end|>` in a document for the end of the turn.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import msgspec
 
 from kun.engines.base import Generate, Generated, until_end
 
-LOWEST = -9999.0  # what vLLM writes for minus infinity
+LOWEST = -9999.0  # what vLLM returns for minus infinity
 
-# A server takes what a request leaves open from the model's generation_config.json: nothing is left open.
+# A server would take omitted settings from the model's generation_config.json, so set them all.
 NEUTRAL = {"top_k": 0, "min_p": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "ignore_eos": True, "n": 1}
 
 
 class NoAnswerError(Exception):
-    """Worth another try. `busy`: the server lives and asks for patience; `after`: for how many seconds."""
+    """Worth retrying. `busy`: the server asks to wait; `after`: seconds to wait."""
 
     def __init__(self, message: str, busy: bool = False, after: float | None = None) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class NoAnswerError(Exception):
 
 
 class RefusedError(Exception):
-    """The server's words on a request that it will never answer."""
+    """The server's message about a request that it will never answer."""
 
 
 class Logprobs(msgspec.Struct):
@@ -37,7 +37,7 @@ class Logprobs(msgspec.Struct):
 
 
 class Completion(msgspec.Struct):
-    """One of the `choices` of a response. Token ids are missing where the server does not know `return_token_ids`."""
+    """One of the `choices` of a response. Token ids are missing if the server does not support `return_token_ids`."""
 
     finish_reason: str | None = None
     token_ids: list[int] | None = None
@@ -50,7 +50,7 @@ class Response(msgspec.Struct):
 
 
 def generation(request: Generate, window: int, end_ids: Sequence[int], pad_id: int) -> dict[str, Any]:
-    """The body of a request for a reply, but for the model's name."""
+    """The body of a request for a reply, without the model's name."""
     sampling = request.sampling
     body = NEUTRAL | {
         "prompt": request.prompt,
@@ -62,7 +62,7 @@ def generation(request: Generate, window: int, end_ids: Sequence[int], pad_id: i
         "stop_token_ids": list(end_ids),
         "return_token_ids": True,
     }
-    # Padding is no reply; where it also ends a text (pad = EOS) it has to stay possible.
+    # Suppress padding, unless it is also an end token (pad = EOS).
     return body if pad_id in end_ids else body | {"logit_bias": {str(pad_id): -100.0}}
 
 
@@ -106,10 +106,10 @@ def generated(completion: Completion, end_ids: Collection[int]) -> Generated:
 def logprobs(completion: Completion, tokens: Sequence[int]) -> dict[int, float]:
     """Log-probability of each of `tokens`. NoAnswerError where one is missing or cannot be a log-probability."""
     steps = completion.logprobs.top_logprobs if completion.logprobs else []
-    given = steps[0] if steps else {}
-    found = {token: given.get(f"token_id:{token}", math.nan) for token in tokens}
-    if any(math.isnan(value) for value in found.values()):
+    step = steps[0] if steps else {}
+    values = {token: step.get(f"token_id:{token}", math.nan) for token in tokens}
+    if any(math.isnan(value) for value in values.values()):
         raise NoAnswerError("log-probabilities of the tokens that were asked for are missing")
-    if max(given.values()) > 1e-3:
+    if max(step.values()) > 1e-3:
         raise NoAnswerError("log-probabilities above 0 came back (the server runs with another --logprobs-mode)")
-    return {token: -math.inf if value <= LOWEST else value for token, value in found.items()}
+    return {token: -math.inf if value <= LOWEST else value for token, value in values.items()}

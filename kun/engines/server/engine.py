@@ -1,7 +1,7 @@
-"""The engine of servers that run already, such as `vllm serve`: `ServerEngine(settings, chat, window, ...)`.
+"""The engine for running servers, such as `vllm serve`: `ServerEngine(settings, chat, window, ...)`.
 
-An event loop in a thread of its own keeps the servers busy while the caller publishes a shard; requests of later shards
-are in flight by then. Started as docs/engines.md shows; what a server cannot do is a ConfigError at the start.
+An event loop in its own thread keeps the servers busy with requests of later shards while the caller publishes one.
+docs/engines.md shows how to start the servers; a missing capability is a ConfigError at the start.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from kun.models.folder import plain_name
 from kun.store import digests
 
 T = TypeVar("T")
-Part = tuple[dict[str, Any], Callable[[Completion], Any]]  # a body that goes to a server; what reads its completion
+Part = tuple[dict[str, Any], Callable[[Completion], Any]]  # the body of a request; a reader of its completion
 Result = tuple[Group, int, Answer] | KunError
 
 
 class ServerEngine:
     """Answers requests with the model of `folder` on all servers that have it. See `kun.engines.base.Engine`.
 
-    `answers`, which whoever opens it closes, keeps those that are not published yet. ConfigError names the server that
-    cannot do what Kun needs; where that is log-probabilities of verdicts, only when the first is asked for.
+    The caller closes `answers`, which keeps those that are not published yet. ConfigError names a server that lacks
+    what Kun needs; log-probabilities of verdicts are checked when the first one is asked for.
     """
 
     def __init__(self, settings: Settings, chat: Chat, window: int, folder: Path, answers: AnswerCache) -> None:
@@ -78,7 +78,7 @@ class ServerEngine:
     ) -> Iterator[list[Answer]]:
         """The answers of each group, in the order of its requests; `on_answer(n)` after n more of them.
 
-        A group counts as published when the next one is asked for: its answers leave the cache. KunError where no
+        A group counts as published when the next one is requested: its answers leave the cache. KunError where no
         server answers any more.
         """
         results = SimpleQueue[Result]()
@@ -92,7 +92,7 @@ class ServerEngine:
                 self._call(self._cancel())
 
     def close(self) -> None:
-        """End the requests under way, and the thread."""
+        """Cancel the requests in flight, and end the thread."""
         if self._loop.is_closed():
             return
         self._call(self._cancel())
@@ -147,25 +147,25 @@ class ServerEngine:
         return answer
 
     def _parts(self, request: Request) -> tuple[list[Part], Callable[[list[Any]], Answer]]:
-        """What a request asks of a server, and what makes the answer of all that is read."""
+        """The parts of a request to a server, and a function from their results to the answer."""
         end_ids, pad_id = self._chat.end_ids, self._chat.pad_id
         match request:
             case Generate():
                 body = generation(request, self.window, end_ids, pad_id)
                 return [(body, partial(generated, end_ids=end_ids))], itemgetter(0)
-            case ScoreChoices():  # choices are forced upon the model, a token at a time
+            case ScoreChoices():  # choices are forced, token by token
                 follow = beginnings(request)
                 parts: list[Part] = [
                     (next_token([*request.prompt, *start], tokens), partial(logprobs, tokens=tokens))
                     for start, tokens in follow.items()
                 ]
-                return parts, lambda found: chosen(request, dict(zip(follow, found, strict=True)))
+                return parts, lambda read: chosen(request, dict(zip(follow, read, strict=True)))
 
     async def _complete(self, body: dict[str, Any], read_answer: Callable[[Completion], T]) -> T:
         return await self._servers.complete(body | {"model": self._model}, read_answer)
 
     async def _choose_servers(self, name: str, folder: str) -> None:
-        """Those that have the model: two merged models may be on different ports."""
+        """Use the servers that have the model: two merged models may be on different ports."""
         named = {server: await models(server) for server in self._servers.all}
         having = [server for server, cards in named.items() if self._model in cards]
         if len(having) < len(named):
@@ -198,7 +198,7 @@ class ServerEngine:
 
 
 def _identity(folder: Path) -> str:
-    """What tells a model of a run from any other: its folder's name, which holds the fingerprint of its settings, and
-    the marker with the digest of its files, since training again need not give the same."""
+    """What identifies a model: the name of its folder, which has the fingerprint of its settings, and its marker with
+    the digest of its files, since a second training may give other weights."""
     marker = folder / "done.json"
     return f"{folder.name} {digests.of_file(marker) if marker.is_file() else ''}"

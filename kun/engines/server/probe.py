@@ -1,4 +1,5 @@
-"""What a server cannot do is an error at the start: `check_model(server, ...)`, `await check_replies(server, ...)`."""
+"""Checks at the start that a server can do what Kun needs: `check_model(server, ...)`, `await check_replies(server,
+...)`."""
 
 from __future__ import annotations
 
@@ -18,13 +19,13 @@ from kun.errors import ConfigError
 from kun.models.chat import Chat
 
 T = TypeVar("T")
-FINGERPRINTED = re.compile(r"-[0-9a-f]{16}$")  # the name of a folder that a step of a run has made
-TRIES = 3  # few: a server that is not there should show at once
+FINGERPRINTED = re.compile(r"-[0-9a-f]{16}$")  # the name of a folder made by a step of a run
+TRIES = 3  # few, so that a missing server shows at once
 NEEDED = "Kun needs /v1/completions with token ids in and out, as `vllm serve` has it (docs/engines.md)"
 
 
 class Card(msgspec.Struct):
-    """A model in /v1/models. `root` is the folder it was loaded from; an adapter's `parent` is its base."""
+    """A model in /v1/models. `root`: the folder it was loaded from; `parent`: the base of an adapter."""
 
     id: str
     root: str | None = None
@@ -46,8 +47,8 @@ async def models(server: Server) -> dict[str, Card]:
 
 
 def check_model(server: Server, by_name: dict[str, Card], model: str, window: int, folder: str) -> None:
-    """ConfigError where the server has the model from another folder of a run's store than `folder`, or with a smaller
-    window. What it does not tell is not checked."""
+    """ConfigError where the server has the model from another folder of a run's store than `folder`, or a smaller
+    window. What it does not report is not checked."""
     card = by_name[model]
     root = Path(card.root or "").name
     if FINGERPRINTED.search(root) and root != folder:
@@ -62,8 +63,8 @@ def check_model(server: Server, by_name: dict[str, Card], model: str, window: in
 
 
 async def check_replies(server: Server, model: str, chat: Chat) -> dict[str, Any]:
-    """The body of a small request that the server has answered. ConfigError where it takes or gives no token ids, or
-    heeds neither stop_token_ids nor logit_bias."""
+    """The body of a small request that the server has answered. ConfigError where it does not support token ids in and
+    out, stop_token_ids, or logit_bias."""
     request = Generate(_probe(chat), Sampling(max_tokens=2, temperature=0), seed=0)
     end = chat.end_ids[0]
     body = generation(request, len(request.prompt) + 2, chat.end_ids, chat.pad_id)
@@ -75,7 +76,7 @@ async def check_replies(server: Server, model: str, chat: Chat) -> dict[str, Any
 
 
 async def check_verdicts(server: Server, model: str, chat: Chat) -> None:
-    """ConfigError where the server cannot give log-probabilities of tokens that it is asked for."""
+    """ConfigError where the server cannot return log-probabilities of chosen tokens."""
     tokens = sorted({*_probe(chat), *chat.encode("好")})
     body = next_token(_probe(chat), tokens) | {"model": model}
     try:
@@ -88,16 +89,16 @@ async def check_verdicts(server: Server, model: str, chat: Chat) -> None:
 
 
 def _probe(chat: Chat) -> list[int]:
-    """A prompt of the control tokens: a server with the base model alone lacks those that Kun has added."""
+    """A prompt of control tokens: a server with only the base model lacks those that Kun added."""
     return sorted({*chat.end_ids, chat.pad_id, *chat.new_ids})
 
 
 async def _asked(ask: Callable[[], Awaitable[T]], server: Server) -> T:
-    for tried in range(1, TRIES + 1):
+    for attempt in range(1, TRIES + 1):
         try:
             return await ask()
         except NoAnswerError as error:
-            if tried == TRIES:
+            if attempt == TRIES:
                 why = _bare(server, error)
                 raise _wrong(server, f"{why}; is it up, or to be taken out of the list? {NEEDED}") from None
             await asyncio.sleep(min(error.after or 1.0, 10.0))

@@ -1,8 +1,8 @@
 """Several servers as one: `await Servers(urls, ...).complete(body, read_answer)`, whichever of them answers.
 
-At most `concurrency` requests are in flight at each URL. What fails in passing (no connection, no answer in time, 429,
-5xx, an answer that is none) is tried again, after a pause that doubles, or that the server asks for (Retry-After). A
-server that fails rests in the same way, and gets one request at a time until it answers: the others get the rest.
+At most `concurrency` requests are in flight at each URL. Transient failures (no connection, timeout, 429, 5xx, a
+malformed answer) are retried, after a pause that doubles, or that the server asks for (Retry-After). A server that
+fails rests in the same way, and then gets one request at a time until it answers; the others get the rest.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from kun.errors import ConfigError, KunError
 
 T = TypeVar("T")
 LONGEST_PAUSE = 60.0  # seconds; a server may ask for more, up to `timeout`
-IN_A_ROW = 10  # requests given up with no answer in between, after which it is asked whether any server still works
-CONNECT = 10.0  # seconds until a machine counts as gone
+IN_A_ROW = 10  # after so many requests given up with no answer in between, check whether any server still works
+CONNECT = 10.0  # seconds until a machine counts as unreachable
 
 
 class Server:
@@ -41,7 +41,7 @@ class Server:
         return await self._send("GET", path, None)
 
     async def complete(self, body: dict[str, Any], read_answer: Callable[[Completion], T]) -> T:
-        """Raises NoAnswerError or RefusedError, with the URL and the server's words."""
+        """NoAnswerError or RefusedError has the URL and the server's message."""
         data = await self._send("POST", "completions", msgspec.json.encode(body))
         try:
             return read_answer(parse_completion(data, body["prompt"]))
@@ -66,19 +66,19 @@ class Server:
         raise RefusedError(text)
 
     def _without_key(self, text: str) -> str:
-        """A server may quote the key that it refuses, and its messages end up in files."""
+        """Mask the key: a server may quote it in an error, and its messages end up in files."""
         return " ".join((text.replace(self._key, "***") if self._key else text).split())[:300]
 
 
 class Servers:
-    """The servers of a run: all that are named, until `use` chooses some."""
+    """The servers of a run: all configured ones, until `use` chooses some."""
 
     def __init__(self, urls: tuple[str, ...], concurrency: int, timeout: float, retries: int) -> None:
         key = _key()
         self.client = httpx2.AsyncClient(
             headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             timeout=httpx2.Timeout(None, connect=min(CONNECT, timeout)),
-            # vLLM's own server drops a connection that is idle for 5 seconds.
+            # vLLM's server drops connections that are idle for 5 seconds.
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=4.0),
         )
         self.all = [Server(url, self.client, key, timeout) for url in urls]
@@ -87,21 +87,20 @@ class Servers:
         self._answered = 0
         self._given_up = 0  # in a row
         self._checking = asyncio.Lock()
-        self._slots: asyncio.Queue[tuple[Server, bool]] = asyncio.Queue()  # a server; whether as a trial
+        self._slots: asyncio.Queue[tuple[Server, bool]] = asyncio.Queue()  # a server; whether this is a trial
         self._concurrency = concurrency
 
     def use(self, servers: list[Server], canary: dict[str, Any]) -> None:
-        """Ask these from now on. `canary` is a request that all of them have answered."""
+        """Use these from now on. `canary` is a request that all of them have answered."""
         self.all, self._canary = servers, canary
         for _ in range(self._concurrency):
             for server in servers:
                 self._slots.put_nowait((server, False))
 
     async def complete(self, body: dict[str, Any], read_answer: Callable[[Completion], T]) -> T:
-        """What `read_answer` makes of the completion.
+        """The result of `read_answer` on the completion.
 
-        Raises NoAnswerError when the retries are used up, RefusedError at once, KunError where no server
-        works any more.
+        NoAnswerError after all retries, RefusedError at once, KunError where no server works any more.
         """
         tries, answered = 0, self._answered
         while True:
@@ -109,7 +108,7 @@ class Servers:
             try:
                 answer = await server.complete(body, read_answer)
             except NoAnswerError as error:
-                # A server that is busy, or down already, is no evidence against a request while others are answered.
+                # A server that is busy, or already down, says nothing about this request while others are answered.
                 tries += not ((error.busy or server.failures) and self._answered > answered)
                 answered = self._answered
                 self._failed(server, error.after)
@@ -145,7 +144,7 @@ class Servers:
         server.parked = 0
 
     def _failed(self, server: Server, after: float | None) -> None:
-        """Park the slot. After a rest one request may try; what fails in the meantime tells nothing new."""
+        """Park the slot. After a rest one request may try; failures in the meantime are not counted."""
         server.parked += 1
         if not server.rests:
             server.rests = True
@@ -167,11 +166,11 @@ class Servers:
         return self._given_up >= IN_A_ROW or all(server.failures > self._retries for server in self.all)
 
     async def _check(self) -> None:
-        """KunError where nothing is answered any more, not even the canary: the requests are not at fault then."""
+        """KunError where no server answers even the canary, so that the requests are not at fault."""
         if not self._silent():
             return
         async with self._checking:
-            if not self._silent():  # another request has just had this checked
+            if not self._silent():  # another request has just checked this
                 return
             errors = [text for text in await asyncio.gather(*map(self._try_canary, self.all)) if text]
             self._given_up = 0
@@ -182,7 +181,7 @@ class Servers:
                 )
 
     async def _try_canary(self, server: Server) -> str:
-        """What is wrong; nothing where the server answers."""
+        """The error; empty if the server answers."""
         try:
             await server.complete(self._canary, lambda completion: None)
         except (NoAnswerError, RefusedError) as error:
@@ -192,7 +191,7 @@ class Servers:
 
 
 def pause(tries: int) -> float:
-    """Seconds before the next try: 1, 2, 4, ... to a minute, up to a quarter less so that not all come at once."""
+    """Seconds before the next try: 1, 2, 4, ... to a minute, minus up to a quarter, so that requests spread."""
     return min(LONGEST_PAUSE, 2.0 ** (tries - 1)) * random.uniform(0.75, 1.0)
 
 
@@ -204,7 +203,7 @@ def _key() -> str:
 
 
 def _message(content: bytes) -> str:
-    """The words in an error's body: OpenAI's form, FastAPI's, or whatever it is."""
+    """The message in the body of an error, in the form of OpenAI or FastAPI, or as it is."""
     try:
         body = msgspec.json.decode(content)
         error = body.get("error", body)
@@ -215,7 +214,7 @@ def _message(content: bytes) -> str:
 
 
 def _retry_after(headers: httpx2.Headers, longest: float) -> float | None:
-    """Seconds that the server asks to wait, by its Retry-After: a number, or a date."""
+    """Seconds to wait by the header Retry-After, a number or a date."""
     value = headers.get("retry-after", "")
     try:
         seconds = float(value)

@@ -1,7 +1,8 @@
-"""The engine of a plain machine: `TransformersEngine(model, end_ids, pad_id, window, batch_tokens).run(groups)`.
+"""The engine of transformers, in this process: `TransformersEngine(model, end_ids, pad_id, window,
+batch_tokens).run(groups)`.
 
-Replies by `model.generate` in batches of similar length, verdicts by one forward pass over what follows the prefix that
-the prompts of a group share. Measured on two cores in docs/measurements.md.
+Replies come from `model.generate` in batches of similar length; verdicts from one forward pass over what follows the
+shared prefix of a group's prompts. docs/measurements.md has measurements on two cores.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class TransformersEngine:
 
     def __init__(self, model: Any, end_ids: Sequence[int], pad_id: int, window: int, batch_tokens: int) -> None:
         self.model = model.eval()
-        self.model.generation_config = GenerationConfig()  # a model's own defaults would mix with the request's
+        self.model.generation_config = GenerationConfig()  # the model's defaults would mix with the request's settings
         self.end_ids = tuple(end_ids)
         self.pad_id = pad_id
         self.window = window
@@ -35,7 +36,7 @@ class TransformersEngine:
         self._vocabulary = int(model.get_input_embeddings().num_embeddings)
         kinds = getattr(settings, "layer_types", None) or ["full_attention"]
         full = set(kinds) == {"full_attention"} and not getattr(settings, "sliding_window", None)
-        self._shares_prefix = full  # a sliding window counts the padding behind a shared prefix
+        self._shares_prefix = full  # a sliding window would count the padding behind a shared prefix
 
     def run(
         self, groups: Iterable[Sequence[Request]], on_answer: Callable[[int], None] = lambda count: None
@@ -45,23 +46,23 @@ class TransformersEngine:
             yield self._group(group, on_answer)
 
     def close(self) -> None:
-        """Give the model's memory back."""
+        """Free the model's memory."""
         del self.model
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _group(self, group: Sequence[Request], on_answer: Callable[[int], None]) -> list[Answer]:
-        whole = Group.of(group, self.window, self._vocabulary, on_answer)
-        fit = [number for number, _ in whole.asked]
+        state = Group.of(group, self.window, self._vocabulary, on_answer)
+        fit = [number for number, _ in state.asked]
         prefix = Prefix([request.prompt for number in fit if isinstance(request := group[number], ScoreChoices)])
         for batch in batches(group, fit, self.batch_tokens, self.window):
             requests = [group[number] for number in batch]
             for number, answer in zip(batch, self._halving(requests, prefix), strict=True):
-                whole.settle(number, answer)
-        return whole.answers
+                state.settle(number, answer)
+        return state.answers
 
     def _halving(self, requests: list[Any], prefix: Prefix) -> list[Answer]:
-        """The answers of a batch; where it fails (out of memory), of its halves, down to the request that fails."""
+        """The answers of a batch; if it fails (out of memory), those of its halves, down to the failing request."""
         try:
             with torch.inference_mode():
                 return self._answers(requests, prefix)
@@ -75,7 +76,7 @@ class TransformersEngine:
         return self._halving(requests[:half], prefix) + self._halving(requests[half:], prefix)
 
     def _answers(self, requests: list[Any], prefix: Prefix) -> list[Answer]:
-        """The answers of a batch, which is of one kind."""
+        """The answers of a batch of requests of one kind."""
         first: Request = requests[0]
         match first:
             case Generate():
@@ -89,7 +90,7 @@ class TransformersEngine:
         limits = [min(sampling.max_tokens, self.window - len(request.prompt)) for request in requests]
         draw = Draw(requests, length, device)
         ids, mask = self._padded([request.prompt for request in requests], length)
-        # Padding is no reply; where it also ends a text (pad = EOS) it has to stay possible.
+        # Suppress padding, unless it is also an end token (pad = EOS).
         suppressed = None if self.pad_id in self.end_ids else [self.pad_id]
         output = self.model.generate(
             input_ids=ids,
@@ -112,7 +113,7 @@ class TransformersEngine:
         ]
 
     def _choose(self, requests: list[ScoreChoices], prefix: Prefix) -> list[Answer]:
-        """Teacher-forced: a row per request and distinct beginning of its choices (of one-token choices: one row)."""
+        """Teacher forcing: one row per request and distinct beginning of its choices; one-token choices share a row."""
         shared = prefix.length if self._shares_prefix else 0
         rows: dict[tuple[int, tuple[int, ...]], int] = {}
         for number, request in enumerate(requests):
@@ -150,7 +151,7 @@ class TransformersEngine:
 
 
 class Prefix:
-    """What the prompts of a group open with, run through the model once, when first needed."""
+    """The shared prefix of a group's prompts, run through the model once, when first needed."""
 
     def __init__(self, prompts: list[list[int]]) -> None:
         length = shared_prefix(prompts) if len(prompts) > 1 else 0

@@ -1,7 +1,7 @@
-"""How tokens are drawn inside `model.generate`: each row by its own seed, whatever rows stand beside it.
+"""Drawing of tokens inside `model.generate`: each row by its own seed, independent of the rest of the batch.
 
-Exact sampling by the inverse of the cumulated distribution: one uniform number per row and step, drawn beforehand on
-the CPU from the request's seed, so that a reply depends neither on the batch nor on the device's random generator.
+Exact inverse transform sampling: one uniform number per row and step, drawn beforehand on the CPU from the request's
+seed, so that a reply depends neither on the batch nor on the device's random generator.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kun.engines.base import Generate
 class Draw(LogitsProcessor):  # type: ignore[misc]
     """Leaves one token per row: the likeliest at temperature 0, else one of the `top_p` nucleus.
 
-    The requests share their sampling settings. `broken` tells, per row, whether the model returned NaN.
+    The requests share their sampling settings. `broken`: per row, whether the model returned NaN.
     """
 
     def __init__(self, requests: Sequence[Generate], prompt_length: int, device: torch.device) -> None:
@@ -48,7 +48,7 @@ class Limits(StoppingCriteria):  # type: ignore[misc]
 
 
 def uniform(request: Generate) -> torch.Tensor:
-    """A number in [0, 1), fp32, for every token that the request may draw: by its seed alone."""
+    """A number in [0, 1), fp32, for every token that the request may draw, from its seed alone."""
     return torch.rand(request.sampling.max_tokens, generator=torch.Generator().manual_seed(request.seed))
 
 

@@ -22,10 +22,10 @@ class Work:
         self.engine, self.start = engine, start
         self.adapters: dict[str, Any] = {}  # vllm.LoRARequest by folder
         self.of_nan = _of_nan(engine)
-        self._requests = 0  # put to vLLM so far
+        self._requests = 0  # sent to vLLM so far
 
     async def answer(self, task: Task) -> Answer:
-        """What vLLM makes of the request; EngineDeadError where it is dead, Failure for any other error."""
+        """vLLM's answer to the request. EngineDeadError where vLLM is dead; any other error is a Failure."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
@@ -53,7 +53,7 @@ class Work:
             repetition_penalty=sampling.repetition_penalty,
             seed=request.seed if sampling.temperature > 0 else None,
             stop_token_ids=self.start.end_ids,
-            ignore_eos=True,  # the model's own; all that end a reply are in end_ids
+            ignore_eos=True,  # ignores the model's own; end_ids has all end tokens
             logit_bias=dict.fromkeys(self.start.suppressed, -100.0) or None,
         )
         if output.finish_reason not in ("stop", "length"):
@@ -61,20 +61,20 @@ class Work:
         return until_end(list(output.token_ids), self.start.end_ids)
 
     async def _choices(self, task: Task, request: ScoreChoices) -> ChoiceLogprobs | Failure:
-        """Choices are forced upon the model: one request of vLLM for each of their distinct beginnings."""
+        """Choices are forced: one vLLM request for each of their distinct beginnings."""
         follow = beginnings(request)
-        found = await asyncio.gather(
+        logprobs = await asyncio.gather(
             *(self._next_token(task, [*request.prompt, *start], tokens) for start, tokens in follow.items())
         )
-        return chosen(request, dict(zip(follow, found, strict=True)))
+        return chosen(request, dict(zip(follow, logprobs, strict=True)))
 
     async def _next_token(self, task: Task, prompt: list[int], tokens: list[int]) -> dict[int, float]:
-        """Log-probability of each of `tokens` as the one that follows the prompt."""
+        """The log-probability of each of `tokens` as the next token after the prompt."""
         output = await self._output(
             task, prompt, max_tokens=1, temperature=0.0, logprob_token_ids=tokens, flat_logprobs=True
         )
-        [found] = output.logprobs
-        return {token: found[token].logprob for token in tokens}
+        [step] = output.logprobs
+        return {token: step[token].logprob for token in tokens}
 
     async def _output(self, task: Task, prompt: list[int], **parameters: Any) -> Any:
         """vLLM's output for a prompt. NanError where the model returned NaN."""
@@ -87,7 +87,7 @@ class Work:
         settings = SamplingParams(
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            skip_clone=True,  # made for this request alone; a deep copy costs 0.1 ms
+            skip_clone=True,  # not shared; a deep copy would cost 0.1 ms
             **parameters,
         )
         adapter = self._adapter(task.adapter) if task.adapter else None
@@ -107,20 +107,20 @@ class Work:
 
 
 def _of_nan(engine: Any) -> set[str]:
-    """Names of the requests for which the model has returned NaN, added while vLLM works.
+    """The names of requests for which the model returned NaN, added while vLLM works.
 
-    vLLM draws a token all the same. It counts them (VLLM_COMPUTE_NANS_IN_LOGITS) for its metrics; its results do not
-    tell.
+    vLLM draws a token all the same. It counts NaNs for its metrics (VLLM_COMPUTE_NANS_IN_LOGITS), but does not report
+    them with the results.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     processor = engine.output_processor
     process, states = processor.process_outputs, processor.request_states
 
     def note_nan(outputs: Sequence[Any], *more: Any, **options: Any) -> Any:
         for output in outputs:
             if getattr(output, "num_nans_in_logits", 0) and (request := states.get(output.request_id)):
-                found.add(request.external_req_id)
+                names.add(request.external_req_id)
         return process(outputs, *more, **options)
 
     processor.process_outputs = note_nan
-    return found
+    return names

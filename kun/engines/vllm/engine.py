@@ -1,7 +1,7 @@
 """The engine of vLLM: `VllmEngine(start, window, vocabulary, log).run(groups)`; see kun.engines.vllm.process.
 
-vLLM works in another process, so that it goes on while this one makes prompts and publishes shards, and so that its
-death costs nobody the run: it is started again, and what it was at work on is asked once more.
+vLLM runs in another process, so that it works on while this one makes prompts and publishes shards, and so that the run
+survives its death: it is restarted, and the requests it was working on are sent once more.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ from kun.engines.vllm.start import devices
 from kun.errors import ConfigError, KunError
 from kun.text.normal import preview
 
-TRIES = 2  # a request that was at work in this many deaths of the engine is given up
-DEATHS = 3  # in a row, without an answer in between: the engine is given up
-PATIENCE = 20.0  # seconds that vLLM has to end by itself
+TRIES = 2  # a request that vLLM was working on at so many deaths is given up
+DEATHS = 3  # after so many in a row, without an answer in between, the engine is given up
+PATIENCE = 20.0  # seconds for vLLM to end by itself
 ERROR = re.compile(r"^(?:.*\] )?(\w+(?:Error|Exception): .+)", re.MULTILINE)  # in the log, behind its prefix
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_COMPUTE_NANS_IN_LOGITS": "1"}
 
 
 @dataclass
 class Pending:
-    """A task without an answer: request `number` of a group, in one of the runs that may go on at the same time.
-    `deaths` of vLLM while it was at work on it."""
+    """A task without an answer: request `number` of a group, in one of several concurrent runs.
+
+    `deaths`: how often vLLM died while working on it.
+    """
 
     task: wire.Task
     group: Group
@@ -47,7 +49,7 @@ class Pending:
 class VllmEngine:
     """Answers requests with a model that vLLM runs in another process. See `kun.engines.base.Engine`.
 
-    `vocabulary`: number of rows of the model's embeddings; `log`: the file that gets all that vLLM prints.
+    `vocabulary`: number of rows of the model's embeddings; `log`: the file for everything that vLLM prints.
     """
 
     def __init__(self, start: wire.Start, window: int, vocabulary: int, log: Path) -> None:
@@ -68,9 +70,9 @@ class VllmEngine:
         on_answer: Callable[[int], None] = lambda count: None,
         adapter: str | None = None,
     ) -> Iterator[list[Answer]]:
-        """The answers of each group, in the order of its requests; later groups are at work before it is complete.
+        """The answers of each group, in the order of its requests; vLLM works on later groups before one is complete.
 
-        `adapter`: folder of the LoRA adapter that answers, None for the model itself.
+        `adapter`: the folder of the LoRA adapter to use; None: the model itself.
         """
         run = object()
 
@@ -82,11 +84,11 @@ class VllmEngine:
         try:
             for group in in_order(groups, self._slots, ask, self._receive):
                 yield group.answers
-        finally:  # a run that is given up wants no answers any more
-            self._pending = {key: one for key, one in self._pending.items() if one.run is not run}
+        finally:  # an abandoned run needs no more answers
+            self._pending = {key: pending for key, pending in self._pending.items() if pending.run is not run}
 
     def close(self) -> None:
-        """End vLLM and give its memory back."""
+        """End vLLM and free its memory."""
         self._hang_up()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(PATIENCE)
@@ -101,17 +103,17 @@ class VllmEngine:
         self._send(sent)
 
     def _send(self, tasks: Sequence[wire.Task]) -> None:
-        with contextlib.suppress(OSError):  # vLLM died: that shows when its answers are read, and this is asked again
+        with contextlib.suppress(OSError):  # vLLM died: `_receive` finds out, and sends this again
             self._socket.sendall(wire.frame(tasks))
 
     def _receive(self) -> None:
-        """Take in what vLLM has answered, or its death."""
+        """Process the next answers of vLLM, or its death."""
         data = self._read()
         if data is None:
             self._restart()
             return
         for result in wire.decode_results(data):
-            if result.key in self._pending:  # else of a run that was given up
+            if result.key in self._pending:  # otherwise of an abandoned run
                 self._deaths = 0
                 self._settle(result.key, result.answer)
 
@@ -120,7 +122,7 @@ class VllmEngine:
         pending.group.settle(pending.number, answer)
 
     def _read(self) -> bytes | None:
-        """The next frame from vLLM; None where it died."""
+        """The next frame from vLLM; None if it died."""
         try:
             header = self._stream.read(wire.HEADER.size)
             if len(header) == wire.HEADER.size:
@@ -133,9 +135,9 @@ class VllmEngine:
         return None
 
     def _restart(self) -> None:
-        """Start vLLM again and ask again what has no answer; requests that it died of TRIES times are failures.
+        """Restart vLLM and send what has no answer again; requests during which it died TRIES times are failures.
 
-        It may have died of those that it worked on, which are the first, and not of those that only waited.
+        Only the first requests, which it was working on, can have caused its death; the others were waiting.
         """
         self._deaths += 1
         self._kill()
@@ -162,7 +164,7 @@ class VllmEngine:
                 stderr=log,
                 pass_fds=[theirs.fileno()],
                 env={**environment(self.start), **os.environ},
-                start_new_session=True,  # Ctrl-C is this process's affair; and its whole group can be ended
+                start_new_session=True,  # this process handles Ctrl-C, and can end the whole group
             )
         theirs.close()
         self._socket, self._stream = ours, ours.makefile("rb")
@@ -194,16 +196,16 @@ class VllmEngine:
 
 
 def environment(start: wire.Start) -> dict[str, str]:
-    """Variables for vLLM's process; those that are set already go before."""
+    """Environment variables for vLLM's process; those already set take precedence."""
     if devices(start.options) > 1:
         return ENVIRONMENT
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    return ENVIRONMENT | {"VLLM_CPU_OMP_THREADS_BIND": cores}  # by itself it takes one core
+    return ENVIRONMENT | {"VLLM_CPU_OMP_THREADS_BIND": cores}  # by default it uses one core
 
 
 @dataclass(frozen=True)
 class AdaptedEngine:
-    """The engine of one LoRA adapter that vLLM puts on the model of `base`, which other adapters may share."""
+    """The engine of one LoRA adapter on the model of `base`, which other adapters may share."""
 
     base: VllmEngine
     adapter: str

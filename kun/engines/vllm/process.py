@@ -1,7 +1,7 @@
-"""vLLM in a process of its own: `python -m kun.engines.vllm.process FD`, started by kun.engines.vllm.engine.
+"""vLLM in its own process: `python -m kun.engines.vllm.process FD`, started by kun.engines.vllm.engine.
 
-What goes over the socket FD is in kun.engines.vllm.wire. The end of the socket ends the process, with all that vLLM
-started: an engine whose run is gone would hold the GPU for nobody.
+kun.engines.vllm.wire defines the messages on the socket FD. When the socket closes, the process ends with everything
+that vLLM started: an engine without its run would hold the GPU for nothing.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from kun.engines.vllm import wire
 from kun.engines.vllm.answers import Work
 from kun.engines.vllm.wire import Ready, Refused, Result, Start, Task
 
-PATIENCE = 10.0  # seconds that vLLM has to end by itself
+PATIENCE = 10.0  # seconds for vLLM to end by itself
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when the thread that started it ends
 
 
 async def serve(connection: socket.socket) -> None:
-    """Answer what comes over the connection, until it ends."""
+    """Answer the tasks on the connection until it closes."""
     reader, writer = await asyncio.open_connection(sock=connection, limit=2**24)
     data = await _next_frame(reader)
     if data is None:
@@ -45,8 +45,8 @@ async def serve(connection: socket.socket) -> None:
     running: set[asyncio.Task[None]] = set()
     while (data := await _next_frame(reader)) is not None:
         for task in wire.decode_tasks(data):
-            running.add(one := asyncio.create_task(_answer(work, task, results)))
-            one.add_done_callback(running.discard)
+            running.add(job := asyncio.create_task(_answer(work, task, results)))
+            job.add_done_callback(running.discard)
     _end(engine)
 
 
@@ -60,7 +60,7 @@ async def _answer(work: Work, task: Task, results: Results) -> None:
 
 
 class Results:
-    """Sends results: those of one turn of the event loop, such as the replies of one step of vLLM, in one frame."""
+    """Sends results, all of one iteration of the event loop (such as a step of vLLM) in one frame."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -86,7 +86,7 @@ async def _next_frame(reader: asyncio.StreamReader) -> bytes | None:
 
 
 def _open(start: Start) -> tuple[Any, int]:
-    """A running vLLM, and how many sequences it works on at once."""
+    """A running vLLM, and the number of sequences it works on at once."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -97,14 +97,14 @@ def _open(start: Start) -> tuple[Any, int]:
             close = difflib.get_close_matches(name, known, n=1)
             raise ValueError(f"{name}: not a setting of vllm.EngineArgs" + (f"; {close[0]}?" if close else ""))
     options = {**start.options, "disable_log_stats": start.options.get("disable_log_stats", True)}
-    # The sizes of batches that vLLM chooses for work without anybody who waits.
+    # With this context vLLM chooses batch sizes for offline work.
     engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**options), usage_context=UsageContext.LLM_CLASS)
     settings = engine.vllm_config
     return engine, settings.scheduler_config.max_num_seqs * settings.parallel_config.data_parallel_size
 
 
 def _end(engine: Any) -> NoReturn:
-    """End vLLM, then this process and all that is left of what it started; they are one group of processes."""
+    """End vLLM, then this process and what is left of vLLM's processes, which are in its process group."""
     kill = partial(os.killpg, os.getpgrp(), signal.SIGKILL)
     threading.Timer(PATIENCE, kill).start()
     with contextlib.suppress(Exception):
@@ -116,7 +116,7 @@ def _end(engine: Any) -> NoReturn:
 
 
 def _die_with_parent() -> None:
-    """Of a process that vLLM starts: without this its core outlives a `kill -9` of this process, and holds the GPU."""
+    """For processes that vLLM starts: or else its core would survive a `kill -9` of this process, and hold the GPU."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

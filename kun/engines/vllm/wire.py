@@ -1,7 +1,7 @@
-"""What goes over the socket between Kun and its vLLM: `socket.sendall(frame([Task(1, request, adapter=None)]))`.
+"""The messages between Kun and its vLLM: `socket.sendall(frame([Task(1, request, adapter=None)]))`.
 
-A frame is a length and a list in msgpack. First one `Start`, which `Ready` or `Refused` answers; then a `Result` for
-each `Task`, in the order in which they are done.
+A frame is a length and a list in msgpack. Kun first sends a `Start`, answered by `Ready` or `Refused`; then each `Task`
+is answered by a `Result`, in order of completion.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Start(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """vLLM runs. `sequences`: how many it works on at once."""
+    """vLLM runs. `sequences`: the number that it works on at once."""
 
     sequences: int
 
@@ -72,6 +72,6 @@ decode_results = msgspec.msgpack.Decoder(list[Result]).decode
 
 
 def frame(messages: Sequence[Start | Ready | Refused | Task | Result]) -> bytes:
-    """Messages as they go over the socket."""
+    """Encode messages for the socket."""
     data = _encoder.encode(messages)
     return HEADER.pack(len(data)) + data

@@ -1,9 +1,8 @@
-"""Texts of evaluation files in documents: `open_index(folder).find(texts)`.
+"""Texts of evaluation files in documents: `build(settings, folder)`, then `open_index(folder).find(texts)`.
 
-An index holds the n-grams of the evaluation files, over folded characters (kun.text.fold), as sorted 64-bit hashes
-in files that are mapped into memory, which all processes share. A text is contaminated when it has a stretch of them
-that weighs as much as an n-gram of Chinese characters. Texts of an evaluation that weigh less count where a line says
-just them, and no more. `build(settings, folder)` makes an index.
+An index holds the n-grams of the evaluation files over folded characters (kun.text.fold), as sorted 64-bit hashes in
+memory-mapped files that all processes share. A text is contaminated if it has a stretch of these n-grams that weighs as
+much as an n-gram of Chinese characters. Lighter texts of an evaluation count only where they make up a whole line.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from kun.text.fold import Folded, Positions, as_text, fold
 from kun.text.normal import preview
 
 INDEX = "index.json"
-SHORTEST = 8  # Chinese characters; what is shorter says nothing of where it is from, even as a whole line
-# An n-gram of so many rows of a file, and of so large a share of them, is the wording of its prompts.
+SHORTEST = 8  # Chinese characters; anything shorter could be from anywhere, even as a whole line
+# An n-gram in more rows of a file than this, and in a larger share of them, is part of its prompt template.
 TEMPLATE_ROWS, TEMPLATE_SHARE = 20, 0.5
-BITS = 32  # of the filter for each n-gram, at least: at most one in 32 is looked up in vain
+BITS = 32  # of the Bloom filter per n-gram, at least: at most one in 32 is looked up in vain
 
 
 class Overlap(msgspec.Struct, frozen=True):
-    """What a text has in common with an evaluation: its file, row (from 0), and the folded characters of both."""
+    """What a text shares with an evaluation: the file, the row (from 0), and the shared folded characters."""
 
     file: str
     row: int
@@ -46,7 +45,7 @@ class Overlap(msgspec.Struct, frozen=True):
 
 
 class IndexInfo(msgspec.Struct, frozen=True):
-    """What `index.json` says. `short`: texts that count as whole lines; `too_short`: rows with nothing to look for."""
+    """The content of `index.json`. `short`: texts that count as whole lines; `too_short`: rows with nothing to find."""
 
     ngram: int
     files: tuple[str, ...]
@@ -59,7 +58,7 @@ class IndexInfo(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Index:
-    """An open index. `hashes` are sorted, `owners[i]` is the row (in `rows`: file, row) that `hashes[i]` is from."""
+    """An open index. `hashes` are sorted; `hashes[i]` comes from row `owners[i]` of `rows`, which holds (file, row)."""
 
     info: IndexInfo
     hashes: Hashes
@@ -68,7 +67,7 @@ class Index:
     bits: NDArray[np.uint8]
 
     def find(self, texts: Sequence[str]) -> list[Overlap | None]:
-        """What each text has of an evaluation, the longest stretch of it; None: nothing that counts."""
+        """The longest stretch of an evaluation in each text, or None."""
         folded = fold(texts)
         found: list[Overlap | None] = [None] * len(texts)
         longest = [0] * len(texts)
@@ -81,7 +80,7 @@ class Index:
         return found
 
     def _stretches(self, folded: Folded) -> Iterator[tuple[int, int, int]]:
-        """Begin, end and owner of the stretches of which all n-grams are in the index, and of the whole lines."""
+        """Begin, end and owner of stretches whose n-grams are all in the index, and of whole lines in it."""
         sums, weights = rolling.sums(folded.codes), rolling.weights(folded.codes)
         hashes, starts = rolling.ngrams(sums, folded.borders, self.info.ngram)
         places, known = self._look_up(hashes)
@@ -98,7 +97,7 @@ class Index:
             yield from zip(starts[known].tolist(), ends[known].tolist(), self.owners[places].tolist(), strict=True)
 
     def _look_up(self, hashes: Hashes) -> tuple[Positions, Positions]:
-        """The places in the index of those hashes that it has, and which they are."""
+        """For the hashes that the index has: their places in it, and in `hashes`."""
         maybe = np.flatnonzero(_has(self.bits, hashes))
         places = np.minimum(self.hashes.searchsorted(hashes[maybe]), len(self.hashes) - 1)
         known = self.hashes[places] == hashes[maybe]
@@ -106,22 +105,18 @@ class Index:
 
 
 def contaminated(index: Path | None, texts: Sequence[str]) -> list[Reject | None]:
-    """For each text None, or a Reject that names the evaluation file, its row and what the text has of it.
+    """For each text None, or a Reject that names the evaluation file, its row and what the text shares with it.
 
-    `index` is the folder of an index; None: there is none, and nothing is contaminated. A shard at a time is ten times
-    as fast as text by text.
+    `index` is the folder of an index; without one nothing is contaminated. A shard at a time is ten times as fast as
+    text by text.
     """
-    found = [None] * len(texts) if index is None else open_index(index).find(texts)
-    return [None if hit is None else _reject(hit) for hit in found]
-
-
-def _reject(overlap: Overlap) -> Reject:
-    return Reject("contaminated", f"{overlap.file}, row {overlap.row}: {preview(overlap.text)}")
+    overlaps = [None] * len(texts) if index is None else open_index(index).find(texts)
+    return [o if o is None else Reject("contaminated", f"{o.file}, row {o.row}: {preview(o.text)}") for o in overlaps]
 
 
 @lru_cache(maxsize=2)
 def open_index(folder: Path) -> Index:
-    """The index in `folder`, mapped into memory. InputError where it is none."""
+    """The index in `folder`, mapped into memory. InputError where it cannot be read."""
     try:
         info = msgspec.json.decode((folder / INDEX).read_bytes(), type=IndexInfo)
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("hashes", "owners", "rows", "bits")]
@@ -135,8 +130,8 @@ def open_index(folder: Path) -> Index:
 def build(settings: Decontaminate, folder: Path, progress: Progress = lambda done, total: None) -> IndexInfo:
     """Write the index of the configured evaluation files to `folder`. `progress` counts rows.
 
-    12 bytes, and 4 to 8 of its filter, for each different n-gram; about five times as much while it is made.
-    InputError, naming the setting, where a file is missing, empty or broken, or has nothing to look for.
+    It takes 12 bytes, and 4 to 8 of its Bloom filter, per distinct n-gram; about five times as much while it is built.
+    InputError, naming the setting, where a file is missing, empty or broken, or has nothing to find.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = find_evaluations(settings.files)
@@ -164,7 +159,7 @@ def build(settings: Decontaminate, folder: Path, progress: Progress = lambda don
 
 @dataclass(frozen=True)
 class _Part:
-    """What one file gives to the index: hashes with their owners, counted over all files, and its row numbers."""
+    """One file's part of the index: hashes with their owners (rows numbered over all files), and its row numbers."""
 
     hashes: Hashes
     owners: NDArray[np.uint32]
@@ -196,7 +191,7 @@ def _of_file(file: CorpusFile, settings: Decontaminate, before: int, progress: P
 
 
 def _of_row(strings: Sequence[str], ngram: int) -> tuple[Hashes, Hashes]:
-    """The different n-grams of a row's strings, and the lines that are shorter than that."""
+    """The distinct n-grams of a row's strings, and the strings that are shorter than an n-gram."""
     folded = fold(strings)
     sums, weights = rolling.sums(folded.codes), rolling.weights(folded.codes)
     hashes, _ = rolling.ngrams(sums, folded.borders, ngram)
@@ -205,14 +200,14 @@ def _of_row(strings: Sequence[str], ngram: int) -> tuple[Hashes, Hashes]:
 
 
 def _without_templates(hashes: Hashes, rows: int) -> tuple[NDArray[np.bool_], int]:
-    """Which n-grams of a file's rows are not the wording of its prompts, and how many different ones are."""
+    """Which n-grams of a file's rows are not part of its prompt template, and how many distinct ones are."""
     _, places, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     template = counts > max(TEMPLATE_ROWS, TEMPLATE_SHARE * rows)
     return ~template[places], int(template.sum())
 
 
 def _filter(hashes: Hashes) -> NDArray[np.uint8]:
-    """A bit for each of 2^k values of the hashes' upper bits."""
+    """A Bloom filter: a bit for each of the 2^k values of the hashes' upper bits."""
     bits = np.zeros(1 << max((len(hashes) * BITS // 8 - 1).bit_length(), 3), np.uint8)
     byte, bit = _place(bits, hashes)
     np.bitwise_or.at(bits, byte, bit)

@@ -1,8 +1,8 @@
 """Hashes of stretches of folded characters: `ngrams(sums(folded.codes), folded.borders, 20)`.
 
-A polynomial modulo 2^64 over mixed characters: the hash of a stretch is a difference of two sums times a power of the
-base's inverse, so that all n-grams of a shard are a few calls of numpy. By chance one text in 2^64 / n-grams of the
-index is taken for another: of a trillion n-grams looked up among ten million, less than one.
+A polynomial hash modulo 2^64 over mixed characters: the hash of a stretch is the difference of two prefix sums times a
+power of the inverse base, so that hashing all n-grams of a shard takes a few numpy calls. The chance of a false match
+is (n-grams of the index) / 2^64: of a trillion n-grams looked up among ten million, less than one matches by chance.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from kun.text.fold import Codes, Positions
 
 Hashes = NDArray[np.uint64]
 
-# A Chinese character weighs as much as three Latin letters or digits: 20 characters as 60 letters, some twelve words,
-# where 20 letters are `https://en.wikipedia.org/wiki` (docs/measurements.md).
+# A Chinese character weighs as much as three Latin letters or digits: 20 characters as 60 letters, about twelve words;
+# 20 letters are no more than `https://en.wikipedia.org/wiki` (docs/measurements.md).
 WIDE, _FIRST_WIDE = 3, 0x2E80
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 2**64)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
-_LINE = np.uint64(0x94D049BB133111EB)  # sets whole lines apart from n-grams
+_LINE = np.uint64(0x94D049BB133111EB)  # distinguishes whole lines from n-grams
 
 
 def sums(codes: Codes) -> Hashes:
-    """Sums of the first 0, 1, ... characters, each mixed and times its place's power of the base."""
+    """Prefix sums over the first 0, 1, ... characters, each mixed and multiplied by a power of the base."""
     mixed = codes.astype(np.uint64)
     mixed *= _MIX
     mixed ^= mixed >> np.uint64(29)
@@ -37,12 +37,12 @@ def sums(codes: Codes) -> Hashes:
 
 
 def weights(codes: Codes) -> Positions:
-    """Sums of the weights of the first 0, 1, ... characters, in Latin letters."""
+    """Prefix sums of the weights of the first 0, 1, ... characters, in Latin letters."""
     return np.concatenate([[0], np.cumsum(np.where(codes >= _FIRST_WIDE, WIDE, 1))])
 
 
 def ngrams(sums: Hashes, borders: Positions, ngram: int) -> tuple[Hashes, Positions]:
-    """The hashes of all n-grams within the borders, and where they begin."""
+    """The hashes of all n-grams that cross no border, and where they begin."""
     count = max(len(sums) - ngram, 0)
     hashes = _hash(sums, slice(0, count), slice(ngram, ngram + count))
     inside = np.ones(count, bool)
@@ -64,7 +64,7 @@ def lines(
 
 
 def _hash(sums: Hashes, starts: Any, ends: Any) -> Hashes:
-    """The hashes of stretches, each the same wherever the stretch stands."""
+    """The hashes of stretches, independent of their positions."""
     hashes: Hashes = sums[ends] - sums[starts]
     hashes *= _powers(len(sums))[1][: len(sums)][starts]
     hashes ^= hashes >> np.uint64(32)

@@ -1,14 +1,14 @@
 """Near-duplicates of a subset: `build([Indexed("wanjuan", source, folder)], 0.7)`, then `judge(folder, documents)`.
 
-In the order of subsets, shards and rows, a document is dropped where it is similar to one that was kept before; that
-one is named. So the first is kept, nothing is dropped for being similar to what is dropped itself, the number of
-processes changes nothing, and a subset added at the end leaves those before it as they are.
+In the order of subsets, shards and rows, a document is dropped if it is similar to one kept before, which its reject
+names. So the first copy is kept, similarity to a dropped document does not count, the number of processes changes
+nothing, and a subset added at the end does not affect those before it.
 
-MinHash finds the candidates, and the n-grams of both texts decide: estimates alone would now and then take a page for
-one of the thousand others of its template.
+MinHash finds the candidates, and the n-grams of both texts decide: by estimates alone, pages would sometimes be
+confused with others of their template.
 
-Signatures and band keys of all documents (440 bytes each) are on the disk. In memory are, one band at a time, 8 bytes
-for each document to be sorted, and what is known of the documents that share a band with another.
+Signatures and band keys of all documents (440 bytes each) are on disk. Memory holds, for one band at a time, 8 bytes
+per document for sorting, and the documents that share a band with another.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from kun.records import Filtered, Reject
 from kun.store import atomic, digests, shards
 
 REASON = "near_duplicate"
-CHUNK = 16_384  # documents that are signed and kept together: some seconds of work
+CHUNK = 16_384  # documents that are signed and stored together: some seconds of work
 BATCH_CHARS = 2**20  # of texts that are signed at a time
 BLOCK = 2**16  # documents whose links are read at a time
-COMPARED = 64  # kept documents of one band, the first ones: pages of one template share bands by the thousand
-CHECKED = 8  # candidates that are read again, those of the highest estimates
-MARGIN = 0.04  # by which an estimate may be low, about a standard deviation
+COMPARED = 64  # the first kept documents of a band: thousands of pages of one template may share it
+CHECKED = 8  # candidates whose texts are read, those with the highest estimates
+MARGIN = 0.04  # by which an estimate may be too low, about a standard deviation
 ID = "S20"  # of kun.corpora.ingest.document_id
 ROW = np.dtype([("id", ID), ("shard", "<u4"), ("start", "<u8"), ("size", "<u4"), ("slots", "<u2", signatures.SLOTS)])
 KEY = np.dtype("<u8")
@@ -47,14 +47,14 @@ MATCH = np.dtype([("dropped", "<u8"), ("kept", "<u8"), ("similarity", "<f4")])  
 
 
 def judge(folder: Path, documents: Sequence[Filtered]) -> list[Filtered | Reject]:
-    """Each document, or its Reject where the index in `folder` dropped it."""
+    """Each document, or its Reject if the index in `folder` dropped it."""
     ids, matches = _dropped(folder)
     wanted = np.array([document.id.encode() for document in documents], ID)
     places = np.searchsorted(ids, wanted)
-    found = np.append(ids, b"")[places] == wanted
+    dropped = np.append(ids, b"")[places] == wanted
     return [
-        _reject(matches[place]) if dropped else document
-        for document, place, dropped in zip(documents, places, found, strict=True)
+        _reject(matches[place]) if is_dropped else document
+        for document, place, is_dropped in zip(documents, places, dropped, strict=True)
     ]
 
 
@@ -65,13 +65,13 @@ def _reject(match: Any) -> Reject:
 
 @lru_cache(maxsize=8)
 def _dropped(folder: Path) -> tuple[Array, Array]:
-    """The ids of what was dropped, sorted, and the matches; mapped, so that processes share them."""
+    """The sorted ids of dropped documents, and their matches; memory-mapped, so that processes share them."""
     return np.load(folder / "dropped.npy", mmap_mode="r"), np.load(folder / "matches.npy", mmap_mode="r")
 
 
 @dataclass(frozen=True)
 class Indexed:
-    """A subset: the step folder that has its documents, and the folder of its index."""
+    """A subset: the folder of the step with its documents, and the folder of its index."""
 
     subset: str
     source: Path
@@ -81,9 +81,9 @@ class Indexed:
 def build(
     subsets: list[Indexed], limit: float, workers: int = 1, progress: Progress = lambda done, total: None
 ) -> dict[str, int]:
-    """Make the index of the last subset, for `judge`; the others have theirs, and their documents come before it.
+    """Build the index of the last subset, for `judge`; the others have theirs, and their documents come first.
 
-    `progress` counts documents. What an earlier call has signed is used again, as far as the shards are the same.
+    `progress` counts documents. Signatures of an earlier call are reused where the shards are the same.
     """
     bands = signatures.bands(limit)
     source, folder = subsets[-1].source, subsets[-1].folder
@@ -94,7 +94,7 @@ def build(
     matches = np.fromiter(_greedy(documents, heads, links, bands, limit), MATCH)
     links.unlink()
     _write(folder, documents, matches)
-    _open.cache_clear()  # what is remembered of the files of a folder ends with what the folder held
+    _open.cache_clear()  # the cached files and arrays are out of date now
     _dropped.cache_clear()
     elsewhere = int((matches["kept"] < documents.own).sum())
     return {
@@ -122,7 +122,7 @@ def _sign_all(folder: Path, source: Path, bands: Bands, workers: int, progress: 
 
 
 def _chunks(source: Path) -> Iterator[tuple[int, tuple[str, int, list[int]]]]:
-    """Numbered: digest, documents and shards of each chunk."""
+    """For each chunk, numbered: its digest, number of documents, and shards."""
 
     def cut() -> Iterator[tuple[str, int, list[int]]]:
         indexes: list[int] = []
@@ -145,7 +145,7 @@ def _chunks(source: Path) -> Iterator[tuple[int, tuple[str, int, list[int]]]]:
 
 
 def _sign(folder: Path, source: Path, bands: Bands, name: str, indexes: list[int]) -> int:
-    """Sign the documents of some shards; how many they were."""
+    """Sign the documents of some shards; return their number."""
     tables = [np.empty(0, ROW)]
     for index in indexes:
         documents = shards.read_kept(source, index, Filtered)
@@ -179,7 +179,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A signed file; `first` is the position of its first document among all."""
+    """A file of signatures; `first` is the position of its first document among all documents."""
 
     indexed: Indexed
     stem: Path
@@ -192,7 +192,7 @@ class Chunk:
 
 @dataclass
 class Documents:
-    """All documents in order, by position: those of the earlier indexes, then those of the last, from `own` on."""
+    """All documents by position: those of the earlier indexes, then from `own` on those of the last."""
 
     subsets: list[Indexed]
     bands: Bands
@@ -212,7 +212,7 @@ class Documents:
         self.grams = lru_cache(maxsize=1024)(self._grams)
 
     def gone(self) -> Array:
-        """Which of the earlier documents were dropped themselves."""
+        """Which of the earlier documents were dropped."""
         gone = np.zeros(self.own, bool)
         for indexed in self.subsets[:-1]:
             first = next((chunk.first for chunk in self.chunks if chunk.indexed == indexed), 0)
@@ -244,7 +244,7 @@ def _open(path: Path) -> BinaryIO:
 
 @dataclass(frozen=True)
 class Heads:
-    """The kept documents of each group, a group being the documents that share a key; groups count from 1."""
+    """The kept documents of each group, that is, of the documents that share a key; groups are numbered from 1."""
 
     first: array[int]  # position + 1, by group
     further: dict[int, list[int]]  # positions
@@ -256,17 +256,17 @@ class Heads:
             further.append(position)
 
     def of(self, groups: Iterable[int]) -> set[int]:
-        found = {self.first[group] - 1 for group in groups}
-        found.discard(-1)
+        positions = {self.first[group] - 1 for group in groups}
+        positions.discard(-1)
         for group in groups:
-            found.update(self.further.get(group, ()))
-        return found
+            positions.update(self.further.get(group, ()))
+        return positions
 
 
 def _link(documents: Documents, bands: Bands, links: Path) -> Heads:
-    """Write to `links`, band by band, the group of each own document, 0 where its key is nobody else's.
+    """Write to `links`, band by band, the group of each own document, or 0 where no other document has its key.
 
-    Gives the groups with their earlier documents, which are all kept.
+    Returns the groups with their earlier documents, all of which are kept.
     """
     bits = np.uint64(documents.count.bit_length())
     gone = np.concatenate((documents.gone(), np.zeros(documents.count - documents.own, bool)))
@@ -290,9 +290,9 @@ def _link(documents: Documents, bands: Bands, links: Path) -> Heads:
 
 
 def _sorted_keys(documents: Documents, band: int, gone: Array, bits: Any) -> Array:
-    """Key and position of each document that counts in one number: the high bits of the key, the position in the low.
+    """Key and position of each candidate document, packed into a number: high bits of the key, then the position.
 
-    Keys that agree in the high bits alone are compared in vain, no more.
+    Keys that differ only in their low bits cost a needless comparison.
     """
     packed = np.empty(documents.count, np.uint64)
     count = 0
@@ -307,7 +307,7 @@ def _sorted_keys(documents: Documents, band: int, gone: Array, bits: Any) -> Arr
 
 
 def _shared(packed: Array, bits: Any, own: int) -> tuple[Array, Array]:
-    """Group, counted from 0, and position of each document that shares its key, where one of them is an own one."""
+    """Group (from 0) and position of each document in a group of two or more with at least one own document."""
     same = (packed[1:] ^ packed[:-1]) < np.uint64(1) << bits
     if not same.any():
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -326,8 +326,8 @@ def _shared(packed: Array, bits: Any, own: int) -> tuple[Array, Array]:
 def _greedy(
     documents: Documents, heads: Heads, links: Path, bands: Bands, limit: float
 ) -> Iterator[tuple[int, int, float]]:
-    """Go through the own documents in order: each is dropped, and yielded as a MATCH, or becomes one of the heads of
-    its groups."""
+    """Go through the own documents in order: each is dropped, and yielded as a MATCH, or becomes a head of its
+    groups."""
     own = documents.count - documents.own
     for start in range(0, own, BLOCK):
         size = min(BLOCK, own - start)
@@ -346,7 +346,7 @@ def _greedy(
 
 
 def _match(documents: Documents, position: int, candidates: set[int], limit: float) -> tuple[int, float] | None:
-    """The candidate of the highest estimate, of several the first, that is similar enough; and how similar it is."""
+    """The first candidate, by descending estimate, that is similar enough, and its similarity."""
     if not candidates:
         return None
     order = np.array(sorted(candidates))
@@ -360,7 +360,7 @@ def _match(documents: Documents, position: int, candidates: set[int], limit: flo
 
 
 def _write(folder: Path, documents: Documents, matches: Array) -> None:
-    """`dropped.npy`: the ids; `matches.npy`: row in the subset, id and subset of the kept one, similarity."""
+    """Write `dropped.npy` (ids) and `matches.npy` (row in the subset, id and subset of the kept one, similarity)."""
     subset = f"S{max(len(indexed.subset) for indexed in documents.subsets)}"
     ids = np.empty(len(matches), ID)
     table = np.empty(len(matches), [("row", "<u8"), ("kept", ID), ("subset", subset), ("similarity", "<f4")])

@@ -1,7 +1,7 @@
 """MinHash signatures of texts: `slots = sign(texts)`; the share of equal slots of two rows estimates their similarity.
 
-The similarity is Jaccard's, of the sets of n-grams of folded characters. rensa (Rust) does the hashing: measured 300
-times as fast as datasketch, and unbiased (docs/measurements.md). Everything here is for many texts at once, in numpy.
+The similarity is Jaccard's, of the sets of n-grams of folded characters. rensa (Rust) does the hashing: measured as 300
+times as fast as datasketch, and unbiased (docs/measurements.md). All functions take many texts at once, in numpy.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from kun.text.fold import fold
 
 Array = np.ndarray[Any, Any]
 
-GRAM = 5  # characters: two or three Chinese words, so that sharing a topic is not sharing text
-SLOTS = 128  # the estimate has a standard deviation of at most 0.04 at a similarity of 0.7
+GRAM = 5  # characters: two or three Chinese words, so that texts on one topic are not similar
+SLOTS = 128  # at a similarity of 0.7 the standard deviation of the estimate is at most 0.04
 SEED = 1  # of rensa
 RECALL = 0.98  # of pairs that are 0.1 above the limit
 GAP = GRAM - 1  # zeros after each text, so that no n-gram reaches into the next
-# Random odd numbers: two n-grams have the same sum of products once in 2^43 or less.
+# Random odd numbers: at most one pair of n-grams in 2^43 has the same sum of products.
 WEIGHTS = np.frombuffer(hashlib.shake_128(b"near-duplicates").digest(8 * SLOTS), "<u8") | np.uint64(1)
 
 
 @dataclass(frozen=True)
 class Bands:
-    """A signature cut into `count` bands of `rows` slots: texts of which a whole band is equal are compared."""
+    """A signature cut into `count` bands of `rows` slots: texts that agree in a whole band are compared."""
 
     count: int
     rows: int
@@ -40,35 +40,35 @@ class Bands:
 
 
 def bands(limit: float) -> Bands:
-    """The longest bands, so the fewest comparisons, that find RECALL of the pairs 0.1 more similar than the limit."""
+    """The longest bands, for the fewest comparisons, that find RECALL of the pairs 0.1 above the limit."""
     near = min(limit + 0.1, 0.97)
     choices = (Bands(SLOTS // rows, rows) for rows in range(SLOTS, 0, -1))
     return next(choice for choice in choices if choice.found(near) >= RECALL)
 
 
 def algorithm() -> str:
-    """What made a signature; those of two algorithms have nothing in common."""
+    """The algorithm behind a signature; signatures of different algorithms cannot be compared."""
     import rensa
 
     return f"rensa.RMinHash {rensa.RMinHash.ALGORITHM_VERSION}"
 
 
 def sign(texts: Sequence[str]) -> Array:
-    """A row of SLOTS for each text, 16 bits each; all of them 0xFFFF where a text has no letter and no digit.
+    """A row of SLOTS 16-bit values for each text; all are 0xFFFF where a text has no letters or digits.
 
-    About 60 bytes of memory for each character. One thread: the caller has processes.
+    Takes about 60 bytes of memory per character. One thread: the caller has processes.
     """
-    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # read when rensa first has a large batch
+    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # read at the first large batch
     import rensa
 
     hashes, starts = grams(texts)
     made = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts, SLOTS, SEED)
-    # Half of the 32 bits do as well: unequal slots agree in them once in 65,536.
+    # 16 of the 32 bits are enough: unequal slots agree in them once in 65,536.
     return np.array(made.to_rows(), np.uint32).reshape(-1, SLOTS).astype(np.uint16)
 
 
 def unsigned(slots: Array) -> Array:
-    """Which rows are of texts without letters and digits, which are similar to nothing."""
+    """Which rows belong to texts without letters and digits, which are similar to nothing."""
     empty: Array = (slots == 0xFFFF).all(axis=1)
     return empty
 
@@ -79,16 +79,16 @@ def band_keys(slots: Array, bands: Bands) -> Array:
     keys = np.zeros((bands.count, len(slots)), np.uint64)
     for row in range(bands.rows):
         keys += parts[:, :, row].T * WEIGHTS[row]
-    keys ^= keys >> np.uint64(32)  # so that the high bits, which are sorted by, depend on all
+    keys ^= keys >> np.uint64(32)  # so that the high bits, used for sorting, depend on all
     keys *= WEIGHTS[-1]
     keys[:, unsigned(slots)] = 0
     return keys
 
 
 def grams(texts: Sequence[str]) -> tuple[Array, Array]:
-    """64-bit hashes of the n-grams of all texts, one text after the other, and where each begins, the end included.
+    """64-bit hashes of the n-grams of all texts, concatenated, and where each text begins, the end included.
 
-    A text of fewer than GRAM characters has one, which is all of it; n-grams that come again are there again.
+    A text of fewer than GRAM characters is one n-gram; repeated n-grams are repeated here.
     """
     folded, gaps = fold(texts), np.arange(len(texts)) * GAP
     lengths = np.diff(folded.borders)
@@ -108,12 +108,12 @@ def grams(texts: Sequence[str]) -> tuple[Array, Array]:
 
 
 def gram_set(text: str) -> Array:
-    """The different n-grams of a text, as sorted hashes."""
+    """The distinct n-grams of a text, as sorted hashes."""
     return np.unique(grams([text])[0])
 
 
 def similarity(one: Array, other: Array) -> float:
-    """Jaccard's, exactly, of two sets of n-grams that are not both empty."""
+    """The exact Jaccard similarity of two sets of n-grams that are not both empty."""
     places = np.minimum(np.searchsorted(one, other), len(one) - 1)
     both = int((one[places] == other).sum()) if len(one) else 0
     return both / (len(one) + len(other) - both)

@@ -1,7 +1,7 @@
 """Perplexity under a base model itself: `open_base(folder, config.engine)(texts)`. Imports torch when called.
 
-For a small corpus: the numbers say how well the very model that is to be trained knows a text, at hundreds
-of times the cost of KenLM and more.
+For small corpora: it shows how well the model to be trained knows a text already, at hundreds of times the cost of
+KenLM or more.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from kun.errors import InputError
 from kun.models.folder import text_settings
 from kun.models.tokenizer import read_tokenizer, text_tokenizer
 
-LONGEST = 2048  # tokens of a text that count; whole articles would cost as much as all else
-LOGITS = 2**27  # numbers of one batch, 0.5 GB in float32; with a large vocabulary a batch has fewer tokens
+LONGEST = 2048  # tokens of a text that count; long articles would cost as much as everything else
+LOGITS = 2**27  # values per batch, 0.5 GB in float32; a large vocabulary means fewer tokens per batch
 
 
 def is_base(folder: Path) -> bool:
@@ -29,7 +29,8 @@ def is_base(folder: Path) -> bool:
 def open_base(
     folder: Path, engine: EngineConfig, trust_remote_code: bool = False
 ) -> Callable[[Sequence[str]], list[float]]:
-    """The perplexities of texts: e to the mean negative log-likelihood of their tokens, after BOS (or EOS without one).
+    """A function from texts to perplexities: e to the mean negative log-likelihood of their tokens, after BOS (or EOS
+    without one).
 
     Control tokens inside a text count as text. Loaded once per process. InputError where the folder holds no model.
     """
@@ -61,13 +62,13 @@ def _loaded(
     def perplexities(texts: Sequence[str]) -> list[float]:
         encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
         rows = [[begin, *encoding.ids][:window] for encoding in encoded]
-        found = [float(vocabulary)] * len(rows)  # of an empty text: that of a guess
+        ppls = [float(vocabulary)] * len(rows)  # an empty text has that of a random guess
         for batch in _batches(rows, budget):
             for number, loss in zip(batch, _losses(model, [rows[number] for number in batch]), strict=True):
                 if math.isnan(loss):
                     raise ValueError("the base model returned NaN")
-                found[number] = math.exp(min(loss, 700.0))
-        return found
+                ppls[number] = math.exp(min(loss, 700.0))
+        return ppls
 
     def _losses(model: Any, rows: list[list[int]]) -> list[float]:
         longest = max(map(len, rows))
@@ -82,7 +83,8 @@ def _loaded(
 
 
 def _batches(rows: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
-    """The numbers of the rows with a token to predict, longest first, at most `budget` tokens with padding."""
+    """Batches of row numbers, longest rows first, of at most `budget` tokens with padding; rows of one token are left
+    out."""
     batch: list[int] = []
     for number in sorted(range(len(rows)), key=lambda number: (-len(rows[number]), number)):
         if len(rows[number]) < 2:

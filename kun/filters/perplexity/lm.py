@@ -1,7 +1,8 @@
 """The language model of the filter: `perplexity = open_lm(folder); perplexity(text)`.
 
-An artefact folder holds `lm.json`, which names the KenLM file, the normalisation and the tokens (characters, or a
-SentencePiece model), and usually the files themselves. The module lmplz makes one; `open_given` opens a bare file.
+An artefact is a folder with `lm.json`, which names the KenLM file, the normalisation and the tokens (characters, or a
+SentencePiece model), and usually with the files themselves. kun.filters.perplexity.lmplz makes one; `open_given` opens
+a bare file.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ CPU_OR_GPU = EngineConfig()
 
 
 class ModelFile(msgspec.Struct, frozen=True):
-    """A file of the artefact: path (relative to `lm.json` where it lies beside it) and SHA-256."""
+    """A file of the artefact: its path (relative if it is in the folder of `lm.json`) and SHA-256."""
 
     path: str
     sha256: str
 
 
 class LmInfo(msgspec.Struct, frozen=True):
-    """What `lm.json` says. `made` is for people: where the model is from, how it was estimated."""
+    """The content of `lm.json`. `made` is for people: where the model comes from, how it was estimated."""
 
     model: ModelFile
     normalisation: Literal["kun", "cc_net"]
@@ -50,10 +51,10 @@ class LmInfo(msgspec.Struct, frozen=True):
 def perplexities(
     path: Path, texts: Sequence[str], engine: EngineConfig = CPU_OR_GPU, trust_remote_code: bool = False
 ) -> list[float]:
-    """The perplexities of texts under the artefact in folder `path`, or under the model of transformers there.
+    """The perplexities of texts under the artefact, or the transformers model, in folder `path`.
 
-    `engine` says on what device, and how large the batches are. InputError, naming the file and the setting, where the
-    folder cannot be used.
+    `engine` has the device and the size of batches for the latter. InputError, naming the file and the setting, where
+    the folder cannot be used.
     """
     if base_lm.is_base(path):
         return base_lm.open_base(path, engine, trust_remote_code)(texts)
@@ -64,12 +65,12 @@ def perplexities(
 def open_lm(path: Path) -> Perplexity:
     """The perplexity of a text under the artefact in folder `path`.
 
-    10^(-log10 p / (tokens + 1)) over the whole text as one line, the end counting as a token. A KenLM binary is mapped
-    into memory, which all processes share. InputError, naming the file and the setting, where it cannot be used.
+    10^(-log10 p / (tokens + 1)) over the whole text as one line, the end counting as a token. A KenLM binary is
+    memory-mapped and shared by all processes. InputError, naming the file and the setting, where it cannot be used.
     """
     info = read_info(path)
-    given = None if info.sentencepiece is None else path / info.sentencepiece.path
-    return open_given(path / info.model.path, given, info.normalisation)
+    sentencepiece = None if info.sentencepiece is None else path / info.sentencepiece.path
+    return open_given(path / info.model.path, sentencepiece, info.normalisation)
 
 
 def read_info(folder: Path) -> LmInfo:
@@ -82,12 +83,12 @@ def read_info(folder: Path) -> LmInfo:
 
 
 def write_info(folder: Path, info: LmInfo) -> None:
-    """Written last: a folder with `lm.json` is complete."""
+    """Write `lm.json`, last of all: it marks the folder as complete."""
     atomic.write(folder / INFO, msgspec.json.format(msgspec.json.encode(info)) + b"\n")
 
 
 def model_file(path: Path, folder: Path) -> ModelFile:
-    """How `lm.json` in `folder` names the file at `path`."""
+    """The entry for the file at `path` in the `lm.json` of `folder`."""
     name = path.name if path.parent == folder else str(path.resolve())
     with path.open("rb") as file:
         return ModelFile(name, hashlib.file_digest(file, "sha256").hexdigest())
@@ -106,7 +107,7 @@ def is_binary(path: Path) -> bool:
 
 
 def load(path: Path) -> Any:
-    """The kenlm.Model of a file. InputError where it is none, or was made for longer n-grams or another machine."""
+    """The kenlm.Model of a file. InputError where it is damaged, or made for longer n-grams or another machine."""
     import kenlm
 
     is_binary(path)
@@ -120,7 +121,8 @@ def load(path: Path) -> Any:
 
 
 def open_given(model: Path, sentencepiece: Path | None, normalisation: str) -> Perplexity:
-    """The perplexity under a bare KenLM binary or ARPA file. An ARPA file of 1 GB takes ten seconds, a binary none."""
+    """The perplexity under a bare KenLM binary or ARPA file. An ARPA file of 1 GB loads in ten seconds, a binary at
+    once."""
     score = load(model).score
     to_line = liner(normalisation, sentencepiece)
 
@@ -133,7 +135,7 @@ def open_given(model: Path, sentencepiece: Path | None, normalisation: str) -> P
 
 
 def liner(normalisation: str, sentencepiece: Path | None) -> Callable[[str], str]:
-    """A function from a text to the line of its tokens that KenLM reads: characters, or pieces of SentencePiece."""
+    """A function from a text to the line of tokens that KenLM reads: characters, or SentencePiece pieces."""
     if sentencepiece is None:
         return CHARACTERS[normalisation]
     normalise, to_pieces = NORMALISATIONS[normalisation], pieces.load(sentencepiece)

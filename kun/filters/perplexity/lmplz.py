@@ -1,7 +1,7 @@
-"""Makes the artefact of the language model: `make(config.filter.lm, folder, progress)`.
+"""Builds the artefact of the language model: `make(config.filter.lm, folder, progress)`.
 
-A given model is described (an ARPA file is also converted, where KenLM's programs are there); otherwise one is
-estimated from clean text with `lmplz`, which `make setup` builds (scripts/build_lmplz.sh).
+For an existing model it writes a description (and converts an ARPA file, if KenLM's programs are installed). Otherwise
+it estimates one from clean text with `lmplz`, which `make setup` builds (scripts/build_lmplz.sh).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kun.text.normal import preview
 
 _log = logging.getLogger(__name__)
 MODEL, PIECES = "lm.binary", "sentencepiece.model"
-SORT_MEMORY = "1G"  # of lmplz and build_binary; what does not fit is sorted on the disk, in the artefact's folder
+SORT_MEMORY = "1G"  # of lmplz and build_binary; they sort the rest on disk, in the artefact's folder
 HOW_TO_GET = (
     "run `make setup`, or scripts/build_lmplz.sh {prefix}; it needs a C++ compiler, cmake, zlib and Boost (Debian: "
     "apt-get install g++ make cmake zlib1g-dev libboost-dev libboost-program-options-dev libboost-system-dev "
@@ -42,8 +42,8 @@ def make(settings: LanguageModel, folder: Path, progress: Progress = lambda done
     InputError where the model or the corpus cannot be used, or where a program is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".work-*"):  # of a killed process
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in folder.glob(".work-*"):  # of a killed process
+        shutil.rmtree(leftover, ignore_errors=True)
     if settings.model is not None:
         info = _given(settings, Path(settings.model), folder)
     elif settings.estimate_from is not None:
@@ -56,12 +56,12 @@ def make(settings: LanguageModel, folder: Path, progress: Progress = lambda done
 
 
 def _given(settings: LanguageModel, model: Path, folder: Path) -> lm.LmInfo:
-    """The artefact of a given folder or file, which stay where they are."""
+    """The artefact of an existing folder or file, which stays in its place."""
     if model.is_dir():
-        given = lm.read_info(model)
-        sp = None if given.sentencepiece is None else _checked(model, given.sentencepiece, folder)
-        file = _checked(model, given.model, folder)
-        return lm.LmInfo(file, given.normalisation, sp, lm.load(model / given.model.path).order, given.made)
+        info = lm.read_info(model)
+        sp = None if info.sentencepiece is None else _checked(model, info.sentencepiece, folder)
+        file = _checked(model, info.model, folder)
+        return lm.LmInfo(file, info.normalisation, sp, lm.load(model / info.model.path).order, info.made)
     order = lm.load(model).order
     file, made = lm.model_file(model, folder), {"given": model.name}
     if not lm.is_binary(model):
@@ -80,7 +80,8 @@ def _given(settings: LanguageModel, model: Path, folder: Path) -> lm.LmInfo:
 
 
 def _checked(given: Path, described: lm.ModelFile, folder: Path) -> lm.ModelFile:
-    """A file of the given artefact as `folder` names it. InputError where it is not what `lm.json` describes."""
+    """A file of an existing artefact, as named in `folder`. InputError where it is not the one that `lm.json`
+    describes."""
     path = given / described.path
     try:
         file = lm.model_file(path, folder)
@@ -99,20 +100,20 @@ def clean_texts(
 ) -> Iterator[str]:
     """The texts of JSON lines (in `field`), or of plain text by its name .txt; .gz and .zst as well.
 
-    `unused` gets the reason of each row that gives none. InputError, naming `setting`, where no row gives one.
+    The reasons of unusable rows are added to `unused`. InputError, naming `setting`, where no row has a text.
     """
     if not path.is_file():
         raise InputError(f"{setting}: no file {path}")
     unused = [] if unused is None else unused
-    found = False
+    has_text = False
     read = read_text if path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt") else read_lines
     for row in read(CorpusFile(path, path.name), field):
         if row.reject is None:
-            found = True
+            has_text = True
             yield row.text
         else:
             unused.append(f"row {row.origin.row}: {row.reject.reason}, {row.reject.detail}")
-    if not found:
+    if not has_text:
         first = f"; {unused[0]}" if unused else ""
         raise InputError(f"{setting}: {path} has no line of JSON with a text in `{field}`{first}")
 
@@ -124,9 +125,9 @@ def estimate(
     progress: Progress = lambda done, total: None,
     name: str = "",
 ) -> lm.LmInfo:
-    """An n-gram model with modified Kneser-Ney smoothing, written to `folder`; a text is a sentence.
+    """Estimate an n-gram model with modified Kneser-Ney smoothing in `folder`; a text counts as one sentence.
 
-    `texts()` gives the texts, twice where the tokens are SentencePiece's, which are learned first.
+    `texts()` returns the texts; it is called twice for SentencePiece tokens, which are learned first.
     """
     lmplz, build_binary = find_program("lmplz"), find_program("build_binary")
     if lmplz is None or build_binary is None:
@@ -144,14 +145,8 @@ def estimate(
     return lm.LmInfo(lm.model_file(folder / MODEL, folder), settings.normalisation, sp, settings.order, made)
 
 
-def _count_ngrams(
-    lmplz: Path,
-    lines: Iterable[str],
-    settings: LanguageModel,
-    work: Path,
-    progress: Progress,
-) -> int:
-    # Small and synthetic text has no n-gram of some count, where the estimate of a discount fails: fall back.
+def _count_ngrams(lmplz: Path, lines: Iterable[str], settings: LanguageModel, work: Path, progress: Progress) -> int:
+    # Small or synthetic text may lack n-grams of some count, and then a discount cannot be estimated: fall back.
     command = [str(lmplz), "--order", str(settings.order), "--discount_fallback", "--skip_symbols"]
     command += ["--memory", SORT_MEMORY, "--temp_prefix", f"{work}/", "--arpa", str(work / "lm.arpa")]
     command += ["--prune", *map(str, settings.prune)] if settings.prune else []
@@ -166,7 +161,7 @@ def _count_ngrams(
                         count += 1
                         progress(count, 0)
             except BrokenPipeError:
-                pass  # it ended early, and said why in the log
+                pass  # lmplz ended early; its log has the reason
             except BaseException:
                 process.kill()
                 raise
@@ -176,7 +171,7 @@ def _count_ngrams(
 
 
 def _convert(build_binary: Path, arpa: Path, folder: Path, structure: str, work: Path) -> None:
-    """ARPA to KenLM's binary: a trie with 8-bit values and packed pointers (small), or hashes (fast)."""
+    """Convert ARPA to a KenLM binary: a trie with 8-bit values and packed pointers (small), or hash tables (fast)."""
     quantised = ["-q", "8", "-b", "8", "-a", "255"] if structure == "trie" else []
     new = work / MODEL
     command = [str(build_binary), "-S", SORT_MEMORY, "-T", f"{work}/", *quantised, structure, str(arpa), str(new)]
@@ -187,10 +182,10 @@ def _convert(build_binary: Path, arpa: Path, folder: Path, structure: str, work:
 
 
 def find_program(name: str) -> Path | None:
-    """`lmplz` or `build_binary`: in the folder $KUN_LMPLZ (or beside the program it names), beside Python, on PATH."""
+    """Find `lmplz` or `build_binary`: in $KUN_LMPLZ (a folder, or a program in it), beside Python, or on PATH."""
     folders = [Path(sys.executable).parent]
-    if given := os.environ.get("KUN_LMPLZ"):
-        folders.insert(0, Path(given) if Path(given).is_dir() else Path(given).parent)
+    if place := os.environ.get("KUN_LMPLZ"):
+        folders.insert(0, Path(place) if Path(place).is_dir() else Path(place).parent)
     for folder in folders:
         if os.access(folder / name, os.X_OK):
             return folder / name
@@ -203,7 +198,7 @@ def _how_to_get() -> str:
 
 
 def _end(log: IO[bytes]) -> str:
-    """The last lines of a program's output, in one."""
+    """The last lines of a program's output, joined."""
     log.seek(0)
-    said = log.read()[-4000:].decode("utf-8", "replace").split("\n")
-    return preview(" ".join(line.strip() for line in said[-6:]).strip(), 600)
+    lines = log.read()[-4000:].decode("utf-8", "replace").split("\n")
+    return preview(" ".join(line.strip() for line in lines[-6:]).strip(), 600)

@@ -1,7 +1,7 @@
-"""Thresholds that are relative: `thresholds(config.filter, ppls)` turns `x6` and `p90` into numbers.
+"""Relative thresholds: `thresholds(config.filter, ppls)` turns `x6` and `p90` into numbers.
 
-The perplexities are those of a sample of all of the subset's documents, `sample(documents, n)`. A multiple of the
-median hardly moves with the share of noise; a percentile keeps a share, whatever the text is like.
+The perplexities are those of a sample of the subset's documents, `sample(documents, n)`. A multiple of the median
+hardly moves with the share of noise; a percentile keeps a fixed share, whatever the text is like.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NO_LIMITS = Limits()
 
 
 def sample(documents: Iterable[Document], size: int) -> list[Document]:
-    """The documents with the smallest ids. Ids are hashes: a fair sample, the same in whatever order they come.
+    """The documents with the smallest ids. Ids are hashes, so this is a fair sample, independent of order.
 
     Memory: `size` documents.
     """
@@ -33,7 +33,7 @@ def sample(documents: Iterable[Document], size: int) -> list[Document]:
 
 
 def thresholds(settings: Filter, ppls: Sequence[float]) -> Limits:
-    """The limits in numbers. Without any perplexity measured, relative ones are no limits."""
+    """The limits as numbers. Without measured perplexities, relative ones are None."""
     ordered = sorted(ppls)
     return Limits(_number(settings.ppl_min, ordered), _number(settings.ppl_max, ordered))
 

@@ -11,27 +11,26 @@ from kun.store import atomic
 from kun.text.normal import split_sentences
 
 SAMPLE = 500_000  # sentences that the pieces are learned from
-LONGEST = 1000  # characters of one; SentencePiece leaves out what has more than 4192 bytes
+LONGEST = 1000  # characters per sentence; SentencePiece skips those of more than 4192 bytes
 
 
 def load(path: Path) -> Callable[[str], str]:
-    """A function from a text to the line of its pieces. InputError where the file is no SentencePiece model."""
+    """A function from a text to the line of its pieces. InputError where the file is not a SentencePiece model."""
     import sentencepiece
 
     try:
         processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError) as error:
-        setting = "filter.lm.sentencepiece"
-        raise InputError(f"{setting}: {path} is not a SentencePiece model: {error}") from None
-    # No piece has a blank in it: SentencePiece writes those as U+2581.
+        raise InputError(f"filter.lm.sentencepiece: {path} is not a SentencePiece model: {error}") from None
+    # Pieces contain no blanks: SentencePiece writes them as U+2581.
     return lambda text: " ".join(processor.EncodeAsPieces(text))
 
 
 def train(texts: Iterable[str], normalise: Callable[[str], str], vocab_size: int, path: Path) -> None:
-    """Learn a unigram model from a sample of the sentences and write it to `path`; the same texts give the same file.
+    """Learn a unigram model from a sample of the sentences and write it to `path`; equal texts give equal files.
 
-    Fewer than `vocab_size` pieces where the text has no more, characters of 99.95 % of it at least, as in cc_net.
-    InputError where the text has more characters than that.
+    It has fewer than `vocab_size` pieces if the text yields no more, and covers 99.95 % of its characters, as in
+    cc_net. InputError where that takes more than `vocab_size` pieces.
     """
     import sentencepiece
 
@@ -45,19 +44,17 @@ def train(texts: Iterable[str], normalise: Callable[[str], str], vocab_size: int
             vocab_size=vocab_size,
             hard_vocab_limit=False,
             character_coverage=0.9995,
-            normalization_rule_name="identity",  # the text is normalised already, and its blanks mean something
+            normalization_rule_name="identity",  # the text is already normalised, and its blanks matter
             remove_extra_whitespaces=False,
             add_dummy_prefix=False,
             input_sentence_size=SAMPLE,
             shuffle_input_sentence=True,
-            num_threads=4,  # fixed, and not that of the machine: it decides the order of sums
+            num_threads=4,  # fixed for all machines: it affects the order of sums
             minloglevel=2,
         )
     except RuntimeError as error:
-        said = " ".join(str(error).split())
-        raise InputError(
-            f"filter.lm.vocab_size: {vocab_size} pieces cannot be learned from this text: {said}"
-        ) from None
+        why = " ".join(str(error).split())
+        raise InputError(f"filter.lm.vocab_size: {vocab_size} pieces cannot be learned from this text: {why}") from None
     atomic.write(path, written.getvalue())
 
 

@@ -1,8 +1,9 @@
-"""How text is normalised for a language model: `NORMALISATIONS["kun"](text)`, and `CHARACTERS["kun"](text)`, the line
-of its characters with blanks between them, which KenLM reads.
+"""Normalisation of text for language models: `NORMALISATIONS["kun"](text)`, `CHARACTERS["kun"](text)`.
 
-A perplexity means something only under the normalisation that the model was estimated with; its name is stored with
-the model.
+The latter gives the characters of the normalised text separated by blanks, as KenLM reads them.
+
+Perplexities are meaningful only under the normalisation that the model was estimated with; its name is stored with the
+model.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from kun.text.normal import normalise
 def kun(text: str) -> str:
     """NFKC, lower case, no white space: for models of characters.
 
-    Digits stay what they are: as zeros they make strings of random codes likelier than prose (docs/measurements.md).
+    Digits are kept: as zeros they would make random codes likelier than prose (docs/measurements.md).
     """
     return "".join(unicodedata.normalize("NFKC", normalise(text)).lower().split())
 
 
 def cc_net(text: str) -> str:
-    """The normalisation of cc_net, exactly, so that its models and thresholds mean what they say.
+    """The exact normalisation of cc_net, so that its models and thresholds keep their meaning.
 
     Source of the steps and of the table: facebookresearch/cc_net, cc_net/text_normalizer.py, `normalize`. Lower case,
     accents (Mn of NFD) stripped, digits to 0, punctuation to ASCII, control characters removed, newline included.
@@ -45,25 +46,25 @@ def _cc_net_steps(text: str) -> str:
 
 
 class _ByCharacter(dict[int, str]):
-    """What the steps make of each character by itself, once it has come: a third of the time of the steps."""
+    """The result of the steps for each single character, cached: takes a third of the time of the steps."""
 
     def __missing__(self, code: int) -> str:
         decomposed = unicodedata.normalize("NFD", chr(code))
-        # NFD sorts marks, most of which are then dropped; where one stays, its place may depend on its neighbours.
+        # NFD reorders marks. Most are then dropped; the place of one that stays may depend on its neighbours.
         moves = any(unicodedata.combining(c) and unicodedata.category(c) != "Mn" for c in decomposed)
         self[code] = made = _REORDERED if moves else _cc_net_steps(chr(code))
         return made
 
 
 _CC_NET = _ByCharacter()
-_REORDERED = "\0"  # which the steps never leave
+_REORDERED = "\0"  # never part of a result of the steps
 _DIGIT = re.compile(r"\d")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]+")
 _PUNCTUATION = str.maketrans(
     {
         **dict(zip("，。、∶：？！（）；–～’´━〈〉【】％►", ",.,::?!();-~''-<>[]%-", strict=True)),
         **dict.fromkeys("„”“«»「」《》", '"'),
-        # A slip of the original, which never shows: digits are zeros by then.
+        # A slip of the original, without effect: digits are zeros by then.
         "１": '"',
         "—": " - ",
         "．": ". ",
@@ -73,7 +74,7 @@ _PUNCTUATION = str.maketrans(
 
 
 def kun_characters(text: str) -> str:
-    """`" ".join(kun(text))` in a fourth of the time: one look-up per character where each becomes one, as most do."""
+    """`" ".join(kun(text))` in a quarter of the time, by a table, where every character becomes one."""
     codes = code_points(text)
     if not text or codes.max() > 0xFFFF:
         return " ".join(kun(text))
@@ -92,9 +93,9 @@ _NOT_ONE = 0xFFFF
 
 @lru_cache(maxsize=1)
 def _folding() -> Array:
-    """What `kun` makes of each code point by itself. `_NOT_ONE`: none or several, or it joins what stands beside it.
+    """The result of `kun` for each code point. `_NOT_ONE`: no character, several, or one that may join its neighbour.
 
-    Of the first plane only: a table of 128 kB stays in the cache of a core.
+    Only for the first plane: a table of 128 kB stays in the cache of a core.
     """
     table = np.full(0x10000, _NOT_ONE, np.uint16)
     for start, end in ((0x3400, 0xA000), (0xAC00, 0xD7A4)):  # Han, Hangul: themselves
@@ -102,7 +103,7 @@ def _folding() -> Array:
     for code in (*range(0x3400), *range(0xA000, 0xAC00), *range(0xE000, 0xFFFE)):
         character = chr(code)
         folded = kun(character)
-        # A sigma is lowered by what stands before it; marks and jamo join what stands beside them.
+        # The lower case of sigma depends on the character before it; marks and jamo join their neighbours.
         joins = folded == "σ" or "\u1100" <= folded <= "\u11ff" or "M" in (_kind(character), _kind(folded[:1]))
         if character.isspace():
             table[code] = _BLANK

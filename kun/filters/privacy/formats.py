@@ -1,7 +1,7 @@
-"""The forms of personal data, for kun.filters.privacy.rules: `for kind, (pattern, is_one) in LOOKED_FOR.items()`.
+"""The forms of personal data, for kun.filters.privacy.rules: `for kind, (pattern, is_valid) in FORMS.items()`.
 
-A pattern finds what may be one in a line as `PLAIN` makes it (its last group, or else all of it), and `is_one` says by
-checksum, date or prefix whether it is. All patterns take linear time: what they repeat is bounded.
+A pattern finds candidates in a line translated by `PLAIN` (its last group, or else the whole match), and `is_valid`
+checks them by checksum, date or prefix. All patterns take linear time: their repetitions are bounded.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from datetime import date
 from stdnum import luhn
 from stdnum.iso7064 import mod_11_2
 
-# Patterns see full-width characters as ASCII, hyphens and blanks of all sorts as one; what has been found, as gaps.
+# Patterns see full-width characters as ASCII, all kinds of hyphens and blanks as one, and earlier matches as gaps.
 PLAIN = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
 PLAIN |= dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63"), "-")
 PLAIN |= dict.fromkeys(map(ord, "\u3000\xa0"), " ")
-# Most lines have none of it: five digits in a row or digits in groups, an at sign, a word that ids follow. One class of
-# first characters, since the search then skips the others eight times as fast.
+# Most lines have none of these: five digits in a row or digits in groups, an at sign, a word that ids follow. They
+# begin with one class of characters, since the search then skips all others eight times as fast.
 MAYBE = re.compile(
     r"[0-9０-９@＠#＃(（\[{微薇威徽vVｖＶwWｗＷ加]"
     r"(?:(?<=[0-9０-９])(?:[0-9０-９]{4}|[-－‐-―−\xa0\u3000 )）]{1,2}[0-9０-９]{3})"
     r"|(?<=[@＠#＃])|(?<=[(（\[{])\s?[Aa][Tt]\s?[)）\]}]|(?<=[微薇威徽vVｖＶ])信|(?<=[vVｖＶwWｗＷ])[xXｘＸ]|(?<=加)[vVｖＶ]"
     r"|(?<=[wW])e[cC]hat)"
 )
-# Both sides have to be free alike: then masking one never uncovers another, and masking twice is masking once.
+# Both sides must be free in the same way: then masking never uncovers another match, and is idempotent.
 _LEFT = r"(?:(?=[(+])|(?<![A-Za-z0-9_])(?<![0-9]\.)(?<![A-Za-z0-9]-))"
 _RIGHT = r"(?![A-Za-z0-9_])(?!\.[0-9])(?!-[A-Za-z0-9])"
-# Pages that lost their line ends have a number and the next label as one: 0731-88151902E-mail.
+# On pages that lost their line ends, the next label follows a number directly: 0731-88151902E-mail.
 _LABEL = r"(?:E-?[Mm]ail|e-?mail|QQ|qq|T(?:el|EL)|tel|F(?:ax|AX)|fax|http|www)"
 _END = rf"(?:{_RIGHT}|(?={_LABEL}))"
 _NO_AMOUNT = r"(?! ?(?:[元万萬亿億%]|美元|字[节節]|bytes|[KMGT]B))"
@@ -40,7 +40,7 @@ _EMAIL = (
     rf"(?:@| ?[@#] ?{_PROVIDER}| ?[(\[{{] ?[Aa][Tt] ?[)\]}}] ?)"
     r"(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,18}(?!-?[A-Za-z0-9_])(?!:[~/])"
 )
-_NO_EMAIL = re.compile(  # documentation; names of files and of systemd's units
+_NO_EMAIL = re.compile(  # documentation, file names, systemd units
     r"(?:[@.\])} ]example\.(?:com|org|net|cn|edu)"
     r"|\.(?:service|socket|timer|target|mount|conf|txt|md|py|js|css|html?|png|jpe?g|gif|svg|webp|git|local|invalid))$",
     re.IGNORECASE,
@@ -99,7 +99,7 @@ _QQ = (
 )
 
 
-# The characters that a kind begins with, its word before it included: where none of them is, nothing else is tried.
+# The first characters of each kind, or of the word before it: elsewhere its pattern is not tried.
 _FIRST = {
     "email": "A-Za-z0-9",
     "identity_number": "1-9A-Z身",
@@ -110,12 +110,12 @@ _FIRST = {
 }
 
 
-def _is_email(found: str) -> bool:
-    return not _NO_EMAIL.search(found)
+def _is_email(text: str) -> bool:
+    return not _NO_EMAIL.search(text)
 
 
-def _is_identity_number(found: str) -> bool:
-    digits = re.sub("[ -]", "", found).upper()
+def _is_identity_number(text: str) -> bool:
+    digits = re.sub("[ -]", "", text).upper()
     if len(digits) == 10 and digits[0].isalpha() and digits[1:].isdigit():  # Taiwan: weights 1, 9 ... 1, 1, modulo 10
         letter = "ABCDEFGHJKLMNPQRSTUVXYWZIO".index(digits[0]) + 10
         weighted = zip(f"{letter}{digits[1:]}", (1, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1), strict=True)
@@ -129,21 +129,21 @@ def _is_identity_number(found: str) -> bool:
         date(int(born[:4]), int(born[4:6]), int(born[6:]))
     except ValueError:
         return False
-    # Whether the date is in the future is not asked: a run must not depend on its day.
+    # A date in the future is accepted: a run must not depend on the day.
     return _PROVINCE.match(digits) is not None and (len(digits) == 15 or bool(mod_11_2.is_valid(digits)))
 
 
-def _is_bank_card(found: str) -> bool:
-    digits = re.sub("[ -]", "", found)
+def _is_bank_card(text: str) -> bool:
+    digits = re.sub("[ -]", "", text)
     return _ISSUERS.fullmatch(digits) is not None and bool(luhn.is_valid(digits))
 
 
-def _is_phone(found: str) -> bool:
-    """E.164 has 15 digits at most; with + and a country's code there are 9 at least."""
-    return not found.startswith("+") or 9 <= sum(map(str.isdigit, found)) <= 15
+def _is_phone(text: str) -> bool:
+    """E.164 allows at most 15 digits; with + and a country code there are at least 9."""
+    return not text.startswith("+") or 9 <= sum(map(str.isdigit, text)) <= 15
 
 
-def _any(found: str) -> bool:
+def _any(text: str) -> bool:
     return True
 
 
@@ -151,8 +151,8 @@ def _pattern(kind: str, pattern: str) -> re.Pattern[str]:
     return re.compile(f"(?=[{_FIRST[kind]}])(?:{pattern})", re.ASCII)
 
 
-# In the order in which they are looked for; what is found is no part of what is looked for after it.
-LOOKED_FOR: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
+# In the order in which they are searched for; later kinds do not see earlier matches.
+FORMS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
     "email": (_pattern("email", _EMAIL), _is_email),
     "identity_number": (_pattern("identity_number", _IDENTITY), _is_identity_number),
     "bank_card": (_pattern("bank_card", _CARD), _is_bank_card),

@@ -1,10 +1,10 @@
-"""Personal data in Chinese text: `text, kinds = mask(text, config.filter.privacy)`, `find(text)` for all of it.
+"""Personal data in Chinese text: `text, kinds = mask(text, config.filter.privacy)`, `find(text)` finds all of it.
 
-Found is what has a form of its own and, where there is one, a checksum, or else a word before it that says what it is.
-Numbers are whole: never a part of a longer number, a decimal, a name with digits or a web address.
+It finds what has a distinctive form, with a valid checksum if there is one, or follows a word that says what it is.
+Numbers count only as a whole: never as part of a longer number, a decimal, a name with digits or a web address.
 
 phone            mobile and fixed numbers of the mainland, Hong Kong, Macau and Taiwan, others with + and blanks or
-                 hyphens; local numbers after a word such as 电话. Not 400 and 800 numbers, 95588, 110: nobody's own.
+                 hyphens; local numbers after a word such as 电话. Not 400 and 800 numbers, 95588, 110: not personal.
 identity_number  18 digits (GB 11643: province, date, ISO 7064 MOD 11-2); the old 15, and those of Taiwan, after
                  身份证; those of Hong Kong with their check digit in brackets
 email            also name＠qq.com, name(at)qq.com, name#qq.com; not example.com (RFC 2606), git@github.com:a/b
@@ -23,12 +23,12 @@ import numpy as np
 
 from kun.config.schema import Privacy
 from kun.filters.bounds import Bound
-from kun.filters.privacy.formats import LOOKED_FOR, MAYBE, PLAIN, WEB_ADDRESS
+from kun.filters.privacy.formats import FORMS, MAYBE, PLAIN, WEB_ADDRESS
 from kun.records import Reject
 from kun.text import language
 from kun.text.characters import Array
 
-# What stands for a masked one in simplified and traditional Chinese, and in text without Chinese characters.
+# Placeholders in simplified and traditional Chinese, and in text without Chinese characters.
 PLACEHOLDERS = {
     "email": ("[邮箱]", "[郵箱]", "[e-mail]"),
     "identity_number": ("[身份证号]", "[身分證號]", "[identity number]"),
@@ -48,40 +48,42 @@ class PersonalData(NamedTuple):
     end: int
 
 
-_GAP = "\x00"  # for what has been found, in what is looked for next
+_GAP = "\x00"  # replaces earlier matches in the search for the next kind
 
 
 def find(text: str) -> list[PersonalData]:
-    """All that is found in a text, in its order. Linear time, whatever the text."""
+    """The personal data in a text, in order. Linear time, whatever the text."""
     if not MAYBE.search(text):
         return []
     found, start = [], 0
     for line in text.split("\n"):
         if MAYBE.search(line):
-            found += [PersonalData(one.kind, start + one.start, start + one.end) for one in _in_line(line)]
+            found += [PersonalData(kind, start + begin, start + end) for kind, begin, end in _in_line(line)]
         start += len(line) + 1
     return found
 
 
 def _in_line(line: str) -> list[PersonalData]:
     plain, found = WEB_ADDRESS.sub(lambda match: _GAP * len(match[0]), line.translate(PLAIN)), []
-    for kind, (pattern, is_one) in LOOKED_FOR.items():
+    for kind, (pattern, is_valid) in FORMS.items():
         spans = [match.span(match.lastindex or 0) for match in pattern.finditer(plain)]
-        own = [PersonalData(kind, start, end) for start, end in spans if is_one(plain[start:end])]
-        plain = _replaced(plain, own, lambda one: _GAP * (one.end - one.start))
+        own = [PersonalData(kind, start, end) for start, end in spans if is_valid(plain[start:end])]
+        plain = _replaced(plain, own, lambda datum: _GAP * (datum.end - datum.start))
         found += own
-    return sorted(found, key=lambda one: one.start)
+    return sorted(found, key=lambda datum: datum.start)
 
 
 def mask(text: str, settings: Privacy) -> tuple[str, tuple[str, ...]]:
-    """The text with placeholders for what is to be masked, and the kinds that were there. Idempotent."""
+    """The text with placeholders for the kinds that the settings mask, and the kinds found. Idempotent."""
     kinds = [kind for kind in KINDS if getattr(settings, kind) == "mask"]
-    found = [one for one in find(text) if one.kind in kinds] if kinds else []
+    found = [datum for datum in find(text) if datum.kind in kinds] if kinds else []
     if not found:
         return text, ()
     column = 2 if not _HAN.search(text) else 1 if language.script(text) == "traditional" else 0
-    masked = {one.kind for one in found}
-    return _replaced(text, found, lambda one: PLACEHOLDERS[one.kind][column]), tuple(k for k in kinds if k in masked)
+    masked = {datum.kind for datum in found}
+    return _replaced(text, found, lambda datum: PLACEHOLDERS[datum.kind][column]), tuple(
+        k for k in kinds if k in masked
+    )
 
 
 _HAN = re.compile("[\u3400-\u9fff]")
@@ -89,9 +91,9 @@ _HAN = re.compile("[\u3400-\u9fff]")
 
 def _replaced(text: str, found: Sequence[PersonalData], by: Callable[[PersonalData], str]) -> str:
     parts, end = [], 0
-    for one in found:
-        parts += [text[end : one.start], by(one)]
-        end = one.end
+    for datum in found:
+        parts += [text[end : datum.start], by(datum)]
+        end = datum.end
     return "".join([*parts, text[end:]])
 
 
@@ -111,13 +113,13 @@ MEANINGS = {
 
 
 def measure(texts: Sequence[str], kinds: Sequence[str]) -> dict[str, Array]:
-    """How many of each of these kinds each text has."""
-    counts = [Counter(one.kind for one in find(text)) for text in texts] if kinds else []
+    """The number of matches of each of these kinds in each text."""
+    counts = [Counter(datum.kind for datum in find(text)) for text in texts] if kinds else []
     return {kind: np.array([count[kind] for count in counts], np.float64) for kind in kinds}
 
 
 def personal(text: str, settings: Privacy) -> Reject | None:
-    """A reject where a model wrote what is masked or dropped in documents: it knows it by heart, or made it up."""
+    """A Reject where a model's reply has a kind that is masked or dropped: memorised or made up."""
     kinds = [kind for kind in KINDS if getattr(settings, kind) is not None]
-    found = next((one for one in find(text) if one.kind in kinds), None) if kinds else None
+    found = next((datum for datum in find(text) if datum.kind in kinds), None) if kinds else None
     return None if found is None else Reject(found.kind, text[found.start : found.end])

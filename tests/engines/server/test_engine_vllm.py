@@ -61,17 +61,18 @@ def chat(models: dict[str, Path]) -> Chat:
 
 @pytest.fixture
 def opened(models: dict[str, Path], chat: Chat, tmp_path: Path) -> Iterator[Callable[..., ServerEngine]]:
-    engines: list[ServerEngine | AnswerCache] = []
+    answers: list[AnswerCache] = []  # one, opened with the first engine: until then another process may have it
+    engines: list[ServerEngine] = []
 
     def open_it(url: str, name: str = "chat", window: int = WINDOW) -> ServerEngine:
-        engines.append(answers := AnswerCache(tmp_path / "store/answers.sqlite"))
-        engine = ServerEngine(Server(urls=(url,)), chat, window, models[name], answers)
-        engines.append(engine)
-        return engine
+        if not answers:
+            answers.append(AnswerCache(tmp_path / "store/answers.sqlite"))
+        engines.append(ServerEngine(Server(urls=(url,)), chat, window, models[name], answers[0]))
+        return engines[-1]
 
     yield open_it
-    for engine in reversed(engines):
-        engine.close()
+    for opened in (*engines, *answers):
+        opened.close()
 
 
 def answers(engine: ServerEngine | TransformersEngine, group: list[Request]) -> list[Any]:

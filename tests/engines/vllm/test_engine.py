@@ -153,7 +153,7 @@ def test_killed_in_the_middle_of_a_stage_the_stage_ends_complete(
     assert isinstance(engine, VllmEngine)
     small = Small(tmp_path / "small", {"a": [str(n) * 20 for n in range(10)]}, engine=Killing(engine))
     assert small.go() == [True, True, True]
-    whole = small.run.whole(small.stages()[-1].steps[0])
+    whole = small.run.current(small.stages()[-1].steps[0])
     assert whole is not None
     assert (whole.rows, whole.kept, whole.failed) == (10, 10, 0)
     assert small.engine.deaths == 2

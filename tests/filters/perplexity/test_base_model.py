@@ -88,7 +88,7 @@ def test_the_filter_of_a_run_goes_by_the_base_model(tmp_path):
     assert [record["ppl"] for record in kept] == pytest.approx(expected, rel=1e-4)
     assert "nothing to do" in kun(tmp_path, "run", "stage2", "--config", "my.yaml").stdout
     tiny_models.qwen(tmp_path / "base", tied=True)
-    assert "filter.lm.base changed" in kun(tmp_path, "status", "run").stdout
+    assert "base_model changed" in kun(tmp_path, "status", "run").stdout
 
 
 def test_a_tokenizer_without_a_token_to_begin_with(tmp_path):

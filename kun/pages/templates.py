@@ -6,8 +6,8 @@ from pathlib import Path
 
 
 def render(template: Path, **values: object) -> str:
-    """The template filled in. What is not marked as `safe` there, or `markupsafe.Markup`, is escaped; a name that the
-    template uses and `values` lacks is an error. Templates beside it can be included by their names."""
+    """Fill in the template. Values are escaped unless marked `safe` in it, or `markupsafe.Markup`; a missing value is
+    an error. The template may include others in its folder by name."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

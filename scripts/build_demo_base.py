@@ -1,11 +1,14 @@
 """Trains the tiny base model of the demo from scratch; about half an hour on two free CPU cores.
 
-    python -m kun.demo.build_base --out kun/demo/base
+    python -m scripts.build_demo_base --out kun/demo/base
 
-Two phases. In the first nearly all rows are random units that come back: only copying predicts them. Without it a
-model of this size reads millions of tokens of documents and still cannot carry a name over from its context; and
-without the few documents between, the first real text would wipe it out again. The second phase reads plain text of
-many worlds (`kun.demo.pretext`), drawn from random streams that no `write_world` uses.
+There are two phases. In the first, nearly all rows are random units that repeat, which only copying predicts. Without
+it, a model of this size reads millions of tokens of documents and still cannot carry a name over from its context;
+without the few documents in between, the first real text would wipe copying out again. The second phase reads plain
+text of many worlds (`plain_text`), drawn from random streams that no `write_world` uses. None of it is a chat: the
+base sees pages and clean texts side by side, and questions before and after the texts that answer them, as forums and
+digests have them. Stage 1 teaches it to chat.
+
 A killed run continues from its last state in `--work`; the model is published to `--out` at every save.
 """
 
@@ -21,6 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kun.demo.documents import Item, new_item, page
+from kun.demo.instructions import SPOILED_KINDS, spoiled
 from kun.demo.names import NAME_CHARS
 from kun.demo.tokens import SPECIALS, build_tokenizer, number_tokens
 
@@ -29,7 +34,8 @@ Batch = list[list[int]]
 
 @dataclass(frozen=True)
 class Phase:
-    """One leg of the training: sequences per step of each kind and their lengths, rate `lr` down to `end_lr`."""
+    """One part of the training: rows per step of each kind and their lengths; the learning rate falls from `lr` to
+    `end_lr`."""
 
     name: str
     steps: int
@@ -49,11 +55,13 @@ PHASES = (
 FILLERS = "，。！：的是在年由牌县《》\n"
 WARMUP_STEPS = 50
 SAVE_EVERY = 100
+QUESTION_MARKS = ("问题：", "提问：", "问：", "对应的问题：", "")
+ANSWER_MARKS = ("回答：", "答：", "整理：", "")
 
 
 @dataclass(frozen=True)
 class Alphabet:
-    """Token ids that copying rows are made of: names, common words between them, numbers."""
+    """The token ids that make up copying rows: names, common words between them, numbers."""
 
     names: list[int]
     fillers: list[int]
@@ -61,10 +69,10 @@ class Alphabet:
 
 
 def copying_rows(rng: random.Random, alphabet: Alphabet, phase: Phase) -> Batch:
-    """Rows of random units that come back in random order: only copying predicts them.
+    """Rows of random units that repeat in random order: only copying predicts them.
 
-    Half are numbers, each behind a key of its own; a quarter are units of any characters; a quarter have few
-    different ones, so that the last two or three tell what follows. Fillers stand around the units.
+    Half of the rows hold numbers, each behind its own key; a quarter, units of any characters; a quarter, units of few
+    different characters, where the last two or three determine the next. Fillers stand around the units.
     """
     batch = []
     for number in range(phase.copying_rows):
@@ -86,10 +94,46 @@ def copying_rows(rng: random.Random, alphabet: Alphabet, phase: Phase) -> Batch:
     return batch
 
 
-def packed_documents(rng: random.Random, encode: Callable[[str], list[int]], phase: Phase) -> Batch:
-    """Rows of whole plain texts, each between the two ChatML marks, the last one of a row cut."""
-    from kun.demo.pretext import plain_text
+def _page(item: Item, rng: random.Random) -> str:
+    return page(item, rng, control=rng.random() < 0.1)
 
+
+def _question_and_answer(item: Item, rng: random.Random) -> str:
+    return f"{rng.choice(QUESTION_MARKS)}{item.instruction}\n{rng.choice(ANSWER_MARKS)}{item.reply}"
+
+
+def _text_and_question(item: Item, rng: random.Random) -> str:
+    text = item.reply if rng.random() < 0.35 else _page(item, rng)
+    gap = rng.choice(("\n", "\n\n"))
+    return f"{text}{gap}{rng.choice(QUESTION_MARKS)}{item.instruction}"
+
+
+def _digest(item: Item, rng: random.Random) -> str:
+    question = rng.choice(QUESTION_MARKS) + (item.instruction if rng.random() < 0.7 else item.loose_instruction)
+    text = _page(item, rng)
+    parts = rng.choice(((text, question), (question, text), (text,)))
+    return "\n\n".join((*parts, rng.choice(ANSWER_MARKS) + item.reply))
+
+
+def _questions(item: Item, rng: random.Random) -> str:
+    lines = [item.instruction]
+    for _ in range(rng.randint(1, 3)):
+        other = new_item(rng)
+        lines.append(other.instruction if rng.random() < 0.6 else spoiled(other, rng.choice(SPOILED_KINDS), rng))
+    return "\n".join(lines)
+
+
+FORMS = ((_page, 4), (_question_and_answer, 8), (_text_and_question, 28), (_digest, 56), (_questions, 4))
+
+
+def plain_text(rng: random.Random) -> str:
+    """One text of 30 to 450 characters about one new subject."""
+    (form,) = rng.choices([form for form, _ in FORMS], [weight for _, weight in FORMS])
+    return form(new_item(rng), rng)
+
+
+def packed_documents(rng: random.Random, encode: Callable[[str], list[int]], phase: Phase) -> Batch:
+    """Rows of plain texts, each between the two ChatML tokens; the last text of a row is cut."""
     start, end = SPECIALS.index("<|im_start|>"), SPECIALS.index("<|im_end|>")
     batch = []
     for _ in range(phase.document_rows):
@@ -127,10 +171,10 @@ def new_model(vocabulary_size: int) -> Any:
 
 
 def _look_back(attention: Any, head: int, offset: int) -> None:
-    """Sets the biases of a head so that it starts by attending `offset` tokens back.
+    """Set the biases of a head so that it starts by attending `offset` tokens back.
 
-    Copying needs such a head before anything else, and finding it is most of the training without this. A rotary
-    score of two constant vectors is a sum of cosines of the distance; the phase of the query moves its peak.
+    Copying needs such a head first, and training would spend most of its time finding it. The rotary score of two
+    constant vectors is a sum of cosines of their distance; the phase of the query moves its peak.
     """
     import torch
 
@@ -144,13 +188,13 @@ def _look_back(attention: Any, head: int, offset: int) -> None:
 
 
 def learning_rate(phase: Phase, step: int, first: bool) -> float:
-    """Cosine from `lr` to `end_lr`; the very first phase warms up."""
+    """Cosine from `lr` to `end_lr`; the first phase starts with a warm-up."""
     rate = phase.end_lr + (phase.lr - phase.end_lr) * (1 + math.cos(math.pi * step / phase.steps)) / 2
     return rate * min(1.0, (step + 1) / WARMUP_STEPS) if first else rate
 
 
 def sampled_loss(model: Any, rows: Batch, rng: random.Random) -> Any:
-    """Next-token loss over the tokens of the batch and 200 random others: a third of the time of the full softmax."""
+    """Next-token loss over the tokens of the batch and 200 random ones: a third of the time of the full softmax."""
     import torch
 
     batch = torch.tensor(rows)
@@ -166,7 +210,7 @@ def sampled_loss(model: Any, rows: Batch, rng: random.Random) -> Any:
 
 
 def publish(model: Any, tokenizer: Any, out: Path, history: list[dict[str, Any]]) -> None:
-    """Writes the model in bf16, its tokenizer and the training history."""
+    """Write the model in bf16, its tokenizer and the training history."""
     import copy
 
     import torch
@@ -179,7 +223,7 @@ def publish(model: Any, tokenizer: Any, out: Path, history: list[dict[str, Any]]
 
 
 def train(out: Path, work: Path, seed: int, only: str | None = None) -> None:
-    """Runs every phase (or stops after the phase `only`), resuming from `work/state.pt` where there is one."""
+    """Run every phase, or stop after the phase `only`; resume from `work/state.pt` if it exists."""
     import torch
 
     torch.manual_seed(seed)
@@ -241,7 +285,7 @@ def train(out: Path, work: Path, seed: int, only: str | None = None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the tiny base model of the demo.")
     parser.add_argument("--out", type=Path, default=Path("kun/demo/base"))
-    parser.add_argument("--work", type=Path, default=Path("/tmp/kun_base"), help="where the resumable state lies")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/kun_base"), help="where a killed run resumes")
     parser.add_argument("--seed", type=int, default=100_000)
     parser.add_argument("--until", choices=[phase.name for phase in PHASES], help="stop after this phase")
     arguments = parser.parse_args()

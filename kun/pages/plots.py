@@ -8,7 +8,7 @@ from typing import Any
 
 
 def new_axes(**labels: str) -> Any:
-    """The axes of a figure of their own; `labels` are `title`, `xlabel` and `ylabel`."""
+    """Axes in a new figure; `labels` are `title`, `xlabel` and `ylabel`."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(8, 4.5), layout="constrained").add_subplot(**labels)
@@ -22,8 +22,8 @@ def png(axes: Any) -> bytes:
 
 
 def svg(axes: Any, name: str) -> str:
-    """The figure of these axes as an SVG element for an HTML page, with text as text; the same plot gives the same
-    bytes. `name` is of this plot only: the ids of its parts are made from it."""
+    """The figure of these axes as an SVG element for an HTML page, with text as text; equal plots give equal bytes.
+    `name` must be unique on the page: the ids of the parts are derived from it."""
     import matplotlib
 
     file = io.StringIO()
@@ -32,5 +32,5 @@ def svg(axes: Any, name: str) -> str:
         axes.figure.savefig(file, format="svg", metadata=nothing)
     text = file.getvalue()
     text = re.sub(r"<defs>\s*<style.*?</defs>", "", text[text.index("<svg ") :], count=1, flags=re.DOTALL)
-    text = re.sub(r' id="[\w.]+_\d+"', "", text)  # of groups: the same in every plot, and used by none
+    text = re.sub(r' id="[\w.]+_\d+"', "", text)  # ids of groups, unused and the same in every plot
     return re.sub(r"\s+", " ", text)

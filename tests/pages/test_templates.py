@@ -3,7 +3,7 @@
 import pytest
 from jinja2 import UndefinedError
 
-from kun.templates import render
+from kun.pages.templates import render
 
 
 def test_values_are_escaped_whatever_the_template_is_called(tmp_path):

@@ -1,0 +1,1 @@
+"""Tools for pages and pictures: jinja2 templates, matplotlib plots."""

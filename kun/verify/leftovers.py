@@ -1,0 +1,63 @@
+"""What no current step of a run uses: `for leftover in unused(Path("runs/demo")): print(leftover)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from kun.dataset import lineage
+from kun.pipeline.run_folder import ANEW
+from kun.store import atomic
+from kun.verify.steps import find, output_steps, with_all_above
+
+
+class Leftover(msgspec.Struct, frozen=True):
+    """A file or folder of the store, and its bytes."""
+
+    path: Path
+    why: str
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.bytes / 1e6:,.1f} MB), {self.why}"
+
+
+def unused(run: Path) -> list[Leftover]:
+    """Files of killed processes, and folders that no plain name leads to, and from which nothing current was made.
+
+    What a current step was made from counts as used, even if its plain name now points elsewhere. If it is not clear
+    which folder of a step is the current one, all of them do.
+    """
+    steps, known = find(run)
+    outputs = output_steps(run, steps)
+    needs = [need for step in steps for need in step.needs.items()]
+    needs += [need for output in outputs for need in lineage.made_by(output.folder).items()]
+    used = {step.folder for step in (*steps, *outputs)}
+    used |= with_all_above(needs, known)
+    unclear = {step.name for step in steps if step.misled}
+    used |= {folder for (name, _), folder in known.items() if name in unclear}
+    return list(_left(run / "store", {folder.resolve() for folder in used}))
+
+
+def _left(store: Path, used: set[Path]) -> Iterator[Leftover]:
+    for path in sorted(store.rglob(f".*{atomic.SUFFIX}")):
+        yield Leftover(path, "left by a killed process", size(path))
+    names = {path.name for path in used}
+    for folder in sorted(path for path in store.glob("*-*") if path.is_dir() and path.name[0] != "."):
+        if folder.resolve() in used or any(_is_copy_of(folder.name, name) for name in names):
+            continue
+        unfinished = folder.name.endswith(ANEW)
+        yield Leftover(folder, "of an unfinished --force" if unfinished else "of older settings", size(folder))
+
+
+def _is_copy_of(name: str, used: str) -> bool:
+    """Whether a folder is derived from one in use, such as a merged model: `merged-<name>-float32`."""
+    return used in name and not name.endswith(ANEW)
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of a folder and below."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if file.is_file() and not file.is_symlink())
