@@ -14,6 +14,7 @@ from kun.config.files import load_of_run
 from kun.pipeline.lock import hold
 from kun.store import atomic
 from kun.verify.leftovers import unused
+from kun.verify.steps import find
 
 DESCRIPTION = """List what no current step of a run uses: folders of older settings (going back to those would use them
 again), what an unfinished --force has made, and files of killed processes. With --yes, remove it.
@@ -42,7 +43,7 @@ def _clean(arguments: argparse.Namespace, _: list[str]) -> int:
     run: Path = arguments.run
     config = load_of_run(run)
     with hold(run / "lock", shlex.join(["kun", "clean", str(run)])):
-        left = unused(run)
+        left = unused(run, *find(run))
         if arguments.yes:
             log_into(run, config)
             for leftover in left:

@@ -59,7 +59,7 @@ def _verify(arguments: argparse.Namespace, _: list[str]) -> int:
     steps, known = find(path)
     left: list[Leftover] = []
     if steps:
-        findings, left = _check_run(path, steps, known, arguments.workers), unused(path)
+        findings, left = _check_run(path, steps, known, arguments.workers), unused(path, steps, known)
     elif is_final(path):
         findings = [verify_final(path)]
     else:

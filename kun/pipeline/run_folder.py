@@ -53,6 +53,7 @@ class StepManifest(Marker, frozen=True):
 
 
 NEEDS, VERSION = "needs.", "version of the code"  # parts of a fingerprint that are not settings
+MARKERS = ("fingerprint.json", "done.json")  # of a step; all else in its folder is what it wrote
 ANEW = ".anew"  # suffix of a folder that is made with --force, beside the one that it will replace
 NOTHING = digests.of_value([])  # the content of a step without shards or files
 
@@ -83,7 +84,7 @@ class RunFolder:
         """Raises InputError if a file that decides the output cannot be read."""
         if step.name not in self._fingerprints:
             parts: dict[str, Any] = {VERSION: step.spec.version, **self.settings(step).parts}
-            parts |= {f"needs.{need.name}": self.fingerprint(need).digest for need in step.needs}
+            parts |= {f"{NEEDS}{need.name}": self.fingerprint(need).digest for need in step.needs}
             parts = msgspec.json.decode(msgspec.json.encode(parts))  # as they are read back: tuples are lists
             spec, part = step.spec, step.part
             types = spec.reads.__name__, spec.writes.__name__
@@ -96,7 +97,7 @@ class RunFolder:
 
     def folder(self, step: Step) -> Path:
         """Where this step's output is, or will be, with the present settings."""
-        name = f"{step.stage}-{step.part}-{self.fingerprint(step).digest}"
+        name = folder_name(step.stage, step.part, self.fingerprint(step).digest)
         return self.store / (f"{name}{ANEW}" if step.name in self._anew else name)
 
     def link(self, step: Step) -> Path:
@@ -107,17 +108,18 @@ class RunFolder:
         """In this block these steps are made in folders beside their own, which they replace if the block succeeds. If
         it does not, the next such block resumes."""
         self._anew = {step.name for step in steps}
-        self._forget()
+        self._forget(steps)
         try:
             yield
             made = [(self.folder(step), step) for step in steps]
         finally:
+            self._forget(steps)
             self._anew = set()
-            self._forget()
         for new, step in made:
             atomic.discard(self.folder(step))
             new.rename(self.folder(step))
             self.show(step)
+        self._forget(steps)
         atomic.sync(self.store)
 
     def begin(self, step: Step) -> Path:
@@ -130,7 +132,7 @@ class RunFolder:
         self.keep_settings()
         atomic.remove_temporaries(folder)
         (folder / "done.json").unlink(missing_ok=True)
-        self._forget()
+        self._forget([step])
         self.show(step)
         return folder
 
@@ -156,7 +158,7 @@ class RunFolder:
 
     def finish(self, step: Step, manifest: StepManifest) -> None:
         markers.write_marker(self.folder(step) / "done.json", manifest)
-        self._forget()
+        self._forget([step])
 
     def manifest(self, folder: Path) -> StepManifest | None:
         """The manifest in a step's folder, or in the one to which a plain name points; read once."""
@@ -175,7 +177,7 @@ class RunFolder:
 
     def content(self, step: Step) -> str:
         """Digest of what a step without records wrote, for `StepManifest.content`. Reads all of it."""
-        return digests.of_folder(self.folder(step), leave_out=("fingerprint.json", "done.json"))
+        return digests.of_folder(self.folder(step), leave_out=MARKERS)
 
     def check(self, step: Step) -> None:
         """InputError if a model or an index is not what was written. Shards are checked when they are read."""
@@ -207,9 +209,16 @@ class RunFolder:
         """The counts of a step so far, from the markers of its shards."""
         return counts_so_far(self.folder(step))
 
-    def _forget(self) -> None:
-        self._manifests.clear()
+    def _forget(self, steps: Sequence[Step]) -> None:
+        """These steps have changed on the disk; the manifests of all others stay known."""
+        for step in steps:
+            self._manifests.pop(self.folder(step).resolve(), None)
         self._current.clear()
+
+
+def folder_name(stage: str, part: str, digest: str) -> str:
+    """The name of a step's folder in the store."""
+    return f"{stage}-{part}-{digest}"
 
 
 def change(name: str, old: Any, new: Any) -> str:

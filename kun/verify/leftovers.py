@@ -1,4 +1,4 @@
-"""What no current step of a run uses: `for leftover in unused(Path("runs/demo")): print(leftover)`."""
+"""What no current step of a run uses: `for leftover in unused(run, *find(run)): print(leftover)`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from kun.dataset import lineage
 from kun.pipeline.run_folder import ANEW
 from kun.store import atomic
-from kun.verify.steps import find, output_steps, with_all_above
+from kun.verify.steps import Key, StepFolder, output_steps, with_all_above
 
 
 class Leftover(msgspec.Struct, frozen=True):
@@ -24,13 +24,13 @@ class Leftover(msgspec.Struct, frozen=True):
         return f"{self.path} ({self.bytes / 1e6:,.1f} MB), {self.why}"
 
 
-def unused(run: Path) -> list[Leftover]:
+def unused(run: Path, steps: list[StepFolder], known: dict[Key, Path]) -> list[Leftover]:
     """Files of killed processes, and folders that no plain name leads to, and from which nothing current was made.
+    `steps` and `known` as `kun.verify.steps.find` gives them.
 
     What a current step was made from counts as used, even if its plain name now points elsewhere. If it is not clear
     which folder of a step is the current one, all of them do.
     """
-    steps, known = find(run)
     outputs = output_steps(run, steps)
     needs = [need for step in steps for need in step.needs.items()]
     needs += [need for output in outputs for need in lineage.made_by(output.folder).items()]

@@ -13,12 +13,12 @@ import msgspec
 import numpy as np
 
 from kun.execution.processes import map_unordered
-from kun.pipeline.run_folder import StepInfo, StepManifest, read_manifest, summarise
+from kun.pipeline.run_folder import MARKERS, StepInfo, StepManifest, read_manifest, summarise
 from kun.progress import bar
 from kun.records import Raw, record_type
 from kun.store import digests, shards
 from kun.verify.part import Problem, ShardCheck, ShardSource, check_some, hash_id, ids_of
-from kun.verify.steps import MARKERS, Key, StepFolder, find
+from kun.verify.steps import Key, StepFolder, find
 
 BATCH = 16  # shards of one task
 WORTH_PROCESSES = 100  # tasks

@@ -11,14 +11,22 @@ import msgspec
 
 from kun.dataset import lineage
 from kun.errors import InputError
-from kun.pipeline.run_folder import NEEDS, Fingerprint, StepInfo, StepManifest, is_need, read_manifest
+from kun.pipeline.run_folder import (
+    MARKERS,
+    NEEDS,
+    Fingerprint,
+    StepInfo,
+    StepManifest,
+    folder_name,
+    is_need,
+    read_manifest,
+)
 from kun.pipeline.stage import Role
 from kun.records import Raw
 from kun.store import digests, markers, shards
 from kun.verify.part import Problem
 
 Key = tuple[str, str]  # the name of a step, stage/part, and its fingerprint
-MARKERS = ("fingerprint.json", "done.json")
 FINGERPRINTED = re.compile(r"(?P<name>.+)-(?P<digest>[0-9a-f]{16})")  # a folder of the store
 
 
@@ -181,7 +189,7 @@ def _read_fingerprint(step: StepFolder, path: Path) -> None:
         return
     step.digest, step.info = found.digest, found.step
     step.needs = {key.removeprefix(NEEDS): str(value) for key, value in found.parts.items() if is_need(key)}
-    own = f"{found.step.stage}-{found.step.part}-{found.digest}"
+    own = folder_name(found.step.stage, found.step.part, found.digest)
     if step.folder.name not in (path.name, own):
         step.problems.append(Problem("fingerprint.json", f"is not the one of a folder named {step.folder.name}"))
 

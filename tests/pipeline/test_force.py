@@ -8,6 +8,7 @@ from kun.pipeline.run_folder import ANEW, RunFolder
 from kun.pipeline.runner import run_stage
 from kun.pipeline.status import survey
 from kun.verify.leftovers import unused
+from kun.verify.steps import find
 from tests.small_pipeline import CountingEngine, Small
 
 TEXTS = {"wudao": ["一" * n for n in range(2, 20, 2)]}
@@ -65,7 +66,7 @@ def test_killed_between_the_old_and_the_new_one(made):
 
 def test_what_an_unfinished_force_made_is_left_over(made):
     killed(made, dies_after=4)
-    assert [(one.path.name.endswith(ANEW), one.why) for one in unused(made.path)] == [
+    assert [(one.path.name.endswith(ANEW), one.why) for one in unused(made.path, *find(made.path))] == [
         (True, "of an unfinished --force")
     ]
 

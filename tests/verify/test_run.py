@@ -274,7 +274,7 @@ def test_what_is_left_over_is_listed(small):
     small.go()
     folder = (small.path / KEPT).resolve()
     atomic.temporary_of(folder / "part-00000.jsonl").write_text("half", encoding="utf-8")
-    assert [(one.path.name.rpartition("-")[0], one.why) for one in unused(small.path)] == [
+    assert [(one.path.name.rpartition("-")[0], one.why) for one in unused(small.path, *find(small.path))] == [
         (".part", "left by a killed process"),
         ("questions-skypile", "of older settings"),
         ("questions-wudao", "of older settings"),
@@ -290,10 +290,10 @@ def test_what_a_step_of_older_settings_was_made_from_is_not_left_over(small):
     steps, _ = find(small.path)
     assert outdated(steps) == {LABEL: [KEPT], "questions/skypile": ["even_lengths/skypile"]}
     assert before[KEPT] not in {step.folder for step in steps}
-    assert unused(small.path) == []
+    assert unused(small.path, *find(small.path)) == []
     small.go()
     assert outdated(find(small.path)[0]) == {}
-    assert {before[KEPT], before["even_lengths/skypile"]} <= {one.path for one in unused(small.path)}
+    assert {before[KEPT], before["even_lengths/skypile"]} <= {one.path for one in unused(small.path, *find(small.path))}
 
 
 def test_any_damage_to_a_fingerprint_is_one_problem(small):
