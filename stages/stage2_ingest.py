@@ -6,9 +6,11 @@ part into shards independently of the others (kun.corpora).
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,11 @@ from kun.config.schema import Config
 from kun.corpora import index
 from kun.corpora.files import find
 from kun.corpora.ingest import documents, items, splitter
-from kun.corpora.readers import read_part
 from kun.errors import InputError
 from kun.filters import length
 from kun.filters.rules import base_folder
 from kun.models.tokenizer import FILES
-from kun.pipeline.stage import Build, Ingest, Stage, StageSpec, Step, StepContext, StepSettings
+from kun.pipeline.stage import Build, Ingest, Inputs, Slice, Stage, StageSpec, Step, StepContext, StepSettings
 from kun.progress import Progress
 from kun.records import Document, Raw, Reject
 from kun.store.digests import Digests, of_value
@@ -36,45 +37,70 @@ Unit = tuple[Config, Path, index.Unit]  # the settings of the step, the folder o
 def stages(config: Config, digests: Digests) -> list[Stage]:
     """The two passes, each with a step per corpus."""
 
+    def files(name: str) -> Inputs:
+        corpus = config.corpora[name]
+        try:
+            found = find(name, corpus)
+        except InputError as error:
+            if any(_fixed_part(path).exists() for path in corpus.paths):
+                raise
+            return Inputs(corpus.paths, missing=str(error))
+        digested = digests.files([file.path for file in found], f"corpora.{name}.paths")
+        return Inputs(corpus.paths, tuple((file.name, digest) for file, digest in zip(found, digested, strict=True)))
+
     def reading(name: str, *names: str) -> StepSettings:
         """The settings that decide the rows of a corpus, and those named by `names`."""
-        setting = f"corpora.{name}.paths"
-        files = find(name, config.corpora[name])
-        digested = digests.files([file.path for file in files], setting)
-        content: dict[str, Any] = {setting: [[file.name, digest] for file, digest in zip(files, digested, strict=True)]}
+        content: dict[str, Any] = {f"corpora.{name}.paths": None}  # what is in the files is input
         if config.ingest.overlong == "split":
             names = (*names, "base_model", "filter.max_tokens")
             content |= tokenizer_content(config, digests)
         corpus = [("corpora", name, key) for key in ("paths", "format", "field")]
         return StepSettings.of(config.of_subset(name), [*corpus, *names, "ingest.overlong"], **content)
 
-    indexed = tuple(Step(INDEX, name, partial(reading, name)) for name in config.corpora)
+    indexed = tuple(Step(INDEX, name, partial(reading, name), (), partial(files, name)) for name in config.corpora)
     cutting = ("ingest.duplicates", "ingest.shard_rows")
     ingested = tuple(Step(INGEST, step.part, partial(reading, step.part, *cutting), (step,)) for step in indexed)
-    ingest = Ingest(units, read_unit, lambda settings: settings.ingest.shard_rows)
-    return [Stage(INDEX, Build(partial(build_index, digests), "MB"), indexed), Stage(INGEST, ingest, ingested)]
+    index_work = Build(partial(build_index, digests), "MB")
+    return [Stage(INDEX, index_work, indexed), Stage(INGEST, Ingest(units, read_unit), ingested)]
+
+
+def _fixed_part(path: str) -> Path:
+    """A path, up to the first name that is a pattern."""
+    return Path(*takewhile(lambda name: not glob.has_magic(name), Path(path).parts))
 
 
 def build_index(digests: Digests, context: StepContext, progress: Progress) -> Mapping[str, Any]:
     settings, name = context.settings, context.step.part
     corpus = settings.corpora[name]
-    report = index.build(context.folder, name, corpus, partial(piece_splitter, settings), settings.workers, progress)
-    for path in (file.path for file in find(name, corpus)):
-        if digests.changed(path):  # since its fingerprint, which names the folder, was taken
-            shutil.rmtree(context.folder)
-            raise InputError(f"{path}: the file changed while it was read; run the same command again")
+    paths = [file.path for file in find(name, corpus)]
+
+    def check() -> None:
+        """InputError where a file is not what it was when the run asked for its digest."""
+        for path in paths:
+            if digests.changed(path):
+                shutil.rmtree(context.folder)
+                raise InputError(f"{path}: the file changed while it was read; run the same command again")
+
+    check()
+    known = digests.files(paths, f"corpora.{name}.paths")
+    split = partial(piece_splitter, settings)
+    report = index.build(context.folder, name, corpus, known, split, settings.workers, progress)
+    check()
     return report
 
 
-def units(context: StepContext) -> list[tuple[Unit, int]]:
+def units(context: StepContext) -> list[tuple[Unit, list[Slice]]]:
     folder, name, settings = context.need(0), context.step.part, context.settings
-    return [((settings, folder, unit), unit.items) for unit in index.units(folder, name, settings.corpora[name])]
+    return [
+        ((settings, folder, unit), [Slice(*one) for one in index.slices(folder, unit, settings.ingest.shard_rows)])
+        for unit in index.units(folder, name, settings.corpora[name])
+    ]
 
 
 def read_unit(unit: Unit) -> Iterator[tuple[Raw, Document | Reject]]:
-    """What became of each row of one part of a corpus: a document, or a reject."""
+    """What became of each row of one unit of a corpus: a document, or a reject."""
     settings, folder, part = unit
-    rows = read_part(part.subset, settings.corpora[part.subset], part.found)
+    rows = part.rows(settings.corpora[part.subset])
     pieces = index.unchanged(folder, part, items(rows, piece_splitter(settings)))
     return documents(part.subset, pieces, index.occurrences(folder, part), settings.ingest.duplicates)
 

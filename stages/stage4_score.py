@@ -113,7 +113,7 @@ def stages(
     calibration = _calibration(config, digests, engine, primary_chat)
     needs = tuple(step for stage in calibration for step in stage.steps)
     selected = tuple(Step(SELECTION, step.part, partial(_selecting, config), (step, *needs)) for step in judged)
-    return [verdicts, *calibration, Stage(SELECTION, Map(open_selection), selected)]
+    return [verdicts, *calibration, Stage(SELECTION, Map(open_selection, decide_cut), selected)]
 
 
 def scoring(primary_chat: Step, context: StepContext, engine: Engine) -> Scoring:
@@ -127,8 +127,8 @@ def scoring(primary_chat: Step, context: StepContext, engine: Engine) -> Scoring
     )
 
 
-def open_selection(context: StepContext) -> partial[list[Scored | Reject]]:
-    """`select` for the records of a shard, with the cut of its subset."""
+def decide_cut(context: StepContext) -> float:
+    """The lowest score that a subset keeps, by its scores or by those of the calibration file."""
     score = context.settings.score
     calibration: list[tuple[float, bool]] = []
     scores: list[float] = []
@@ -137,7 +137,12 @@ def open_selection(context: StepContext) -> partial[list[Scored | Reject]]:
         calibration = msgspec.json.decode(data, type=list[tuple[float, bool]])
     if score.select == "top_share":
         scores = [record.score for record in shards.read_all(context.need(0), Scored)]
-    return partial(_select_all, lowest=cut(scores, score, calibration))
+    return cut(scores, score, calibration)
+
+
+def open_selection(_: StepContext, lowest: float) -> partial[list[Scored | Reject]]:
+    """`select` for the records of a shard, with the cut of its subset."""
+    return partial(_select_all, lowest=lowest)
 
 
 def _judging(config: Config, *names: str, **content: Any) -> StepSettings:

@@ -12,8 +12,22 @@ from kun.config.schema import Config, Sampling
 from kun.engines.base import Answer, Failure, Generate, Generated, Request
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import run_stage
-from kun.pipeline.stage import Infer, Ingest, Map, Measure, Output, Stage, StageSpec, Step, StepContext, StepSettings
+from kun.pipeline.stage import (
+    Infer,
+    Ingest,
+    Inputs,
+    Map,
+    Measure,
+    Output,
+    Slice,
+    Stage,
+    StageSpec,
+    Step,
+    StepContext,
+    StepSettings,
+)
 from kun.records import Document, Filtered, Labelled, Origin, Reject, extend
+from kun.store.digests import of_value
 
 
 @dataclass
@@ -101,9 +115,12 @@ class Small:
     def run(self) -> RunFolder:
         return RunFolder(self.path)
 
-    def units(self, context: StepContext) -> list[tuple[tuple[str, list[str]], int]]:
+    def units(self, context: StepContext) -> list[tuple[tuple[str, list[str]], list[Slice]]]:
+        """One unit, in shards of three texts."""
         texts = self.texts[context.step.part]
-        return [((context.step.part, texts), len(texts))]
+        pieces = [texts[first : first + 3] for first in range(0, len(texts), 3)]
+        slices = [Slice(f"{n:05d}", len(piece), of_value(piece)) for n, piece in enumerate(pieces)]
+        return [((context.step.part, texts), slices)]
 
     def stages(self) -> list[Stage]:
         def setting(stage: str) -> Callable[[], StepSettings]:
@@ -111,15 +128,15 @@ class Small:
                 Config().only([]), {key: value for key, value in self.settings.items() if key.startswith(stage)}
             )
 
-        def files(name: str) -> StepSettings:
-            return StepSettings(Config().only([]), {"files": self.texts[name]})
+        def inputs(name: str) -> Inputs:
+            return Inputs(("a.txt",), (("a.txt", of_value(self.texts[name])),))
 
-        read = [Step(INGEST, name, partial(files, name)) for name in self.texts]
+        read = [Step(INGEST, name, nothing, inputs=partial(inputs, name)) for name in self.texts]
         kept = [Step(FILTER, step.part, setting("filter"), needs=(step,)) for step in read]
         label = [Step(LABEL, step.part, setting("label"), needs=(step,)) for step in kept]
         return [
-            Stage(INGEST, Ingest(self.units, read_unit, lambda _: 3), tuple(read)),
-            Stage(FILTER, Map(lambda _: keep_even_lengths), tuple(kept)),
+            Stage(INGEST, Ingest(self.units, read_unit), tuple(read)),
+            Stage(FILTER, Map(lambda *_: keep_even_lengths), tuple(kept)),
             Stage(LABEL, Infer(lambda _: self.engine, lambda *_: LabelByLength()), tuple(label)),
         ]
 

@@ -12,7 +12,6 @@ import msgspec
 from kun.cli.log import add_verbosity, log_into, report
 from kun.config.files import load_of_run
 from kun.pipeline.lock import hold
-from kun.store import atomic
 from kun.verify.leftovers import unused
 from kun.verify.steps import find
 
@@ -47,7 +46,7 @@ def _clean(arguments: argparse.Namespace, _: list[str]) -> int:
         if arguments.yes:
             log_into(run, config)
             for leftover in left:
-                atomic.discard(leftover.path)
+                leftover.remove()
     if arguments.json:
         print(msgspec.json.encode({"removed": arguments.yes, "left_over": left}).decode())
         return 0

@@ -40,11 +40,21 @@ def load_settings(arguments: argparse.Namespace, overrides: list[str], corpora_n
     return config
 
 
+def refuse_old_layout(run: Path) -> None:
+    """InputError where the run has shards as earlier versions of Kun wrote them, numbered and with whole records."""
+    if old := next(run.glob("*/*/part-00000.done.json"), None):
+        raise InputError(
+            f"{old.parent}: was made by an earlier version of Kun, whose shards are laid out otherwise; choose another "
+            f"folder by --run, or delete {run}/store/stage2_* to stage5_*, and run it again: models can stay"
+        )
+
+
 def open_run(folder: str | None, config_path: str | None) -> tuple[Config, RunFolder, list[Stage], Digests]:
     """The run in a folder, with its own settings or those of a file."""
     from stages import pipeline
 
     config = load(config_path or "configs/demo.yaml") if config_path or not folder else load_of_run(Path(folder))
     run = RunFolder(Path(folder or config.run))
+    refuse_old_layout(run.path)
     digests = Digests(run.store / "digests.json")
     return config, run, pipeline(config, digests, EngineCache(config)), digests

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kun.cli.log import add_verbosity, log_into, report
-from kun.cli.options import add_settings, load_settings
+from kun.cli.options import add_settings, load_settings, refuse_old_layout
 from kun.config.files import dump, load, load_of_run
 from kun.config.reference import help_text
 from kun.config.schema import Config
@@ -97,6 +97,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             atomic.remove_temporaries(run.path, below)
         settings = run.path / "config.yaml"
         before = settings.read_bytes() if settings.exists() else None
+        refuse_old_layout(run.path)
         try:
             _make(arguments, run, stages, chosen, config, digests)
             states = status.survey(stages, run)
@@ -108,10 +109,13 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         finally:
             engines.close()
             digests.save()
+            status.remember_command(run, shlex.join(["kun", *sys.argv[1:]]))
+    _report_asked(run)
     _report_next(arguments, overrides, run, states, finals)
     ours = [state for state in states if state.command in {stage.command for stage in chosen}]
     ours = [state for state in ours if not state.records or arguments.subset in (None, state.part)]
-    return 1 if any(state.condition == "failures" for state in ours) else 0
+    nothing = _report_nothing(ours, run)
+    return 1 if nothing or any(state.condition == "failures" for state in ours) else 0
 
 
 def _chosen(arguments: argparse.Namespace, config: Config, stages: list[Stage]) -> list[Stage]:
@@ -184,6 +188,8 @@ def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> Non
         manifest = run.current(step)
         assert manifest is not None
         report(f"{step.name}: {status.in_words(stage, manifest) if step in made else 'nothing to do'}")
+        if step not in made and stage.name not in run.unread:
+            run.unread.append(stage.name)
         if stage.spec.role == "ingest" and not manifest.kept:
             _warn_of_no_documents(step, manifest, run)
     _log.info("%s: finished after %.1f s", stage.name, time.monotonic() - start)
@@ -193,11 +199,30 @@ def _warn_of_no_documents(step: Step, manifest: StepManifest, run: RunFolder) ->
     if not manifest.rows:
         _log.warning("warning: corpus %s has no rows; see corpora.%s.paths", step.part, step.part)
         return
-    first = next(shards.rejects(run.folder(step), 0))
+    folder = run.folder(step)
+    first = next(row for key in manifest.shards for row in shards.rejects(folder, key))
     _log.warning(
         f"warning: no row of {step.part} gives a document; the first: {first.reason}, {first.detail}; see "
         f"corpora.{step.part}.format and .field (text in GBK: iconv -f gb18030 -t utf-8)"
     )
+
+
+def _report_nothing(states: Sequence[status.State], run: RunFolder) -> bool:
+    """Say where all rows went, if the command ends with none."""
+    records = [state for state in states if state.records]
+    last = [state for state in records if state.stage == records[-1].stage]
+    if not last or any(state.counts.kept or state.condition not in ("complete", "failures") for state in last):
+        return False
+    for part in dict.fromkeys(state.part for state in last):
+        ended = next(state for state in records if state.part == part and not state.counts.kept)
+        _log.error("kun: nothing is left of %s: %s kept none of %s", part, ended.stage, status.why_none(ended, run))
+    return True
+
+
+def _report_asked(run: RunFolder) -> None:
+    asked = {step: count for step, count in run.asked.items() if count}
+    if asked:
+        report("asked of a model: " + ", ".join(f"{step} {count:,} records" for step, count in asked.items()))
 
 
 def _finish(run: RunFolder, stage: Stage, stages: list[Stage], config: Config, digests: Digests) -> None:
@@ -231,5 +256,9 @@ def _report_next(
         return
     rows = sum(final.rows for final in finals)
     left = "" if rows else ": nothing is left"
+    if run.unread:
+        report(
+            f"not read again: {', '.join(run.unread)}; `kun verify {shlex.quote(str(run.path))}` looks at their files"
+        )
     where = ", ".join(str(run.path / final.folder) for final in finals)
     report(f"complete, {rows:,} rows{left}: read {where}, or see `{see}`")

@@ -1,19 +1,20 @@
 """The first pass over a corpus: its units, the number of items in each, and repeated texts.
 
-    build(folder, "wudao", corpus, make_split, workers=8)    # fills the folder
-    for unit in units(folder, "wudao", corpus): ...          # each can be read alone, numbered within the corpus
+    build(folder, "wudao", corpus, file_digests, make_split, workers=8)    # fills the folder
+    for unit in units(folder, "wudao", corpus): ...                        # each can be read alone
 
 Reading and normalising costs a few percent of filtering, so doing it twice is cheap; with both counts known, any number
-of processes can cut the corpus into shards in the second pass. Memory is constant, apart from 16 bytes per repeated
-text.
+of processes can cut the corpus into shards in the second pass. A unit whose bytes are known is not read again: its
+table is named by their digest. Memory is constant, apart from 16 bytes per repeated text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,16 @@ import msgspec
 import numpy as np
 
 from kun.config.schema import Corpus
-from kun.corpora.files import CorpusFile, find
+from kun.corpora.files import CorpusFile, find, open_file
 from kun.corpora.ingest import DIGEST_BYTES, Item, Split, items
 from kun.corpora.readers import read_part
-from kun.corpora.units import count_lines, cut
+from kun.corpora.rows import Row
+from kun.corpora.units import count_lines
+from kun.corpora.units import units as cut_into_units
 from kun.errors import InputError
 from kun.execution.processes import map_unordered
 from kun.progress import Progress
-from kun.store import atomic
+from kun.store import atomic, digests
 
 UNITS, REPEATS = "units.json", "repeats.npy"
 WORD = np.dtype("<u8")
@@ -39,22 +42,37 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Unit:
-    """A part of a corpus for one process. `first_item` is the number of its first item in the corpus."""
+    """Parts of a corpus for one process, and the digest of their bytes. `first_item` is the number of its first item in
+    the corpus."""
 
     subset: str
-    number: int
-    found: CorpusFile
+    digest: str
+    parts: tuple[CorpusFile, ...]
     first_item: int
     items: int
 
+    def rows(self, corpus: Corpus) -> Iterator[Row]:
+        return chain.from_iterable(read_part(self.subset, corpus, part) for part in self.parts)
 
-class UnitRow(msgspec.Struct, frozen=True):
-    """An entry of `units.json`; `file` is a number, not a path, so that the corpus can be moved."""
+
+class PartRow(msgspec.Struct, frozen=True):
+    """A part of a unit. `file` is a number, and `name` relative to the corpus, so that the corpus can be moved;
+    `file_digest` is that of the whole file, `digest` that of the part."""
 
     file: int
+    name: str
     start: int
     end: int | None
     first_row: int
+    file_digest: str
+    digest: str
+
+
+class UnitRow(msgspec.Struct, frozen=True):
+    """An entry of `units.json`."""
+
+    digest: str
+    parts: list[PartRow]
     first_item: int
     items: int
 
@@ -63,35 +81,69 @@ def build(
     folder: Path,
     subset: str,
     corpus: Corpus,
+    file_digests: Sequence[str],
     make_split: Callable[[], Split | None],
     workers: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, int]:
-    """Read the corpus once, except for parts that the folder already has. `progress` counts megabytes.
+    """Read the units of the corpus that the folder does not know. `progress` counts megabytes; `file_digests` are those
+    of the files of the corpus, in order.
 
     InputError, naming the setting, where a path matches nothing or a file cannot be opened.
     """
     files = find(subset, corpus)
-    parts = [(file, part, size) for file, found in enumerate(files) for part, size in cut(found, corpus.format)]
-    missing = [
-        (number, part, size) for number, (_, part, size) in enumerate(parts) if not _table(folder, number).exists()
-    ]
-    total = sum(size for *_, size in parts)
-    done = total - sum(size for *_, size in missing)
-    for size in map_unordered(partial(_scan, folder, subset, corpus, make_split), missing, workers):
-        done += size
-        progress(done // 10**6, total // 10**6)
-    rows, lines, first_item = [], [0] * len(files), 0
-    for number, (file, part, _) in enumerate(parts):
-        lines_here, items_here = (int(count) for count in _rows(_table(folder, number), 0, 1)[0])
-        rows.append(UnitRow(file, part.start, part.end, part.first_row or lines[file], first_item, items_here))
-        lines[file] += lines_here
+    numbers = {found.path: number for number, found in enumerate(files)}
+    known = {(row.file_digest, row.start, row.end): row.digest for unit in _read_units(folder) for row in unit.parts}
+    cuts = []
+    for parts in cut_into_units(files, corpus.format):
+        rows = [_part_row(part, numbers[part.path], file_digests, known) for part, _ in parts]
+        cuts.append((digests.of_value([row.digest for row in rows]), rows, parts))
+    missing = {digest: parts for digest, _, parts in cuts if not _table(folder, digest).exists()}
+    tasks = [(digest, [part for part, _ in parts]) for digest, parts in missing.items()]
+    sizes = {digest: sum(size for _, size in parts) for digest, _, parts in cuts}
+    total = sum(sizes.values())
+    done = total - sum(sizes[digest] for digest in missing)
+    for digest in map_unordered(partial(_scan, folder, subset, corpus, make_split), tasks, workers):
+        progress((done := done + sizes[digest]) // 10**6, total // 10**6)
+    units, lines, first_item = [], [0] * len(files), 0
+    for digest, rows, _ in cuts:
+        lines_here, items_here = (int(count) for count in _rows(_table(folder, digest), 0, 1)[0])
+        first = rows[0]
+        rows[0] = msgspec.structs.replace(first, first_row=first.first_row or lines[first.file])
+        units.append(UnitRow(digest, rows, first_item, items_here))
+        lines[first.file] += lines_here
         first_item += items_here
-    again = repeats(first_item, lambda: _digests(_table(folder, number) for number in range(len(parts))))
+    again = repeats(first_item, lambda: _digests(_table(folder, digest) for digest, _, _ in cuts))
     with atomic.replacing(folder / REPEATS) as stream:
         np.save(stream, again)
-    atomic.write(folder / UNITS, msgspec.json.encode(rows))
-    return {"rows": first_item, "parts": len(parts), "repeated": len(again)}
+    atomic.write(folder / UNITS, msgspec.json.encode(units))
+    for table in folder.glob("*.digests"):
+        if table.stem not in sizes:
+            table.unlink()
+    return {"rows": first_item, "parts": len(units), "repeated": len(again)}
+
+
+def _part_row(
+    part: CorpusFile, number: int, file_digests: Sequence[str], known: Mapping[tuple[str, int, int | None], str]
+) -> PartRow:
+    """What is to be known of a part: its digest, which is that of its bytes and of how they are read."""
+    whole = file_digests[number]
+    digest = known.get((whole, part.start, part.end))
+    if digest is None:
+        ending = "".join(part.path.suffixes[-2:]).lower()
+        lines = part.end is not None and not ending.endswith(".parquet")
+        content = _of_range(part) if lines else whole
+        place = part.start == 0 if lines else (part.start, part.end)
+        digest = digests.of_value([ending, content, place])
+    return PartRow(number, part.name, part.start, part.end, part.first_row, whole, digest)
+
+
+def _of_range(part: CorpusFile) -> str:
+    with open_file(part) as stream:
+        digest = hashlib.blake2b(digest_size=16)
+        while data := stream.read(2**20):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def _scan(
@@ -99,24 +151,24 @@ def _scan(
     subset: str,
     corpus: Corpus,
     make_split: Callable[[], Split | None],
-    number: int,
-    part: CorpusFile,
-    size: int,
-) -> int:
-    """Write the table of one part: its number of lines and items, then a digest for each item (zero for a reject)."""
+    digest: str,
+    parts: Sequence[CorpusFile],
+) -> str:
+    """Write the table of a unit: its number of lines and items, then a digest for each item (zero for a reject)."""
     count = 0
-    with atomic.replacing(_table(folder, number)) as stream:
+    with atomic.replacing(_table(folder, digest)) as stream:
         stream.write(NO_DIGEST)
-        for item in items(read_part(subset, corpus, part), make_split()):
+        rows = chain.from_iterable(read_part(subset, corpus, part) for part in parts)
+        for item in items(rows, make_split()):
             stream.write(item.digest or NO_DIGEST)
             count += 1
         stream.seek(0)
-        stream.write(np.array([count_lines(part), count], WORD).tobytes())
-    return size
+        stream.write(np.array([sum(map(count_lines, parts)), count], WORD).tobytes())
+    return digest
 
 
-def _table(folder: Path, number: int) -> Path:
-    return folder / f"part-{number:05d}.digests"
+def _table(folder: Path, digest: str) -> Path:
+    return folder / f"{digest}.digests"
 
 
 def _rows(path: Path, first: int, count: int) -> Array:
@@ -162,32 +214,62 @@ def _repeats(digests: Array, numbers: Array) -> Array:
     return again
 
 
+def _read_units(folder: Path) -> list[UnitRow]:
+    """The units of an earlier build; none where there was none, or it is damaged."""
+    try:
+        return msgspec.json.decode((folder / UNITS).read_bytes(), type=list[UnitRow])
+    except (OSError, ValueError):
+        return []
+
+
 def units(folder: Path, subset: str, corpus: Corpus) -> list[Unit]:
     """The units that `build` recorded. InputError where the number of files has changed."""
     files = find(subset, corpus)
     rows = msgspec.json.decode((folder / UNITS).read_bytes(), type=list[UnitRow])
-    if rows and len(files) != (indexed := rows[-1].file + 1):
+    indexed = 1 + max((part.file for row in rows for part in row.parts), default=-1)
+    if rows and len(files) != indexed:
         raise InputError(
             f"corpora.{subset}.paths: there were {indexed} files when they were indexed, and are {len(files)} now; "
             "run the same command again"
         )
-    return [
-        Unit(subset, number, replace(files[row.file], start=row.start, end=row.end, first_row=row.first_row),
-             row.first_item, row.items)
-        for number, row in enumerate(rows)
-    ]  # fmt: skip
+
+    def part_of(row: PartRow) -> CorpusFile:
+        found = files[row.file]
+        if found.name != row.name:
+            raise InputError(f"{found.path}: was {row.name} when it was indexed; run the same command again")
+        return replace(found, start=row.start, end=row.end, first_row=row.first_row)
+
+    return [Unit(subset, row.digest, tuple(map(part_of, row.parts)), row.first_item, row.items) for row in rows]
+
+
+def slices(folder: Path, unit: Unit, shard_rows: int) -> Iterator[tuple[str, int, str]]:
+    """The shards of a unit: the key of each, which tells its place, its number of rows, and the digest of what decides
+    them: the bytes, the names, and how often the texts occurred before."""
+    again = np.load(folder / REPEATS, mmap_mode="r")
+    names = [(part.name, part.start, part.end, part.first_row) for part in unit.parts]
+    made_from = digests.of_value([unit.digest, names])
+    for number, first in enumerate(range(0, unit.items, shard_rows)):
+        rows = min(shard_rows, unit.items - first)
+        position = unit.first_item + first
+        here = slice(*np.searchsorted(again[:, 0], [position, position + rows]))
+        occurred = [again[here, 0] - position, again[here, 1]]
+        key = digests.of_value([unit.parts[0].name, unit.parts[0].start, number])[:16]
+        yield key, rows, digests.of_value([made_from, first, rows, *(column.tolist() for column in occurred)])
 
 
 def unchanged(folder: Path, unit: Unit, again: Iterable[Item]) -> Iterator[Item]:
     """The items of a unit, read a second time. InputError where they differ from those that `build` read."""
-    changed = f"{unit.found.path}: the file changed while it was read; run the same command again"
-    with _table(folder, unit.number).open("rb") as digests:
-        digests.seek(DIGEST_BYTES)
+    names = [str(part.path) for part in unit.parts]
+    changed = f"{names[0]}: the file changed while it was read; run the same command again"
+    if len(names) > 1:
+        changed = f"{names[0]} to {names[-1]}: one of these files changed while it was read; run the same command again"
+    with _table(folder, unit.digest).open("rb") as table:
+        table.seek(DIGEST_BYTES)
         for item in again:
-            if digests.read(DIGEST_BYTES) != (item.digest or NO_DIGEST):
+            if table.read(DIGEST_BYTES) != (item.digest or NO_DIGEST):
                 raise InputError(changed)
             yield item
-        if digests.read(1):
+        if table.read(1):
             raise InputError(changed)
 
 

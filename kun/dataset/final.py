@@ -74,8 +74,22 @@ def _done(run: RunFolder, stage: Stage) -> dict[Step, StepManifest]:
 
 
 def _folder(run: RunFolder, stage: Stage, done: dict[Step, StepManifest]) -> Path:
-    content = [[step.name, run.fingerprint(step).digest, one.content, one.failed] for step, one in done.items()]
+    content = [
+        [step.name, run.fingerprint(step).digest, one.failed, [_files(run, above) for above in _sources(step)]]
+        for step, one in done.items()
+    ]
     return run.store / f"{_output(stage).folder}-{digests.of_value(content)[:16]}"
+
+
+def _sources(step: Step) -> list[Step]:
+    """The step, and those above it whose records it adds to."""
+    is_first = not step.needs or step.spec.role == "ingest"
+    return [step] if is_first else [step, *_sources(step.needs[0])]
+
+
+def _files(run: RunFolder, step: Step) -> str:
+    manifest = run.current(step)
+    return manifest.files if manifest else ""
 
 
 def assemble(run: RunFolder, stage: Stage, config: Config, funnel: Sequence[State], known: Digests) -> bool:
@@ -87,16 +101,15 @@ def assemble(run: RunFolder, stage: Stage, config: Config, funnel: Sequence[Stat
     atomic.discard(folder)
     building = atomic.temporary_of(folder)
     building.mkdir(parents=True)
-    for step in done:
-        with atomic.replacing(building / f"{step.part}.jsonl") as file:
-            file.writelines(row(record, output.fields) for records in _shards(run, done, step) for record in records)
+    kinds = _kinds(config, list(done))
+    personal: dict[str, Counter[str]] = {"masked": Counter(), "shown": Counter()}
     made_by = {step.name: run.fingerprint(step).parts for step in _with_needs(list(done))}
     contents = lineage.Contents({step.part: step.name for step in done}, output.fields)
-    lineage.write(building / LINEAGE, contents, made_by, _lineage_rows(run, done))
+    lineage.write(building / LINEAGE, contents, made_by, _write_rows(run, done, output, building, kinds, personal))
     files = {path.name: digests.of_file(path) for path in building.iterdir()}
     rows = {step.part: manifest.kept for step, manifest in done.items()}
-    personal = _personal_data(run, done, output, config, funnel)
-    atomic.write(building / CARD, render_card(config, output, rows, files, funnel, personal).encode())
+    found = _personal_data(kinds, personal, funnel)
+    atomic.write(building / CARD, render_card(config, output, rows, files, funnel, found).encode())
     building.rename(folder)
     atomic.sync(run.store)
     atomic.point(_link(run, stage), folder)
@@ -106,24 +119,32 @@ def assemble(run: RunFolder, stage: Stage, config: Config, funnel: Sequence[Stat
     return True
 
 
-def _shards(run: RunFolder, done: dict[Step, StepManifest], step: Step) -> Iterator[list[Raw]]:
-    for index in range(done[step].shards):
-        yield shards.read_kept(run.folder(step), index, step.spec.writes)
-
-
 def row(record: Raw, fields: Sequence[str]) -> bytes:
     """The line of a record in `<subset>.jsonl`."""
     return msgspec.json.encode({name: getattr(record, name) for name in fields}) + b"\n"
 
 
-def _lineage_rows(run: RunFolder, done: dict[Step, StepManifest]) -> Iterator[list[dict[str, Any]]]:
-    """The rows of the lineage, those of a shard at a time."""
-    for step in done:
+def _write_rows(
+    run: RunFolder,
+    done: dict[Step, StepManifest],
+    output: Output,
+    building: Path,
+    kinds: Sequence[str],
+    personal: dict[str, Counter[str]],
+) -> Iterator[list[dict[str, Any]]]:
+    """Write `<subset>.jsonl`, count personal data, and yield the rows of the lineage, those of a shard at a time."""
+    for step, manifest in done.items():
         line = 0
-        for records in _shards(run, done, step):
-            rows = [lineage.row(record, at) for at, record in enumerate(records, line + 1)]
-            line += len(rows)
-            yield rows
+        with atomic.replacing(building / f"{step.part}.jsonl") as file:
+            for key in manifest.shards:
+                records = shards.read_kept(run.folder(step), key, step.spec.writes)
+                file.writelines(row(record, output.fields) for record in records)
+                for record in records:
+                    personal["masked"].update(getattr(record, "cleaned", ()))
+                    written = str(getattr(record, output.fields[-1]))
+                    personal["shown"].update(kind for kind in kinds if any(w in written for w in PLACEHOLDERS[kind]))
+                yield [lineage.row(record, at) for at, record in enumerate(records, line + 1)]
+                line += len(records)
 
 
 def _with_needs(steps: list[Step]) -> list[Step]:
@@ -134,21 +155,20 @@ def _with_needs(steps: list[Step]) -> list[Step]:
     return list(found.values())
 
 
+def _kinds(config: Config, steps: Sequence[Step]) -> list[str]:
+    """The kinds of personal data that are looked for."""
+    settings = [config.of_subset(step.part).filter.privacy for step in steps]
+    return [kind for kind in PLACEHOLDERS if any(getattr(own, kind) for own in settings)]
+
+
 def _personal_data(
-    run: RunFolder, done: dict[Step, StepManifest], output: Output, config: Config, funnel: Sequence[State]
+    kinds: Sequence[str], counted: dict[str, Counter[str]], funnel: Sequence[State]
 ) -> list[PersonalData]:
-    """What became of each kind of personal data that is looked for."""
-    settings = [config.of_subset(step.part).filter.privacy for step in done]
-    kinds = [kind for kind in PLACEHOLDERS if any(getattr(own, kind) for own in settings)]
-    if not kinds:
-        return []
-    masked, shown, dropped = Counter[str](), Counter[str](), Counter[str]()
-    for step in done:
-        for records in _shards(run, done, step):
-            for record in records:
-                masked.update(getattr(record, "cleaned", ()))
-                written = str(getattr(record, output.fields[-1]))
-                shown.update(kind for kind in kinds if any(word in written for word in PLACEHOLDERS[kind]))
+    """What became of each kind."""
+    dropped = Counter[str]()
     for state in funnel:
         dropped.update({kind: state.counts.rejected.get(kind, 0) for kind in kinds})
-    return [PersonalData(kind, MEANINGS[kind], masked[kind], shown[kind], dropped[kind]) for kind in kinds]
+    return [
+        PersonalData(kind, MEANINGS[kind], counted["masked"][kind], counted["shown"][kind], dropped[kind])
+        for kind in kinds
+    ]

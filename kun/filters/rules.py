@@ -67,10 +67,7 @@ class Rules:
 
     @property
     def _perplexity(self) -> tuple[Bound, ...]:
-        low, high = self.limits
-        bounds = [] if low is None else [Bound("ppl_low", "at_least", low, "perplexity")]
-        bounds += [] if high is None else [Bound("ppl_high", "at_most", high, "perplexity")]
-        return () if self.lm is None else tuple(bounds)
+        return () if self.lm is None else percentiles.bounds(self.limits)
 
     def clean(self, document: Document) -> tuple[str, tuple[str, ...]]:
         """The text that is judged and kept, and what cleaning changed; the kinds of personal data come last."""

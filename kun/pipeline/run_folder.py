@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from kun.errors import InputError
-from kun.pipeline.stage import Output, Role, Step, StepContext, StepSettings
+from kun.pipeline.stage import Inputs, Output, Role, Step, StepContext, StepSettings
 from kun.store import atomic, digests, markers, shards
 from kun.store.markers import Marker
 
@@ -39,21 +39,27 @@ class Fingerprint(Marker, frozen=True):
 
 
 class StepManifest(Marker, frozen=True):
-    """`done.json` of a finished step. `content` is the digest of what it wrote, `source` of what it read."""
+    """`done.json` of a finished step. `shards` are their keys, in order; `content` is the digest of what it wrote, but
+    for the origins of rows, and `files` that of what lies on the disk; `source` has those of what it read, by name."""
 
-    shards: int = 0
+    shards: list[str] = msgspec.field(default_factory=list)
     rows: int = 0
     kept: int = 0
     rejected: dict[str, int] = msgspec.field(default_factory=dict)
     failed: int = 0
     content: str = ""
-    source: str = ""
+    files: str = ""
+    source: dict[str, str] = msgspec.field(default_factory=dict)
     seconds: float = 0.0
     report: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+SHARD = "shard"  # in the source of a shard: the rows of the one above
+DECIDED = "decided"  # what was found in the whole subset
 NEEDS, VERSION = "needs.", "version of the code"  # parts of a fingerprint that are not settings
-MARKERS = ("fingerprint.json", "done.json")  # of a step; all else in its folder is what it wrote
+INPUTS = "inputs.json"  # the files of a corpus that a step has read
+MARKERS = ("fingerprint.json", "done.json", INPUTS)  # of a step; all else in its folder is what it wrote
+CORPUS = "corpus"  # in the source of a step: the files that it reads
 ANEW = ".anew"  # suffix of a folder that is made with --force, beside the one that it will replace
 NOTHING = digests.of_value([])  # the content of a step without shards or files
 
@@ -69,7 +75,10 @@ class RunFolder:
         self.path = path
         self.store = path / "store"
         self._config_yaml = settings
+        self.asked: Counter[str] = Counter()  # records that a model was asked about, by step
+        self.unread: list[str] = []  # stages that had nothing to do, whose files were not looked at
         self._settings: dict[str, StepSettings] = {}
+        self._inputs: dict[str, Inputs] = {}
         self._fingerprints: dict[str, Fingerprint] = {}
         self._manifests: dict[Path, StepManifest | None] = {}
         self._current: dict[str, StepManifest | None] = {}
@@ -91,6 +100,21 @@ class RunFolder:
             info = StepInfo(spec.name, part, spec.command, spec.role, spec.per_subset, *types, spec.output)
             self._fingerprints[step.name] = markers.checked(Fingerprint(digests.of_value(parts)[:16], parts, info))
         return self._fingerprints[step.name]
+
+    def inputs(self, step: Step) -> Inputs | None:
+        """The files that a step reads; where no path of them exists here, those that it has read. InputError where
+        there is neither."""
+        if step.inputs is None:
+            return None
+        if step.name not in self._inputs:
+            found = step.inputs()
+            if found.missing:
+                known = read_inputs(self.folder(step))
+                if known is None or known.paths != found.paths:
+                    raise InputError(found.missing)
+                found = msgspec.structs.replace(known, missing=found.missing)
+            self._inputs[step.name] = found
+        return self._inputs[step.name]
 
     def context(self, step: Step) -> StepContext:
         return StepContext(step, self.settings(step).config, self.folder(step), self.folder)
@@ -131,6 +155,7 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         self.keep_settings()
         atomic.remove_temporaries(folder)
+        self.inputs(step)  # as they are before they are read
         (folder / "done.json").unlink(missing_ok=True)
         self._forget([step])
         self.show(step)
@@ -157,6 +182,9 @@ class RunFolder:
             self._config_yaml = None
 
     def finish(self, step: Step, manifest: StepManifest) -> None:
+        if inputs := self.inputs(step):
+            known = msgspec.structs.replace(inputs, missing="")
+            atomic.write(self.folder(step) / INPUTS, msgspec.json.encode(known))
         markers.write_marker(self.folder(step) / "done.json", manifest)
         self._forget([step])
 
@@ -189,10 +217,47 @@ class RunFolder:
                 f"back from a copy, or delete the folder and run `kun run {step.command}` to make it again"
             )
 
-    def source(self, step: Step) -> str | None:
-        """Digest of what a step's needs hold; None if one of them is not finished."""
-        needs = [self.current(need) for need in step.needs]
-        return digests.of_value([need.content for need in needs if need]) if all(needs) else None
+    def source(self, step: Step) -> dict[str, str] | None:
+        """Digests of what a step reads, by name; None if a step that it needs is not finished."""
+        needs = {need.name: self.current(need) for need in step.needs}
+        found = {name: need.content for name, need in needs.items() if need is not None}
+        if inputs := self.inputs(step):
+            found[CORPUS] = digests.of_value(inputs.files)
+        return found if all(needs.values()) else None
+
+    def why(self, step: Step) -> list[str]:
+        """Why a step that was made is not current: settings, files, or what the steps above it hold now."""
+        if changed := self.why_stale(step):
+            return changed
+        manifest = self.manifest(self.folder(step))
+        if manifest is None:
+            return []
+        known, inputs = read_inputs(self.folder(step)), self.inputs(step)
+        if inputs and manifest.source.get(CORPUS) != digests.of_value(inputs.files):
+            return [change(f"corpus {step.part}", known.files if known else (), inputs.files)]
+        above = [need for need in step.needs if self.current(need) is None]
+        if above:
+            return list(
+                dict.fromkeys(why for need in above for why in self.why(need) or [f"{need.name} is not complete"])
+            )
+        source = self.source(step) or {}
+        other = [name for name, content in source.items() if manifest.source.get(name) != content]
+        shards_of = self._stale_shards(step, source) if step.spec.makes_records else ""
+        return [f"{shards_of}{name} has other content" for name in other]
+
+    def _stale_shards(self, step: Step, source: dict[str, str]) -> str:
+        """How many of its shards were made from something else, in words; "" for a step without shards above."""
+        first, *others = step.needs
+        above = self.current(first)
+        if above is None or not above.shards:
+            return ""
+        other = {need.name: source[need.name] for need in others}
+        stale = 0
+        for key in above.shards:
+            reads, here = shards.marker(self.folder(first), key), shards.marker(self.folder(step), key)
+            due = {**other, SHARD: reads.content if reads else ""}
+            stale += here is None or any(here.source.get(name) != digest for name, digest in due.items())
+        return f"{stale:,} of {len(above.shards):,} shards: "
 
     def why_stale(self, step: Step) -> list[str]:
         """What changed since the folder to which the plain name still points; empty if nothing did."""
@@ -207,7 +272,8 @@ class RunFolder:
 
     def progress(self, step: Step) -> StepManifest:
         """The counts of a step so far, from the markers of its shards."""
-        return counts_so_far(self.folder(step))
+        above = self.current(step.needs[0]) if step.spec.role != "ingest" else None
+        return counts_so_far(self.folder(step), above.shards if above else None)
 
     def _forget(self, steps: Sequence[Step]) -> None:
         """These steps have changed on the disk; the manifests of all others stay known."""
@@ -238,27 +304,42 @@ def is_need(name: str) -> bool:
     return name.startswith(NEEDS)
 
 
-def counts_so_far(folder: Path) -> StepManifest:
-    """The counts of the finished shards in a folder."""
-    return summarise([shards.marker(folder, index) for index in shards.finished(folder)], source="")
+def counts_so_far(folder: Path, keys: Sequence[str] | None = None) -> StepManifest:
+    """The counts of the finished shards in a folder, of these or of all."""
+    there = shards.finished(folder)
+    return summarise(folder, [key for key in (sorted(there) if keys is None else keys) if key in there], {})
 
 
-def summarise(manifests: Sequence[shards.ShardManifest | None], source: str) -> StepManifest:
-    """The sums over the shards of a step, in order; a shard that is gone (None) does not count."""
-    found = [manifest for manifest in manifests if manifest is not None]
+def summarise(folder: Path, keys: Sequence[str], source: dict[str, str]) -> StepManifest:
+    """The sums over these shards of a step; one that is gone does not count."""
+    found = {key: manifest for key in keys if (manifest := shards.marker(folder, key)) is not None}
+    return sums(found, source)
+
+
+def sums(found: Mapping[str, shards.ShardManifest], source: dict[str, str]) -> StepManifest:
+    """The sums over the shards of a step, in order."""
     rejected: Counter[str] = Counter()
-    for manifest in found:
+    for manifest in found.values():
         rejected.update(manifest.rejected)
     return StepManifest(
-        shards=len(found),
-        rows=sum(manifest.rows for manifest in found),
-        kept=sum(manifest.kept for manifest in found),
+        shards=list(found),
+        rows=sum(manifest.rows for manifest in found.values()),
+        kept=sum(manifest.kept for manifest in found.values()),
         rejected=dict(sorted(rejected.items())),
-        failed=sum(manifest.failed for manifest in found),
-        content=digests.of_value([manifest.digests["kept"] for manifest in found]),
+        failed=sum(manifest.failed for manifest in found.values()),
+        content=digests.of_value([[key, manifest.content] for key, manifest in found.items()]),
+        files=digests.of_value([[key, manifest.digests["kept"]] for key, manifest in found.items()]),
         source=source,
-        seconds=round(sum(manifest.seconds for manifest in found), 3),
+        seconds=round(sum(manifest.seconds for manifest in found.values()), 3),
     )
+
+
+def read_inputs(folder: Path) -> Inputs | None:
+    """The files of a corpus that a step has read, as far as its folder remembers them."""
+    try:
+        return msgspec.json.decode((folder / INPUTS).read_bytes(), type=Inputs)
+    except (OSError, ValueError):
+        return None
 
 
 def read_manifest(folder: Path) -> StepManifest | None:

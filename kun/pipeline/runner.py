@@ -1,7 +1,7 @@
 """Runs the pending work of a stage's steps: `run_stage(stage, run, workers=2, force=False)`.
 
 Every record of every shard ends kept, rejected or failed. A shard is published whole, in the order of its input; of a
-published shard only the failed records are ever asked again.
+published shard only records that failed, or whose input changed, are ever asked again (kun/pipeline/asked_before.py).
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ import logging
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kun.engines.base import Answer, Failure, Request
+from kun.engines.base import Answer, Engine, Failure, Request
 from kun.errors import InputError, KunError
 from kun.execution.processes import map_unordered
-from kun.pipeline.run_folder import RunFolder, StepManifest, summarise
-from kun.pipeline.stage import Build, Infer, InferenceTask, Ingest, Map, Stage, Step
+from kun.pipeline.asked_before import AskedBefore, Pending
+from kun.pipeline.run_folder import DECIDED, SHARD, RunFolder, StepManifest, summarise
+from kun.pipeline.stage import Build, Infer, InferenceTask, Ingest, Map, Slice, Stage, Step
 from kun.progress import bar
 from kun.records import Raw
 from kun.store import atomic, digests, shards
@@ -34,24 +35,15 @@ LOGGED_FAILURES = 3  # tracebacks of one place in the code
 
 
 @dataclass(frozen=True)
-class Pending:
-    """A shard that is not done. `source` is the digest of its input; `retry`: only its failed records are pending."""
-
-    index: int
-    rows: int
-    source: str
-    retry: bool
-
-
-@dataclass(frozen=True)
 class Job:
-    """One pending shard. `settled` has the outcomes of an earlier run, if only failed records are asked again."""
+    """One pending shard of a model's step. `digests` are those of its records; `settled` has the outcomes, by id, of
+    the records that were asked about before."""
 
     step: Step
     folder: Path
-    index: int
+    shard: Pending
     records: Sequence[Raw]
-    source: str
+    digests: Sequence[str]
     settled: dict[str, Outcome]
 
 
@@ -96,7 +88,7 @@ def with_repair(work: Callable[[], T], stages: Sequence[Stage], run: RunFolder, 
 
 def is_pending(run: RunFolder, step: Step) -> bool:
     manifest = run.current(step)
-    return manifest is None or manifest.failed > 0 or len(shards.finished(run.folder(step))) < manifest.shards
+    return manifest is None or manifest.failed > 0 or not shards.finished(run.folder(step)).issuperset(manifest.shards)
 
 
 def _check_needs(run: RunFolder, pending: list[Step]) -> None:
@@ -104,7 +96,7 @@ def _check_needs(run: RunFolder, pending: list[Step]) -> None:
     needs = {need.name: (need, step) for step in pending for need in step.needs if need not in pending}
     for need, step in needs.values():
         if run.current(need) is None:
-            why = ", ".join(run.why_stale(need))
+            why = ", ".join(run.why(need))
             state = f"is stale ({why})" if why else "is not complete"
             raise InputError(
                 f"{step.name} reads {need.name}, which {state}; run {need.command} first, with the same settings"
@@ -135,57 +127,74 @@ def _run_build(stage: Stage, work: Build, steps: list[Step], run: RunFolder) -> 
 
 def _run_ingest(stage: Stage, work: Ingest, steps: list[Step], run: RunFolder, workers: int) -> None:
     tasks: list[tuple[Any, ...]] = []
-    counts = {step.name: 0 for step in steps}  # shards
+    keys: dict[str, list[str]] = {step.name: [] for step in steps}
     done = total = 0
     for step in steps:
-        folder, source = run.folder(step), _source(run, step)
-        shard_rows = work.shard_rows(run.context(step).settings)
-        for unit, items in work.units(run.context(step)):
-            first = counts[step.name]
-            counts[step.name] += -(-items // shard_rows)
-            markers = [shards.marker(folder, index) for index in range(first, counts[step.name])]
-            finished = [marker.rows for marker in markers if marker is not None and marker.source == source]
-            done, total = done + sum(finished), total + items
-            if sum(finished) < items:
-                tasks.append((shard_rows, folder, unit, items, first, source))
+        folder, others = run.folder(step), _contents(run, step.needs)
+        for unit, slices in work.units(run.context(step)):
+            keys[step.name] += [one.key for one in slices]
+            missing = {one.key for one in slices if not _is_done(folder, one.key, _made_from(one.source, others))}
+            rows = sum(one.rows for one in slices)
+            total += rows
+            if missing:
+                tasks.append((folder, unit, slices, missing, others))
+            done += sum(one.rows for one in slices if one.key not in missing)
     with bar(f"{stage.command} {stage.name}", "rows", total) as progress:
         progress(done, total)
         for rows in map_unordered(partial(_ingest_unit, work.items), tasks, workers):
             progress(done := done + rows, total)
     for step in steps:
-        _finish(run, step, counts[step.name])
+        _finish(run, step, keys[step.name])
 
 
 def _ingest_unit(
     items_of: Callable[[Any], Iterator[tuple[Raw, Outcome]]],
-    shard_rows: int,
     folder: Path,
     unit: Any,
-    expected: int,
-    first: int,
-    source: str,
+    slices: Sequence[Slice],
+    missing: Collection[str],
+    others: Mapping[str, str],
 ) -> int:
     """Read a unit and publish its missing shards; returns the number of published rows."""
-    items, published, read = items_of(unit), 0, 0
-    for index in range(first, first + -(-expected // shard_rows)):
+    items, published = items_of(unit), 0
+    for one in slices:
         start = time.monotonic()
-        piece = list(islice(items, shard_rows))
-        read += len(piece)
-        marker = shards.marker(folder, index)
-        if marker is None or marker.source != source:
-            seconds = time.monotonic() - start
-            shards.publish(folder, index, piece, rows=len(piece), source=source, seconds=seconds)
-            published += len(piece)
-    if read < expected:
-        raise InputError(f"{folder.name}: a file of the corpus changed while it was read; run the same command again")
+        piece = list(islice(items, one.rows))
+        if len(piece) < one.rows:
+            raise InputError(
+                f"{folder.name}: a file of the corpus changed while it was read; run the same command again"
+            )
+        if one.key in missing:
+            seconds, source = time.monotonic() - start, _made_from(one.source, others)
+            shards.publish(folder, one.key, piece, rows=one.rows, source=source, seconds=seconds)
+            published += one.rows
     return published
 
 
+def _made_from(rows: str, others: Mapping[str, str]) -> dict[str, str]:
+    return {SHARD: rows, **others}
+
+
+def _contents(run: RunFolder, steps: Sequence[Step]) -> dict[str, str]:
+    """The digests of what these steps hold."""
+    return {step.name: manifest.content for step in steps if (manifest := run.current(step))}
+
+
+def _is_done(folder: Path, key: str, source: Mapping[str, str]) -> bool:
+    here = shards.marker(folder, key)
+    return here is not None and here.source == source and not here.failed
+
+
 def _run_map(stage: Stage, work: Map, steps: list[Step], run: RunFolder, workers: int) -> None:
-    pending = {step.name: _pending_shards(run, step, of_the_whole=True) for step in steps}
-    functions = {step.name: work.open(run.context(step)) for step in steps if pending[step.name]}
+    decided = {step.name: work.decide(run.context(step)) for step in steps}
+    pending = {
+        step.name: _pending_shards(run, step, {} if value is None else {DECIDED: digests.of_value(value)})
+        for step in steps
+        for value in [decided[step.name]]
+    }
+    functions = {step.name: work.open(run.context(step), decided[step.name]) for step in steps if pending[step.name]}
     tasks = [
-        (step.name, run.folder(step.needs[0]), run.folder(step), shard.index, stage.spec.reads, shard.source)
+        (step.name, run.folder(step.needs[0]), run.folder(step), shard, stage.spec.reads)
         for step in steps
         for shard in pending[step.name]
     ]
@@ -196,15 +205,16 @@ def _run_map(stage: Stage, work: Map, steps: list[Step], run: RunFolder, workers
 
 
 def _map_shard(
-    functions: dict[str, Any], name: str, source_folder: Path, folder: Path, index: int, reads: type[Raw], source: str
+    functions: dict[str, Any], name: str, source_folder: Path, folder: Path, shard: Pending, reads: type[Raw]
 ) -> int:
     start = time.monotonic()
     function = functions[name]
-    records = shards.read_kept(source_folder, index, reads)
+    records = shards.read_kept(source_folder, shard.key, reads)
     outcomes = _map(function, records)
     seconds = time.monotonic() - start
     items = zip(records, outcomes, strict=True)
-    shards.publish(folder, index, items, rows=len(records), source=source, seconds=seconds)
+    above = source_folder.name
+    shards.publish(folder, shard.key, items, rows=len(records), source=shard.source, above=above, seconds=seconds)
     return len(records)
 
 
@@ -222,48 +232,86 @@ def _run_infer(stage: Stage, work: Infer, steps: list[Step], run: RunFolder) -> 
     pending = {step.name: _pending_shards(run, step) for step in steps}
     if any(pending.values()):
         with _rows(stage, run, pending) as advance:
-            engine = work.engine(run.folder)
-            jobs = _jobs(stage, steps, pending, run)
-            tasks = {step.name: work.task(run.context(step), engine) for step in steps if pending[step.name]}
-            _ask_and_publish(jobs, tasks, engine, advance)
+            opened = Opened(work, run)
+            _ask_and_publish(_jobs(stage, steps, pending, run), opened, advance)
     _finish_all(run, steps)
+
+
+@dataclass
+class Opened:
+    """The engine and the tasks of a stage, made when the first record needs them."""
+
+    work: Infer
+    run: RunFolder
+    tasks: dict[str, InferenceTask] = field(default_factory=dict)
+
+    @cached_property
+    def engine(self) -> Engine:
+        return self.work.engine(self.run.folder)
+
+    def task(self, step: Step) -> InferenceTask:
+        if step.name not in self.tasks:
+            self.tasks[step.name] = self.work.task(self.run.context(step), self.engine)
+        return self.tasks[step.name]
 
 
 def _jobs(stage: Stage, steps: list[Step], pending: dict[str, list[Pending]], run: RunFolder) -> Iterator[Job]:
     for step in steps:
-        folder = run.folder(step)
+        if not pending[step.name]:
+            continue
+        folder, above = run.folder(step), run.folder(step.needs[0])
+        whole = run.current(step.needs[0])
+        current, models = whole.shards if whole else (), _contents(run, step.needs[1:])
+        asked = AskedBefore(folder, stage.spec.writes, current, pending[step.name], models)
         for shard in pending[step.name]:
-            settled = shards.outcomes(folder, shard.index, stage.spec.writes) if shard.retry else {}
-            records = shards.read_kept(run.folder(step.needs[0]), shard.index, stage.spec.reads)
-            yield Job(step, folder, shard.index, records, shard.source, settled)
+            records = shards.read_kept(above, shard.key, stage.spec.reads)
+            row_digests = [shards.row_digest(record) for record in records]
+            yield Job(step, folder, shard, records, row_digests, asked.settled(shard.key, records, row_digests))
 
 
-def _ask_and_publish(
-    jobs: Iterator[Job], tasks: dict[str, InferenceTask], engine: Any, advance: Callable[[int], None]
-) -> None:
+def _ask_and_publish(jobs: Iterator[Job], opened: Opened, advance: Callable[[int], None]) -> None:
     """Stream the requests of all shards through the engine; publish each shard when its last answer arrives."""
     open_jobs: deque[tuple[Job, list[Request | Outcome]]] = deque()
 
+    def ask(job: Job, record: Raw) -> Request | Outcome:
+        return job.settled.get(record.id) or _guarded(opened.task(job.step).ask, record)
+
     def groups() -> Iterator[list[Request]]:
         for job in jobs:
-            task = tasks[job.step.name]
-            asked = [job.settled.get(record.id) or _guarded(task.ask, record) for record in job.records]
+            asked = [ask(job, record) for record in job.records]
             requests = [item for item in asked if isinstance(item, Request)]
+            opened.run.asked[job.step.name] += len(requests)
             open_jobs.append((job, asked))
             advance(len(asked) - len(requests))
             yield requests
 
+    def answers(waiting: Iterator[list[Request]]) -> Iterator[Sequence[Answer]]:
+        """Nothing is opened before the first request."""
+        for requests in waiting:
+            if requests:
+                yield from opened.engine.run(chain([requests], waiting), advance)
+                return
+            yield []
+
     start = time.monotonic()
-    for answers in engine.run(groups(), advance):
+    for replies in answers(groups()):
         job, asked = open_jobs.popleft()
-        outcomes = _outcomes(job, asked, iter(answers), tasks[job.step.name])
-        seconds = time.monotonic() - start
-        shards.publish(job.folder, job.index, outcomes, rows=len(job.records), source=job.source, seconds=seconds)
+        outcomes = _outcomes(job, asked, iter(replies), opened)
+        shards.publish(
+            job.folder,
+            job.shard.key,
+            outcomes,
+            rows=len(job.records),
+            source=job.shard.source,
+            above=opened.run.folder(job.step.needs[0]).name,
+            asked_of=job.digests,
+            seconds=time.monotonic() - start,
+        )
         start = time.monotonic()
 
 
 def _outcomes(
-    job: Job, asked: list[Request | Outcome], answers: Iterator[Answer], task: InferenceTask
+    job: Job, asked: list[Request | Outcome], answers: Iterator[Answer], opened: Opened
 ) -> Iterator[tuple[Raw, Outcome]]:
     for record, item in zip(job.records, asked, strict=True):
         if not isinstance(item, Request):
@@ -273,7 +321,7 @@ def _outcomes(
         if isinstance(answer, Failure):
             yield record, Failed(answer.error)
         else:
-            yield record, _guarded(task.accept, record, answer)
+            yield record, _guarded(opened.task(job.step).accept, record, answer)
 
 
 def _guarded(function: Callable[..., Any], record: Raw, *more: Any) -> Any:
@@ -298,24 +346,20 @@ def _log_failure(record: Raw, error: Exception) -> None:
 _failures: Counter[tuple[str, int]] = Counter()  # of this process, by file and line
 
 
-def _pending_shards(run: RunFolder, step: Step, of_the_whole: bool = False) -> list[Pending]:
-    """The shards that are not done. `of_the_whole`: each depends on all shards of the source, as through a percentile,
-    so that a change in one makes all pending."""
+def _pending_shards(run: RunFolder, step: Step, decided: Mapping[str, str] | None = None) -> list[Pending]:
+    """The shards that are not done. `decided`: the digest of what was found in the whole subset, if anything was."""
     source_folder, folder = run.folder(step.needs[0]), run.folder(step)
     above_all = run.current(step.needs[0])
     assert above_all is not None
-    others = [other.content for need in step.needs[1:] if (other := run.current(need))]
-    others += [above_all.content] if of_the_whole else []
+    others = {**_contents(run, step.needs[1:]), **(decided or {})}
     pending = []
-    for index in range(above_all.shards):
-        above = shards.marker(source_folder, index)
+    for key in above_all.shards:
+        above = shards.marker(source_folder, key)
         if above is None:
-            raise DamagedError(shards.part(source_folder, index), "without its marker")
-        here = shards.marker(folder, index)
-        source = digests.of_value([above.digests["kept"], *others])
-        same_input = here is not None and here.source == source
-        if not (same_input and here is not None and here.failed == 0):
-            pending.append(Pending(index, above.kept, source, retry=same_input))
+            raise DamagedError(shards.part(source_folder, key), "without its marker")
+        source = _made_from(above.content, others)
+        if not _is_done(folder, key, source):
+            pending.append(Pending(key, above.kept, source))
     return pending
 
 
@@ -335,7 +379,7 @@ def _rows(stage: Stage, run: RunFolder, pending: dict[str, list[Pending]]) -> It
         yield advance
 
 
-def _source(run: RunFolder, step: Step) -> str:
+def _source(run: RunFolder, step: Step) -> dict[str, str]:
     source = run.source(step)
     assert source is not None, f"{step.name}: what it needs went away while it was made"
     return source
@@ -350,8 +394,8 @@ def _finish_all(run: RunFolder, steps: list[Step]) -> None:
         assert rows == above.kept, f"{step.name}: {above.kept} rows in, {rows} accounted for"
 
 
-def _finish(run: RunFolder, step: Step, count: int) -> int:
-    """Write the marker of a step of `count` shards; returns their rows."""
-    manifest = summarise([shards.marker(run.folder(step), index) for index in range(count)], _source(run, step))
+def _finish(run: RunFolder, step: Step, keys: Sequence[str]) -> int:
+    """Write the marker of a step of these shards; returns their rows."""
+    manifest = summarise(run.folder(step), keys, _source(run, step))
     run.finish(step, manifest)
     return manifest.rows

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+import msgspec
 
 from kun.config.schema import PATHS, RUNTIME, Config, Section
 from kun.engines.base import Engine, Request
@@ -98,17 +100,28 @@ class StepSettings:
         return parts
 
 
+class Inputs(msgspec.Struct, frozen=True):
+    """Files of a corpus that a step reads, by name and digest; `paths` are those of the settings that lead to them.
+    Where none of them exists `missing` tells so: then the files that were read before stand in."""
+
+    paths: tuple[str, ...]
+    files: tuple[tuple[str, str], ...] = ()
+    missing: str = ""
+
+
 @dataclass(frozen=True)
 class Step:
     """One fingerprinted folder of a run, linked as `runs/<name>/<stage>/<part>`; a part is a subset, or a model.
 
-    `needs` are the steps whose output it reads, the source of its records first.
+    `needs` are the steps whose output it reads, the source of its records first. `inputs` are the files of a corpus
+    that it reads: they are in no fingerprint, so that a corpus can grow.
     """
 
     spec: StageSpec
     part: str
     settings: Callable[[], StepSettings]
     needs: tuple[Step, ...] = ()
+    inputs: Callable[[], Inputs] | None = None
 
     @property
     def stage(self) -> str:
@@ -156,22 +169,38 @@ class Build:
     unit: str = "steps"
 
 
+class Slice(NamedTuple):
+    """A shard of a unit of a corpus: its key, its number of rows, and the digest of what they are made from."""
+
+    key: str
+    rows: int
+    source: str
+
+
 @dataclass(frozen=True)
 class Ingest:
     """Work that cuts a corpus into shards. `units(context)` returns the parts that are read independently, in order,
-    each with its number of items; `items(unit)`, pickled to worker processes, yields what each item became."""
+    each with its shards; `items(unit)`, pickled to worker processes, yields what each item became."""
 
-    units: Callable[[StepContext], Sequence[tuple[Any, int]]]
+    units: Callable[[StepContext], Sequence[tuple[Any, Sequence[Slice]]]]
     items: Callable[[Any], Iterator[tuple[Raw, Outcome]]]
-    shard_rows: Callable[[Config], int]
+
+
+def nothing(context: StepContext) -> None:
+    """The `decide` of work that rests on nothing but the rows of a shard and the steps that it needs."""
 
 
 @dataclass(frozen=True)
 class Map:
-    """Work by a pure function of the records of a shard: one outcome for each, in their order. `open(context)` returns
-    it, and may read the whole source, as for a percentile; the function is pickled to worker processes."""
+    """Work by a pure function of the records of a shard: one outcome for each, in their order.
 
-    open: Callable[[StepContext], Callable[[Sequence[Any]], Sequence[Raw | Reject]]]
+    `decide(context)` returns, as JSON, what holds for the whole subset, such as a percentile of it, for which it may
+    read the whole source; when it changes all shards are judged again. `open(context, decided)` returns the function,
+    which is pickled to worker processes.
+    """
+
+    open: Callable[[StepContext, Any], Callable[[Sequence[Any]], Sequence[Raw | Reject]]]
+    decide: Callable[[StepContext], Any] = nothing
 
 
 @dataclass(frozen=True)

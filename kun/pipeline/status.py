@@ -6,18 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from kun.errors import KunError
 from kun.pipeline.run_folder import RunFolder, StepManifest
 from kun.pipeline.stage import Stage, Step
+from kun.store import atomic, shards
 from kun.text.normal import printable
 
+LAST = "last_command.json"
 Condition = Literal["complete", "failures", "partial", "stale", "waiting", "blocked"]
 
 
 @dataclass(frozen=True)
 class State:
     """One step. `counts` are those of its current folder or, if it is stale or waiting, of the folder to which its
-    plain name still points; `why` explains stale and blocked."""
+    plain name still points; `why` explains stale and blocked. `first`: its rows are those of a corpus."""
 
     command: str
     stage: str
@@ -26,6 +30,7 @@ class State:
     why: tuple[str, ...]
     counts: StepManifest
     records: bool
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,18 +69,51 @@ def _state(stage: Stage, step: Step, run: RunFolder) -> State:
             counts = run.progress(step)
     except KunError as error:
         condition, why = "blocked", (str(error),)
-    return State(stage.command, stage.name, step.part, condition, why, counts, records)
+    first = stage.spec.role == "ingest"
+    return State(stage.command, stage.name, step.part, condition, why, counts, records, first)
 
 
 def _condition(step: Step, run: RunFolder) -> tuple[Condition, tuple[str, ...]]:
+    inputs = run.inputs(step)
     manifest = run.current(step)
     if manifest is not None:
-        return ("failures" if manifest.failed else "complete"), ()
-    if why := run.why_stale(step):
+        missing = inputs.missing if inputs else ""
+        note = f"corpus {step.part} is not here, what was read of it stands in ({missing})"
+        return ("failures" if manifest.failed else "complete"), (note,) if missing else ()
+    if why := run.why(step):
         return "stale", tuple(why)
-    if run.manifest(run.folder(step)) is not None:
-        return "stale", (f"{step.needs[0].name} has new content",)
     return ("partial" if run.folder(step).exists() else "waiting"), ()
+
+
+class LastCommand(msgspec.Struct, frozen=True):
+    """The last command that made something, and how many records it asked of a model, by step."""
+
+    command: str
+    asked: dict[str, int]
+
+
+def remember_command(run: RunFolder, command: str) -> None:
+    last = LastCommand(command, dict(run.asked))
+    atomic.write(run.path / LAST, msgspec.json.encode(last))
+
+
+def last_command(run: RunFolder) -> LastCommand | None:
+    try:
+        return msgspec.json.decode((run.path / LAST).read_bytes(), type=LastCommand)
+    except (OSError, ValueError):
+        return None
+
+
+def why_none(state: State, run: RunFolder) -> str:
+    """Why a step kept no row: the most frequent reason, its first reject, and what to look at."""
+    if not state.counts.rows:
+        return "none: it had no rows"
+    text = f"{state.counts.rows:,} rows ({_reasons(state.counts) or 'all failed'})"
+    folder = run.path / state.stage / state.part
+    first = next((row for key in state.counts.shards for row in shards.rejects(folder, key)), None)
+    text += f"; the first: {first.reason}, {first.detail}" if first else ""
+    reading = f"corpora.{state.part}.paths, .format and .field" if state.first else f"the settings of {state.command}"
+    return f"{text}; see {reading}, and `kun show {run.path} {state.stage}/{state.part} --rejects`"
 
 
 def as_json(states: Sequence[State], run: RunFolder, finals: Sequence[Final]) -> dict[str, Any]:
@@ -92,12 +130,13 @@ def as_json(states: Sequence[State], run: RunFolder, finals: Sequence[Final]) ->
                 "kept": state.counts.kept,
                 "rejected": state.counts.rejected,
                 "failed": state.counts.failed,
-                "shards": state.counts.shards,
+                "shards": len(state.counts.shards),
                 "seconds": state.counts.seconds,
                 **({} if state.records else {"report": state.counts.report}),
             }
             for state in states
         ],
+        "last_command": last_command(run),
         "outputs": {final.folder: {"state": final.condition, "rows": final.rows} for final in finals},
         "next": next_command(states, finals),
     }

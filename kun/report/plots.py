@@ -62,8 +62,6 @@ def _histogram(axes: Any, values: dict[str, list[float]], log: bool) -> None:
 
 
 def _values(folder: Path, kind: type[Raw], field: str) -> Iterator[Any]:
-    finished = shards.finished(folder)
-    for index in finished[:: max(1, -(-len(finished) // MOST_SHARDS))]:
-        for record in shards.read_kept(folder, index, kind):
-            if (value := getattr(record, field)) is not None:
-                yield value
+    for record in shards.read_some(folder, kind, MOST_SHARDS):
+        if (value := getattr(record, field)) is not None:
+            yield value

@@ -37,15 +37,17 @@ def find(run: RunFolder, key: str) -> dict[str, Any]:
     subset, index = place
     notes = {name: {"note": other_settings(above)} for name, above in outdated([*steps, *outputs]).items()}
     life: list[dict[str, Any]] = []
+    known: dict[str, Any] = {"id": record_id, "subset": subset}
     for step in records:
         if step.info.part != subset:
             continue
         folder = run.path / step.name
-        event = _event(folder, index, record_id)
+        event = _event(folder, index, record_id, known)
         if event is None and (not life or life[-1]["outcome"] in ("kept", "unknown")):
             event = _unknown(run, folder, index, step.name in notes)
         if event is not None:
             life.append({"stage": step.stage, **event, **notes.get(step.name, {})})
+            known |= event["record"]
     lines = {output.name: _final_line(output, subset, record_id) for output in outputs}
     return {
         "id": record_id,
@@ -76,17 +78,17 @@ def render(found: dict[str, Any]) -> str:
     return printable("\n".join(lines))
 
 
-def _place(run: RunFolder, steps: Sequence[StepFolder], record_id: str) -> tuple[str, int] | None:
+def _place(run: RunFolder, steps: Sequence[StepFolder], record_id: str) -> tuple[str, str] | None:
     """The subset and shard of a record; a later step is asked only where none of those before has it."""
     for step in steps:
         folder = run.path / step.name
-        for index in shards.finished(folder):
+        for index in shards.order(folder) or sorted(shards.finished(folder)):
             if any(True for _ in _lines(folder, index, record_id)):
                 return step.info.part, index
     return None
 
 
-def _lines(folder: Path, index: int, record_id: str) -> Iterator[tuple[str, bytes]]:
+def _lines(folder: Path, index: str, record_id: str) -> Iterator[tuple[str, bytes]]:
     """The lines of a shard that have the record, with the outcome that they stand for."""
     needle = b'"id":' + msgspec.json.encode(record_id)
     for kind, outcome in (("", "kept"), ("rejects", "rejected"), ("failed", "failed")):
@@ -94,22 +96,21 @@ def _lines(folder: Path, index: int, record_id: str) -> Iterator[tuple[str, byte
             yield from ((outcome, line) for line in file if needle in line)
 
 
-def _event(folder: Path, index: int, record_id: str) -> dict[str, Any] | None:
+def _event(folder: Path, index: str, record_id: str, known: dict[str, Any]) -> dict[str, Any] | None:
+    """What a step did with the record; `known` is what those above it say of it."""
     for outcome, line in _lines(folder, index, record_id):
         try:
             row = msgspec.json.decode(line, type=dict[str, Any])
-            record = msgspec.convert(row.get("record", row), dict[str, Any])
         except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
             return {"outcome": "unknown", "reason": "the line that has it is damaged", "record": {}}
-        if record.get("id") == record_id:
-            more: dict[str, Any] = {
-                name: row[name] for name in ("reason", "detail", "error") if row is not record and name in row
-            }
-            return {"outcome": outcome, **more, "record": record}
+        if row.get("id") == record_id:
+            row.pop(shards.OF, None)
+            more = {name: row.pop(name) for name in ("reason", "detail", "error") if outcome != "kept" and name in row}
+            return {"outcome": outcome, **more, "record": known | row}
     return None
 
 
-def _unknown(run: RunFolder, folder: Path, index: int, other: bool) -> dict[str, Any] | None:
+def _unknown(run: RunFolder, folder: Path, index: str, other: bool) -> dict[str, Any] | None:
     """The event of a stage that was through with the shard and does not have the record; None where it was not.
     `other`: it was made from other settings, by which the record may not have come so far."""
     marker = shards.marker(folder, index)
@@ -129,7 +130,7 @@ def _unknown(run: RunFolder, folder: Path, index: int, other: bool) -> dict[str,
     return {"outcome": "unknown", "reason": reason, "record": {}}
 
 
-def _gone(folder: Path, index: int, marker: shards.ShardManifest) -> list[Path]:
+def _gone(folder: Path, index: str, marker: shards.ShardManifest) -> list[Path]:
     """The files that the marker of a shard names and that are not there, or cannot be read."""
     found = []
     for kind in marker.digests:

@@ -180,7 +180,7 @@ def _records(sources: Mapping[str, Path | None], of: Any) -> Iterator[tuple[Any,
     for folder in sources.values():
         assert folder is not None
         kind = _kind(folder) or Raw
-        records = chain.from_iterable(shards.read_kept(folder, index, kind) for index in shards.finished(folder))
+        records = chain.from_iterable(shards.read_kept(folder, index, kind) for index in shards.order(folder))
         yield from ((of(record, line), f"record {record.id}") for line, record in enumerate(records, 1))
 
 

@@ -8,20 +8,25 @@ from pathlib import Path
 import msgspec
 
 from kun.dataset import lineage
-from kun.pipeline.run_folder import ANEW
+from kun.pipeline.run_folder import ANEW, read_manifest
 from kun.store import atomic
 from kun.verify.steps import Key, StepFolder, output_steps, with_all_above
 
 
 class Leftover(msgspec.Struct, frozen=True):
-    """A file or folder of the store, and its bytes."""
+    """A file or folder of the store, or these `files` of a folder; and their bytes."""
 
     path: Path
     why: str
     bytes: int
+    files: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.path} ({self.bytes / 1e6:,.1f} MB), {self.why}"
+
+    def remove(self) -> None:
+        for path in [self.path / name for name in self.files] or [self.path]:
+            atomic.discard(path)
 
 
 def unused(run: Path, steps: list[StepFolder], known: dict[Key, Path]) -> list[Leftover]:
@@ -38,7 +43,23 @@ def unused(run: Path, steps: list[StepFolder], known: dict[Key, Path]) -> list[L
     used |= with_all_above(needs, known)
     unclear = {step.name for step in steps if step.misled}
     used |= {folder for (name, _), folder in known.items() if name in unclear}
-    return list(_left(run / "store", {folder.resolve() for folder in used}))
+    found = list(_left(run / "store", {folder.resolve() for folder in used}))
+    return found + [old for folder in sorted(used) if (old := _old_shards(folder)) is not None]
+
+
+def _old_shards(folder: Path) -> Leftover | None:
+    """The shards of a finished step that it does not use any more."""
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    if manifest is None or not manifest.shards:
+        return None
+    current = {f"part-{key}" for key in manifest.shards}
+    files = sorted(path for path in folder.glob("part-*") if path.name.partition(".")[0] not in current)
+    # markers first, so that a kill leaves no shard without its rows
+    files.sort(key=lambda path: not path.name.endswith(".done.json"))
+    count = sum(path.name.endswith(".done.json") for path in files)
+    why = f"{count:,} shards of rows that its corpus no longer has so; should they come back, they are made again"
+    names = tuple(path.name for path in files)
+    return Leftover(folder, why, sum(path.stat().st_size for path in files), names) if files else None
 
 
 def _left(store: Path, used: set[Path]) -> Iterator[Leftover]:
@@ -49,7 +70,11 @@ def _left(store: Path, used: set[Path]) -> Iterator[Leftover]:
         if folder.resolve() in used or any(_is_copy_of(folder.name, name) for name in names):
             continue
         unfinished = folder.name.endswith(ANEW)
-        yield Leftover(folder, "of an unfinished --force" if unfinished else "of older settings", size(folder))
+        yield Leftover(
+            folder,
+            "of an unfinished --force" if unfinished else "of older settings; going back to them makes it again",
+            size(folder),
+        )
 
 
 def _is_copy_of(name: str, used: str) -> bool:

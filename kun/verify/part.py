@@ -1,17 +1,18 @@
-"""One shard against its marker and the shard above it: `check_shard(source, 3)` reads each of its files once."""
+"""One shard against its marker and the shard above it: `check_shard(place, key)`."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from kun.pipeline.run_folder import SHARD
 from kun.records import Raw
 from kun.store import digests, shards
 from kun.store.shards import FailedRow, RejectedRow, ShardManifest, part
@@ -25,13 +26,13 @@ class Problem(msgspec.Struct, frozen=True):
 
     file: str
     what: str
-    shard: int | None = None
+    shard: str | None = None
 
 
 class ShardCheck(msgspec.Struct, frozen=True):
     """A shard that was looked at. `ids`: 8 bytes of hash for each id, where they are asked for."""
 
-    index: int
+    key: str
     marker: ShardManifest | None
     problems: list[Problem]
     ids: bytes = b""
@@ -39,37 +40,35 @@ class ShardCheck(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class ShardSource:
-    """Where shards are, and what they are made from. `reads` and `writes`: the types of their records.
+    """Where shards are, and what they are made from. `writes`: the type of their records.
 
     `above` is the folder of the records' source, None in the ingest or where it is gone. `others` are the contents of
-    all else that is read (kun.pipeline), None where not known; `source` is given where it is one for all shards.
+    all else that is read, by step (kun.pipeline), None where not known.
     """
 
     folder: Path
-    reads: type[Raw]
     writes: type[Raw]
     above: Path | None = None
-    others: tuple[str, ...] | None = None
-    source: str | None = None
+    others: Mapping[str, str] | None = None
     hash_ids: bool = False
 
 
-def check_some(place: ShardSource, first: int, last: int) -> tuple[Path, list[ShardCheck]]:
-    """The shards from `first` to before `last`, with the folder that they are in."""
-    return place.folder, [check_shard(place, index) for index in range(first, last)]
+def check_some(place: ShardSource, keys: Sequence[str]) -> tuple[Path, list[ShardCheck]]:
+    """These shards, with the folder that they are in."""
+    return place.folder, [check_shard(place, key) for key in keys]
 
 
-def check_shard(place: ShardSource, index: int) -> ShardCheck:
+def check_shard(place: ShardSource, key: str) -> ShardCheck:
     """Digests, counts, types, the order of ids, and what the shard was made from."""
     problems: list[Problem] = []
-    marker = _marker(place.folder, index, problems)
+    marker = _marker(place.folder, key, problems)
     if marker is None:
-        return ShardCheck(index, None, problems)
+        return ShardCheck(key, None, problems)
     found: dict[str, list[str]] = {}
     reasons: Counter[str] = Counter()
     for kind, counted in (("", marker.kept), ("rejects", sum(marker.rejected.values())), ("failed", marker.failed)):
-        path = part(place.folder, index, kind)
-        say = _Saying(problems, path.name, index)
+        path = part(place.folder, key, kind)
+        say = _Saying(problems, path.name, key)
         published = marker.digests.get(kind or "kept")
         if published is None:
             if path.exists() or counted:
@@ -86,20 +85,35 @@ def check_shard(place: ShardSource, index: int) -> ShardCheck:
             continue
         if digests.of_bytes(data) != published:
             say("is not what was published: its digest is another than that of the marker")
-        found[kind] = list(_ids(data, kind, place, say, reasons))
+        found[kind] = list(_ids(data, kind, say, reasons))
         if len(found[kind]) != counted:
             say(f"{len(found[kind]):,} rows, and {counted:,} by the marker")
-    say = _Saying(problems, part(place.folder, index, "done").name, index)
+    say = _Saying(problems, part(place.folder, key, "done").name, key)
     if "rejects" in found and dict(reasons) != marker.rejected:
         say(f"reasons of rejects are {marker.rejected}, and {dict(reasons)} in the file")
     if marker.rows != marker.kept + sum(marker.rejected.values()) + marker.failed:
         say(f"{marker.rows:,} rows are not the sum of kept, rejected and failed")
-    if place.above is not None:
-        _against(place, index, marker, found, problems)
-    elif place.source is not None and marker.source != place.source:
+    if place.others is not None and any(marker.source.get(name) != one for name, one in place.others.items()):
         problems.append(Problem(say.file, OTHER_INPUT))
+    elif place.above is not None:
+        _against(place, key, marker, found, problems)
+    if not problems:
+        _joined(place, key, marker, say)
     ids = b"".join(hash_id(one) for kind in found.values() for one in kind) if place.hash_ids else b""
-    return ShardCheck(index, marker, problems, ids)
+    return ShardCheck(key, marker, problems, ids)
+
+
+def _joined(place: ShardSource, key: str, marker: ShardManifest, say: Any) -> None:
+    """The rows that the shard keeps, joined with those above, are those that were published. Nothing is said where a
+    shard above is damaged: made again it is what it was, and this one stays good."""
+    try:
+        records = shards.read_kept(place.folder, key, place.writes)
+    except shards.DamagedError as damage:
+        if damage.folder == place.folder.resolve():
+            say(damage.why)
+        return
+    if shards.content(records) != marker.content:
+        say("its rows, joined with those above, are not what was published")
 
 
 def hash_id(identity: str) -> bytes:
@@ -107,80 +121,80 @@ def hash_id(identity: str) -> bytes:
     return hashlib.blake2b(identity.encode(), digest_size=8).digest()
 
 
-def ids_of(folder: Path, index: int) -> Iterator[str]:
+def ids_of(folder: Path, key: str) -> Iterator[str]:
     """The ids of all rows of a shard that can be read, in no order."""
     for kind in ("", "rejects", "failed"):
         with contextlib.suppress(OSError):
-            data = part(folder, index, kind).read_bytes()
-            yield from _ids(data, kind, ShardSource(folder, Raw, Raw), lambda what: None, Counter())
+            data = part(folder, key, kind).read_bytes()
+            yield from _ids(data, kind, lambda what: None, Counter())
 
 
 class _Saying:
     """Notes what is wrong with one file."""
 
-    def __init__(self, problems: list[Problem], file: str, shard: int) -> None:
+    def __init__(self, problems: list[Problem], file: str, shard: str) -> None:
         self._problems, self.file, self._shard = problems, file, shard
 
     def __call__(self, what: str) -> None:
         self._problems.append(Problem(self.file, what, self._shard))
 
 
-def _marker(folder: Path, index: int, problems: list[Problem]) -> ShardManifest | None:
-    path = part(folder, index, "done")
+def _marker(folder: Path, key: str, problems: list[Problem]) -> ShardManifest | None:
+    path = part(folder, key, "done")
     try:
-        marker = shards.marker(folder, index)
+        marker = shards.marker(folder, key)
         what = "the marker is damaged" if path.exists() else "the shard, or its marker, is gone"
     except OSError as error:
         marker, what = None, f"the marker cannot be read ({error.strerror})"
     if marker is None:
-        problems.append(Problem(path.name, what, index))
+        problems.append(Problem(path.name, what, key))
     return marker
 
 
-def _ids(data: bytes, kind: str, place: ShardSource, say: Any, reasons: Counter[str]) -> Iterator[str]:
+def _ids(data: bytes, kind: str, say: Any, reasons: Counter[str]) -> Iterator[str]:
     """The id of every row that decodes as what it should be."""
-    kept, other = msgspec.json.Decoder(place.writes), msgspec.json.Decoder(place.reads)
-    row_of: Any = msgspec.json.Decoder({"": place.writes, "rejects": RejectedRow, "failed": FailedRow}[kind])
+    row_of: Any = msgspec.json.Decoder({"": _Row, "rejects": RejectedRow, "failed": FailedRow}[kind])
     *lines, rest = data.split(b"\n")
     damaged = 0
     if rest:
         say("its last line has no end")
     for number, line in enumerate(lines, 1):
         try:
-            if kind == "":
-                yield kept.decode(line).id
-                continue
             row = row_of.decode(line)
             if kind == "rejects":
                 reasons[row.reason] += 1
-            yield other.decode(row.record).id
+            yield row.id
         except ValueError as error:
             damaged += 1
             if damaged <= MOST_LINES:
-                say(f"line {number} is no {place.writes.__name__ if kind == '' else kind} ({error})")
+                say(f"line {number} is no row ({error})")
     if damaged > MOST_LINES:
         say(f"{damaged - MOST_LINES:,} more lines cannot be read")
 
 
+class _Row(msgspec.Struct, frozen=True):
+    id: str
+
+
 def _against(
-    place: ShardSource, index: int, marker: ShardManifest, found: dict[str, list[str]], problems: list[Problem]
+    place: ShardSource, key: str, marker: ShardManifest, found: dict[str, list[str]], problems: list[Problem]
 ) -> None:
     """What the shard above kept is what this one was made from: the digest, then id by id.
 
     Nothing is said where the shard above is itself damaged: made again it is what it was, and this one stays good.
     """
     assert place.above is not None
-    say = _Saying(problems, part(place.folder, index, "done").name, index)
-    above = _marker(place.above, index, [])
+    say = _Saying(problems, part(place.folder, key, "done").name, key)
+    above = _marker(place.above, key, [])
     try:
-        data = part(place.above, index).read_bytes()
+        data = part(place.above, key).read_bytes()
     except OSError:
         return
     if above is None or digests.of_bytes(data) != above.digests.get("kept"):
         return
-    if place.others is not None and marker.source != digests.of_value([above.digests["kept"], *place.others]):
+    if marker.source.get(SHARD) != above.content:
         problems.append(Problem(say.file, OTHER_INPUT))
-    ids = list(_ids(data, "", ShardSource(place.above, Raw, Raw), lambda what: None, Counter()))
+    ids = list(_ids(data, "", lambda what: None, Counter()))
     if marker.rows != len(ids):
         say(f"{marker.rows:,} rows, and the shard above kept {len(ids):,}")
     if len(found) == 3 and (wrong := misplaced(ids, list(found.values()))):

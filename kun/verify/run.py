@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from kun.execution.processes import map_unordered
-from kun.pipeline.run_folder import MARKERS, StepInfo, StepManifest, read_manifest, summarise
+from kun.pipeline.run_folder import MARKERS, StepInfo, StepManifest, read_manifest, sums
 from kun.progress import bar
 from kun.records import Raw, record_type
 from kun.store import digests, shards
@@ -61,27 +61,30 @@ def _check_shards(
 ) -> Iterator[tuple[str, Finding]]:
     """The findings of steps of shards, each as soon as its last shard was looked at."""
     sources = {step.folder: _source_of_shards(step, known, manifests) for step in steps}
-    counts = {step.folder: _shards(step, manifests) for step in steps}
     waiting: dict[Path, list[ShardCheck]] = {step.folder: [] for step in steps}
+    keys = {step.folder: _keys(step, manifests) for step in steps}
+    places = {folder: {key: place for place, key in enumerate(found)} for folder, found in keys.items()}
     by_folder = {step.folder: step for step in steps}
 
     def close(folder: Path) -> tuple[str, Finding]:
-        checks = sorted(waiting.pop(folder), key=lambda one: one.index)  # markers, which are not needed any more
+        checks = sorted(
+            waiting.pop(folder), key=lambda one: places[folder][one.key]
+        )  # their markers are not needed more
         step = by_folder[folder]
         return step.name, _records(step, sources[folder], checks, manifests)
 
-    yield from [close(folder) for folder, count in counts.items() if not count]
+    yield from [close(folder) for folder, found in keys.items() if not found]
     tasks = [
-        (sources[folder], first, min(first + BATCH, count))
-        for folder, count in counts.items()
-        for first in range(0, count, BATCH)
+        (sources[folder], found[first : first + BATCH])
+        for folder, found in keys.items()
+        for first in range(0, len(found), BATCH)
     ]
-    done, total = 0, sum(counts.values())
+    done, total = 0, sum(map(len, keys.values()))
     with bar("verify", "shards", total) as progress:
         for folder, checks in map_unordered(check_some, tasks, workers if len(tasks) >= WORTH_PROCESSES else 1):
             waiting[folder] += checks
             progress(done := done + len(checks), total)
-            if len(waiting[folder]) == counts[folder]:
+            if len(waiting[folder]) == len(keys[folder]):
                 yield close(folder)
 
 
@@ -108,59 +111,47 @@ def _manifest(folder: Path) -> StepManifest | None:
         return None
 
 
-def _shards(step: StepFolder, manifests: Mapping[Key, StepManifest | None]) -> int:
-    """How many there should be; of a step that is not finished, how many are."""
+def _keys(step: StepFolder, manifests: Mapping[Key, StepManifest | None]) -> list[str]:
+    """The shards that there should be; of an ingest that is not finished, those that are."""
     above = manifests.get(step.source) if step.source else None
-    there = shards.finished(step.folder)
     if step.manifest is not None:
         return step.manifest.shards
-    return above.shards if above is not None and above.shards else len(there)
+    return above.shards if above is not None and above.shards else sorted(shards.finished(step.folder))
 
 
-def _contents(step: StepFolder, manifests: Mapping[Key, StepManifest | None], first: int = 0) -> tuple[str, ...] | None:
-    """What the steps that it reads hold, from the `first` on; None where that is not known."""
-    found = [manifests.get(need) for need in list(step.needs.items())[first:]]
-    return tuple(one.content for one in found if one) if all(found) and step.known else None
+def _contents(step: StepFolder, manifests: Mapping[Key, StepManifest | None], first: int = 0) -> dict[str, str] | None:
+    """What the steps that it reads hold, by name, from the `first` on; None where that is not known."""
+    needs = list(step.needs.items())[first:]
+    found = {need[0]: one.content for need in needs if (one := manifests.get(need)) is not None}
+    return found if len(found) == len(needs) and step.known else None
 
 
 def _source_of_shards(
     step: StepFolder, known: Mapping[Key, Path], manifests: Mapping[Key, StepManifest | None]
 ) -> ShardSource:
     """Where a step's shards are, and what each was made from (kun.pipeline.runner)."""
-    reads, writes = record_type(step.info.reads) or Raw, record_type(step.info.writes) or Raw
+    writes = record_type(step.info.writes) or Raw
     if step.info.role == "ingest":
-        contents = _contents(step, manifests)
-        source = None if contents is None else digests.of_value(list(contents))
-        return ShardSource(step.folder, reads, writes, source=source, hash_ids=True)
-    others = _contents(step, manifests, first=1)
-    above = manifests.get(step.source) if step.source else None
-    if step.info.role == "filter" and others is not None:
-        others = (*others, above.content) if above else None
+        return ShardSource(step.folder, writes, hash_ids=True)
     folder = known.get(step.source) if step.source else None
-    return ShardSource(step.folder, reads, writes, folder, others)
+    return ShardSource(step.folder, writes, folder, _contents(step, manifests, first=1))
 
 
 def _records(
     step: StepFolder, source: ShardSource, checks: list[ShardCheck], manifests: Mapping[Key, StepManifest | None]
 ) -> Finding:
     """The finding of a step of shards, all of which were looked at."""
-    markers = [one.marker for one in checks if one.marker is not None]
+    markers = {one.key: one.marker for one in checks if one.marker is not None}
     unfinished = [one for one in checks if one.marker is None] if step.manifest is None else []
-    bad = {one.index: one.problems for one in checks if one.problems and one not in unfinished}
+    bad = {one.key: one.problems for one in checks if one.problems and one not in unfinished}
     of_shards = [problem for problems in bad.values() for problem in problems]
-    of_shards += _twice(step.folder, checks) if source.hash_ids else []  # by construction of the other steps
-    extra = [
-        index for index in shards.finished(step.folder) if step.manifest is not None and index >= step.manifest.shards
-    ]
-    of_shards += [
-        Problem(shards.part(step.folder, index, "done").name, f"the step has {len(checks)} shards only", index)
-        for index in extra
-    ]
+    of_shards += (
+        _twice(step.folder, checks) if source.hash_ids and step.manifest is not None else []
+    )  # by construction of the other steps
     discard = [
-        shards.part(step.folder, index, "done").name
-        for index in sorted({one.shard for one in of_shards if one.shard is not None})
+        shards.part(step.folder, key, "done").name
+        for key in sorted({one.shard for one in of_shards if one.shard is not None})
     ]
-    discard += [shards.part(step.folder, index).name for index in extra]
     problems, notes = list(step.problems), _missing(step, manifests)
     if unfinished:
         notes.append(f"{len(checks) - len(unfinished):,} of {len(checks):,} shards are there")
@@ -175,23 +166,25 @@ def _records(
         if index is not None and index.report.get("rows", step.manifest.rows) != step.manifest.rows:
             said = f"{step.manifest.rows:,} rows, and the index of the corpus has {index.report['rows']:,}"
             problems.append(Problem("done.json", said))
-    counts = summarise(markers, "")
+    counts = sums(markers, {})
     return _finding(step, counts, problems + of_shards, notes, discard)
 
 
-def _differs(manifest: StepManifest, markers: list[shards.ShardManifest]) -> str | None:
+def _differs(manifest: StepManifest, markers: Mapping[str, shards.ShardManifest]) -> str | None:
     """What done.json says of all shards and their markers do not."""
-    counted = summarise(markers, manifest.source)
-    for name in ("rows", "kept", "rejected", "failed", "content"):
+    counted = sums(markers, manifest.source)
+    for name in ("rows", "kept", "rejected", "failed", "content", "files"):
         if getattr(manifest, name) != getattr(counted, name):
-            said = "the digest of all shards" if name == "content" else f"{name} {getattr(manifest, name)}"
+            said = "the digest of all shards" if name in ("content", "files") else f"{name} {getattr(manifest, name)}"
             return f"{said} is not what the markers add up to; which of them is wrong cannot be told"
     return None
 
 
 def _source(step: StepFolder, manifests: Mapping[Key, StepManifest | None]) -> list[Problem]:
     contents = _contents(step, manifests)
-    if step.manifest is None or contents is None or step.manifest.source == digests.of_value(list(contents)):
+    if step.manifest is None or contents is None:
+        return []
+    if all(step.manifest.source.get(name) == content for name, content in contents.items()):
         return []
     return [Problem("done.json", f"was made from other content than {' and '.join(step.needs) or 'nothing'} hold now")]
 
@@ -209,11 +202,11 @@ def _twice(folder: Path, checks: list[ShardCheck]) -> list[Problem]:
     problems: list[Problem] = []
     met: set[str] = set()
     for one in checks if again else ():
-        for identity in ids_of(folder, one.index):
+        for identity in ids_of(folder, one.key):
             if int.from_bytes(hash_id(identity), "little") in again:
                 if identity in met:
-                    name = shards.part(folder, one.index).name
-                    problems.append(Problem(name, f"the id {identity} came before", one.index))
+                    name = shards.part(folder, one.key).name
+                    problems.append(Problem(name, f"the id {identity} came before", one.key))
                 met.add(identity)
     return problems
 

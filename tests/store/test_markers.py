@@ -7,7 +7,7 @@ from kun.store import markers, shards
 def test_a_marker_is_read_back_or_is_none(tmp_path):
     path = tmp_path / "part-00000.done.json"
     assert markers.read_marker(path, shards.ShardManifest) is None
-    done = shards.ShardManifest(12, 8, {"ppl_high": 4}, 0, "abc", {"kept": "def"}, 0.125)
+    done = shards.ShardManifest(12, 8, {"ppl_high": 4}, 0, {"shard": "abc"}, {"kept": "def"}, "012")
     written = markers.write_marker(path, done)
     assert markers.read_marker(path, shards.ShardManifest) == written
     assert (written.rows, written.rejected) == (12, {"ppl_high": 4})
@@ -18,14 +18,17 @@ def test_a_marker_is_read_back_or_is_none(tmp_path):
 )
 def test_a_damaged_marker_is_none(tmp_path, damage):
     path = tmp_path / "part-00000.done.json"
-    markers.write_marker(path, shards.ShardManifest(12, 12, {}, 0, "abc", {}))
+    markers.write_marker(path, shards.ShardManifest(12, 12, {}, 0, {}, {}, ""))
     path.write_bytes(damage(path.read_bytes()))
     assert markers.read_marker(path, shards.ShardManifest) is None
 
 
 @pytest.mark.parametrize(
     "marker",
-    [shards.ShardManifest(12, 8, {"ppl_high": 4}, 0, "abc", {"kept": "def"}, 0.125), StepManifest(shards=3, rows=11)],
+    [
+        shards.ShardManifest(12, 8, {"ppl_high": 4}, 0, {"shard": "abc"}, {"kept": "def"}, "012"),
+        StepManifest(shards=["a"], rows=11),
+    ],
 )
 def test_every_damaged_bit_and_every_cut_of_a_marker_is_seen(tmp_path, marker):
     path = tmp_path / "done.json"

@@ -33,14 +33,15 @@ from kun.records import Filtered, Reject
 from kun.store import atomic, digests, shards
 
 REASON = "near_duplicate"
-CHUNK = 16_384  # documents that are signed and stored together: some seconds of work
+CACHED = 16_384  # rows of signatures
 BATCH_CHARS = 2**20  # of texts that are signed at a time
 BLOCK = 2**16  # documents whose links are read at a time
 COMPARED = 64  # the first kept documents of a band: thousands of pages of one template may share it
 CHECKED = 8  # candidates whose texts are read, those with the highest estimates
 MARGIN = 0.04  # by which an estimate may be too low, about a standard deviation
 ID = "S20"  # of kun.corpora.ingest.document_id
-ROW = np.dtype([("id", ID), ("shard", "<u4"), ("start", "<u8"), ("size", "<u4"), ("slots", "<u2", signatures.SLOTS)])
+PLACE = [("above", "u1"), ("start", "<u8"), ("size", "<u4")]  # of the line with the text: kun.store.shards.places
+ROW = np.dtype([("id", ID), *PLACE, ("slots", "<u2", signatures.SLOTS)])
 KEY = np.dtype("<u8")
 LINK = np.dtype("<u4")
 MATCH = np.dtype([("dropped", "<u8"), ("kept", "<u8"), ("similarity", "<f4")])  # the first two are positions
@@ -95,6 +96,7 @@ def build(
     links.unlink()
     _write(folder, documents, matches)
     _open.cache_clear()  # the cached files and arrays are out of date now
+    _up.cache_clear()
     _dropped.cache_clear()
     elsewhere = int((matches["kept"] < documents.own).sum())
     return {
@@ -104,59 +106,46 @@ def build(
     }
 
 
-# Signing: files `chunk-00000-<digest of its shards>.rows` (ROW) and `.keys` (KEY, band by band), the keys last.
+# Signing: for each shard `<key>-<digest of its rows>.rows` (ROW) and `.keys` (KEY, band by band), the keys last.
 
 
 def _sign_all(folder: Path, source: Path, bands: Bands, workers: int, progress: Progress) -> None:
-    chunks = {f"chunk-{number:05d}-{name}": (rows, indexes) for number, (name, rows, indexes) in _chunks(source)}
-    for path in folder.glob("chunk-*"):
-        if path.stem not in chunks:
+    names = dict(zip(shards.order(source), _names(source), strict=True))
+    for path in (*folder.glob("*.rows"), *folder.glob("*.keys")):
+        if path.stem not in names.values():
             path.unlink()
-    missing = [(name, indexes) for name, (_, indexes) in chunks.items() if not (folder / f"{name}.keys").exists()]
-    total = sum(rows for rows, _ in chunks.values())
-    done = total - sum(chunks[name][0] for name, _ in missing)
+    total, done = 0, 0
+    tasks = []
+    for key, name in names.items():
+        marker = shards.marker(source, key)
+        rows = marker.kept if marker else 0
+        total += rows
+        if (folder / f"{name}.keys").exists():
+            done += rows
+        else:
+            tasks.append((key, name))
     progress(done, total)
-    for rows in map_unordered(partial(_sign, folder, source, bands), missing, workers):
+    for rows in map_unordered(partial(_sign, folder, source, bands), tasks, workers):
         done += rows
         progress(done, total)
 
 
-def _chunks(source: Path) -> Iterator[tuple[int, tuple[str, int, list[int]]]]:
-    """For each chunk, numbered: its digest, number of documents, and shards."""
-
-    def cut() -> Iterator[tuple[str, int, list[int]]]:
-        indexes: list[int] = []
-        contents: list[str] = []
-        rows = 0
-        for index in shards.finished(source):
-            marker = shards.marker(source, index)
-            if marker is None:
-                raise shards.DamagedError(shards.part(source, index), "without its marker")
-            indexes.append(index)
-            contents.append(marker.digests["kept"])
-            rows += marker.kept
-            if rows >= CHUNK:
-                yield digests.of_value([indexes, contents])[:16], rows, indexes
-                indexes, contents, rows = [], [], 0
-        if indexes:
-            yield digests.of_value([indexes, contents])[:16], rows, indexes
-
-    return enumerate(cut())
+def _names(source: Path) -> Iterator[str]:
+    """The names of the files of the shards, in order."""
+    for key in shards.order(source):
+        files = [marker.digests["kept"] for _, marker in shards.up(source, key)]  # in which the texts have their places
+        yield f"{key}-{digests.of_value(files)[:16]}"
 
 
-def _sign(folder: Path, source: Path, bands: Bands, name: str, indexes: list[int]) -> int:
-    """Sign the documents of some shards; return their number."""
-    tables = [np.empty(0, ROW)]
-    for index in indexes:
-        documents = shards.read_kept(source, index, Filtered)
-        table = np.empty(len(documents), ROW)
-        table["id"] = [document.id.encode() for document in documents]
-        ends = np.flatnonzero(np.fromfile(shards.part(source, index), np.uint8) == ord("\n")) + 1
-        table["shard"], table["start"], table["size"] = index, np.append(0, ends[:-1]), np.diff(ends, prepend=0)
-        signed = [signatures.sign(texts) for texts in _batches(document.text for document in documents)]
-        table["slots"] = np.concatenate([np.empty((0, signatures.SLOTS), np.uint16), *signed])
-        tables.append(table)
-    rows = np.concatenate(tables)
+def _sign(folder: Path, source: Path, bands: Bands, key: str, name: str) -> int:
+    """Sign the documents of a shard; return their number."""
+    documents = shards.read_kept(source, key, Filtered)
+    rows = np.empty(len(documents), ROW)
+    rows["id"] = [document.id.encode() for document in documents]
+    places = np.array([*shards.places(source, key, "text")], np.int64).reshape(-1, 3)
+    rows["above"], rows["start"], rows["size"] = places.T
+    signed = [signatures.sign(texts) for texts in _batches(document.text for document in documents)]
+    rows["slots"] = np.concatenate([np.empty((0, signatures.SLOTS), np.uint16), *signed])
     with atomic.replacing(folder / f"{name}.rows") as file:
         file.write(rows.tobytes())
     with atomic.replacing(folder / f"{name}.keys") as file:
@@ -182,6 +171,7 @@ class Chunk:
     """A file of signatures; `first` is the position of its first document among all documents."""
 
     indexed: Indexed
+    key: str
     stem: Path
     first: int
     count: int
@@ -203,12 +193,13 @@ class Documents:
     def __post_init__(self) -> None:
         for indexed in self.subsets:
             self.own = self.count
-            for path in sorted(indexed.folder.glob("chunk-*.keys")):
-                rows = path.stat().st_size // (KEY.itemsize * self.bands.count)
-                self.chunks.append(Chunk(indexed, path.with_suffix(""), self.count, rows))
+            for key, name in zip(shards.order(indexed.source), _names(indexed.source), strict=True):
+                stem = indexed.folder / name
+                rows = stem.with_suffix(".rows").stat().st_size // ROW.itemsize
+                self.chunks.append(Chunk(indexed, key, stem, self.count, rows))
                 self.count += rows
         self._firsts = [chunk.first for chunk in self.chunks]
-        self.row = lru_cache(maxsize=CHUNK)(self._row)
+        self.row = lru_cache(maxsize=CACHED)(self._row)
         self.grams = lru_cache(maxsize=1024)(self._grams)
 
     def gone(self) -> Array:
@@ -232,9 +223,17 @@ class Documents:
 
     def _grams(self, position: int) -> Array:
         row = self.rows([position])[0]
-        path = shards.part(self.chunk(position).indexed.source, int(row["shard"]))
+        chunk = self.chunk(position)
+        path, _ = _up(chunk.indexed.source, chunk.key)[int(row["above"])]
         line = os.pread(_open(path).fileno(), int(row["size"]), int(row["start"]))
-        return signatures.gram_set(msgspec.json.decode(line, type=Filtered).text)
+        return signatures.gram_set(msgspec.json.decode(line, type=_Text).text)
+
+
+class _Text(msgspec.Struct):
+    text: str
+
+
+_up = lru_cache(maxsize=2**16)(shards.up)
 
 
 @lru_cache(maxsize=256)

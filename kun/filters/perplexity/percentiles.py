@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from kun.config.schema import Filter, Threshold
-from kun.records import Document
+from kun.filters.bounds import Bound
+from kun.records import Document, Filtered, Reject
 
 
 class Limits(NamedTuple):
@@ -36,6 +37,26 @@ def thresholds(settings: Filter, ppls: Sequence[float]) -> Limits:
     """The limits as numbers. Without measured perplexities, relative ones are None."""
     ordered = sorted(ppls)
     return Limits(_number(settings.ppl_min, ordered), _number(settings.ppl_max, ordered))
+
+
+def bounds(limits: Limits) -> tuple[Bound, ...]:
+    """The limits as rules."""
+    low, high = limits
+    found = [] if low is None else [Bound("ppl_low", "at_least", low, "perplexity")]
+    found += [] if high is None else [Bound("ppl_high", "at_most", high, "perplexity")]
+    return tuple(found)
+
+
+def within(limits: Limits, documents: Sequence[Filtered]) -> list[Filtered | Reject]:
+    """Each document, or the Reject of one whose perplexity, which was measured before, is beyond a limit."""
+    rules = bounds(limits)
+
+    def judge(document: Filtered) -> Filtered | Reject:
+        ppl = document.ppl
+        broken = next((bound for bound in rules if ppl is not None and bound.broken_by(ppl)), None)
+        return document if broken is None or ppl is None else broken.reject(ppl)
+
+    return [judge(document) for document in documents]
 
 
 def needs_sample(settings: Filter) -> bool:
