@@ -91,10 +91,8 @@ def build_index(digests: Digests, context: StepContext, progress: Progress) -> M
 
 def units(context: StepContext) -> list[tuple[Unit, list[Slice]]]:
     folder, name, settings = context.need(0), context.step.part, context.settings
-    return [
-        ((settings, folder, unit), [Slice(*one) for one in index.slices(folder, unit, settings.ingest.shard_rows)])
-        for unit in index.units(folder, name, settings.corpora[name])
-    ]
+    found = index.slices(folder, index.units(folder, name, settings.corpora[name]), settings.ingest.shard_rows)
+    return [((settings, folder, unit), [Slice(*one) for one in slices]) for unit, slices in found]
 
 
 def read_unit(unit: Unit) -> Iterator[tuple[Raw, Document | Reject]]:

@@ -42,7 +42,8 @@ def load_settings(arguments: argparse.Namespace, overrides: list[str], corpora_n
 
 def refuse_old_layout(run: Path) -> None:
     """InputError where the run has shards as earlier versions of Kun wrote them, numbered and with whole records."""
-    if old := next(run.glob("*/*/part-00000.done.json"), None):
+    old = next(run.glob("*/*/part-00000.done.json"), None)
+    if old is not None and b'"source":"' in old.read_bytes():  # it is a mapping now
         raise InputError(
             f"{old.parent}: was made by an earlier version of Kun, whose shards are laid out otherwise; choose another "
             f"folder by --run, or delete {run}/store/stage2_* to stage5_*, and run it again: models can stay"

@@ -152,7 +152,7 @@ def render(run: Path, findings: list[Finding], left: list[Leftover]) -> str:
     for finding in findings:
         counts = finding.counts
         counted = f"{counts.rows:,} rows, {counts.kept:,} kept" if counts.shards or counts.rows else ""
-        counted += f", {counts.shards:,} shards" if counts.shards else ""
+        counted += f", {len(counts.shards):,} shards" if counts.shards else ""
         state = "BAD" if finding.state == "bad" else finding.state
         lines.append(f"{finding.step:<{width}}{state:<8}{counted}".rstrip())
         lines += [f"    {problem.file}: {problem.what}" for problem in finding.problems[:MOST]]
@@ -177,7 +177,7 @@ def _as_json(run: Path, findings: list[Finding], left: list[Leftover]) -> dict[s
                 "step": finding.step,
                 "state": finding.state,
                 "folder": str(finding.folder),
-                "shards": finding.counts.shards,
+                "shards": len(finding.counts.shards),
                 "in": finding.counts.rows,
                 "kept": finding.counts.kept,
                 "problems": finding.problems,

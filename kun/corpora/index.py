@@ -11,6 +11,7 @@ table is named by their digest. Memory is constant, apart from 16 bytes per repe
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -236,41 +237,53 @@ def units(folder: Path, subset: str, corpus: Corpus) -> list[Unit]:
     def part_of(row: PartRow) -> CorpusFile:
         found = files[row.file]
         if found.name != row.name:
-            raise InputError(f"{found.path}: was {row.name} when it was indexed; run the same command again")
+            raise _changed(str(found.path))
         return replace(found, start=row.start, end=row.end, first_row=row.first_row)
 
     return [Unit(subset, row.digest, tuple(map(part_of, row.parts)), row.first_item, row.items) for row in rows]
 
 
-def slices(folder: Path, unit: Unit, shard_rows: int) -> Iterator[tuple[str, int, str]]:
-    """The shards of a unit: the key of each, which tells its place, its number of rows, and the digest of what decides
-    them: the bytes, the names, and how often the texts occurred before."""
+def slices(folder: Path, units: Iterable[Unit], shard_rows: int) -> Iterator[tuple[Unit, list[tuple[str, int, str]]]]:
+    """The shards of each unit: the key of each, its number of rows, and the digest of what decides them: the bytes, the
+    names, and how often the texts occurred before.
+
+    A key tells the place: the name of the first file, the row with which the unit begins, unless that is the first one
+    of the file, and the number in the unit. So it moves with the rows.
+    """
     again = np.load(folder / REPEATS, mmap_mode="r")
-    names = [(part.name, part.start, part.end, part.first_row) for part in unit.parts]
-    made_from = digests.of_value([unit.digest, names])
-    for number, first in enumerate(range(0, unit.items, shard_rows)):
-        rows = min(shard_rows, unit.items - first)
-        position = unit.first_item + first
-        here = slice(*np.searchsorted(again[:, 0], [position, position + rows]))
-        occurred = [again[here, 0] - position, again[here, 1]]
-        key = digests.of_value([unit.parts[0].name, unit.parts[0].start, number])[:16]
-        yield key, rows, digests.of_value([made_from, first, rows, *(column.tolist() for column in occurred)])
+    met: Counter[tuple[str, str]] = Counter()
+    for unit in units:
+        first_part = unit.parts[0]
+        begins = "" if first_part.start == 0 else _rows(_table(folder, unit.digest), 1, 1).tobytes().hex()
+        place = (first_part.name, begins)
+        made_from = digests.of_value([unit.digest, [(part.name, part.first_row) for part in unit.parts]])
+        found = []
+        for number, first in enumerate(range(0, unit.items, shard_rows)):
+            rows = min(shard_rows, unit.items - first)
+            position = unit.first_item + first
+            here = slice(*np.searchsorted(again[:, 0], [position, position + rows]))
+            occurred = [(again[here, 0] - position).tolist(), again[here, 1].tolist()]
+            key = digests.of_value([*place, met[place], number])[:16]
+            found.append((key, rows, digests.of_value([made_from, first, rows, *occurred])))
+        met[place] += 1
+        yield unit, found
 
 
 def unchanged(folder: Path, unit: Unit, again: Iterable[Item]) -> Iterator[Item]:
     """The items of a unit, read a second time. InputError where they differ from those that `build` read."""
-    names = [str(part.path) for part in unit.parts]
-    changed = f"{names[0]}: the file changed while it was read; run the same command again"
-    if len(names) > 1:
-        changed = f"{names[0]} to {names[-1]}: one of these files changed while it was read; run the same command again"
+    paths = list(dict.fromkeys(str(part.path) for part in (unit.parts[0], unit.parts[-1])))
     with _table(folder, unit.digest).open("rb") as table:
         table.seek(DIGEST_BYTES)
         for item in again:
             if table.read(DIGEST_BYTES) != (item.digest or NO_DIGEST):
-                raise InputError(changed)
+                raise _changed(" to ".join(paths))
             yield item
         if table.read(1):
-            raise InputError(changed)
+            raise _changed(" to ".join(paths))
+
+
+def _changed(place: str) -> InputError:
+    return InputError(f"{place}: the file changed while it was read; run the same command again")
 
 
 def occurrences(folder: Path, unit: Unit) -> Iterator[int]:

@@ -1,9 +1,9 @@
 """Shards of records on disk: `publish(folder, key, outcomes, source=...)`, `read_kept(folder, key, Filtered)`.
 
-A shard is `part-<key>.jsonl` (kept) and, where there are such rows, `.rejects.jsonl` (reason, detail) and `.failed.jsonl`
-(error); then, written last, the marker `.done.json`. Without it a shard does not exist. A step stores what it
-adds: a row has its id, and the fields that are new or other than in the shard of the same key in the folder `above`;
-reading joins them. What does not match the digests of the marker raises `DamagedError`.
+A shard is `part-<key>.jsonl` (kept) and, where there are such rows, `.rejects.jsonl` (reason, detail) and
+`.failed.jsonl` (error); then, written last, the marker `.done.json`. Without it a shard does not exist. A step stores
+what it adds: a row has its id, and the fields that are new or other than in the shard of the same key in the folder
+`above`; reading joins them. What does not match the digests of the marker raises `DamagedError`.
 """
 
 from __future__ import annotations

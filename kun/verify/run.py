@@ -130,11 +130,11 @@ def _source_of_shards(
     step: StepFolder, known: Mapping[Key, Path], manifests: Mapping[Key, StepManifest | None]
 ) -> ShardSource:
     """Where a step's shards are, and what each was made from (kun.pipeline.runner)."""
-    writes = record_type(step.info.writes) or Raw
+    reads, writes = record_type(step.info.reads) or Raw, record_type(step.info.writes) or Raw
     if step.info.role == "ingest":
-        return ShardSource(step.folder, writes, hash_ids=True)
+        return ShardSource(step.folder, reads, writes, others=_contents(step, manifests), hash_ids=True)
     folder = known.get(step.source) if step.source else None
-    return ShardSource(step.folder, writes, folder, _contents(step, manifests, first=1))
+    return ShardSource(step.folder, reads, writes, folder, _contents(step, manifests, first=1))
 
 
 def _records(

@@ -71,8 +71,8 @@ class Bench:
             raise UnexpectedError("the uninterrupted run ends without rows")
         return bench
 
-    def arguments(self, stage: str, workers: int = 1) -> list[str]:
-        return ["run", stage, "--config", str(self.config), "--workers", str(workers), *SETTINGS]
+    def arguments(self, stage: str, workers: int = 1, config: Path | None = None) -> list[str]:
+        return ["run", stage, "--config", str(config or self.config), "--workers", str(workers), *SETTINGS]
 
     def copy(self, stage: str) -> Path:
         return self.folder / "after" / stage
@@ -90,6 +90,7 @@ class Victim:
     lost: int = 0
     doubled: int = 0
     mounted: bool = False
+    config: Path | None = None  # of its own, where its corpora change
 
     @property
     def run(self) -> Path:
@@ -105,7 +106,7 @@ class Victim:
             self.run.mkdir()
 
     def start(self, stage: str, spec: dict[str, Any] | None = None, own: bool = False, workers: int = 1) -> Run:
-        return start(self.bench.arguments(stage, workers), self.folder, spec, own)
+        return start(self.bench.arguments(stage, workers, self.config), self.folder, spec, own)
 
     def end(self, run: Run, codes: tuple[int, ...], says: str = "") -> Ended:
         """The end of a run that was struck: the status, what was said, no traceback, nothing that goes on, all rows."""

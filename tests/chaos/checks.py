@@ -11,7 +11,12 @@ from pathlib import Path
 
 CHAIN = ("stage2_ingest", "stage2_quality", "stage2_filter", "stage3_label", "stage4_verdicts", "stage4_score")
 CHAIN += ("stage5_polish",)
-OF_THE_DAY = {"lock", "digests.json", "run.log"}  # who held it last; times of files; what was done when
+OF_THE_DAY = {
+    "lock",
+    "digests.json",
+    "run.log",
+    "last_command.json",
+}  # who held it last; times of files; what was done when
 TIMES = re.compile(rb'"(seconds|check)":("[^"]*"|[^,}]*),?')  # a check is a digest of the seconds, too
 # In settings. A run that was struck behind its last file is all done for the one that resumes it with other workers.
 WORKERS = re.compile(rb"^workers: \d+$", re.MULTILINE)
@@ -51,6 +56,8 @@ def account(run: Path) -> Account:
 
 def _shards(folder: Path, found: Account) -> None:
     markers = _markers(folder)
+    done = _json(folder / "done.json")
+    current = done["shards"] if done is not None and done["shards"] else list(markers)
     ids: list[str] = []
     for index, marker in markers.items():
         if marker["rows"] != marker["kept"] + sum(marker["rejected"].values()) + marker["failed"]:
@@ -58,31 +65,38 @@ def _shards(folder: Path, found: Account) -> None:
         for kind, rows in (("", marker["kept"]), (".rejects", sum(marker["rejected"].values()))):
             path = folder / f"part-{index}{kind}.jsonl"
             data = path.read_bytes() if path.exists() else b""
-            if hashlib.blake2b(data, digest_size=16).hexdigest() != marker["digests"][kind[1:] or "kept"]:
+            if not rows and kind and not data:
+                continue
+            if hashlib.blake2b(data, digest_size=16).hexdigest() != marker["digests"].get(kind[1:] or "kept"):
                 found.wrong.append(f"{path}: not what the marker says")
             elif data.count(b"\n") != rows:
                 found.wrong.append(f"{path}: not {rows} rows")
-        ids += [row_id for ids_of_kind in _ids(folder, index) for row_id in ids_of_kind]
+        if index in current:
+            ids += [row_id for ids_of_kind in _ids(folder, index) for row_id in ids_of_kind]
     found.doubled += len(ids) - len(set(ids))
     for path in folder.glob("part-*.jsonl"):
-        if path.name[5:10] not in markers and not _whole(path.read_bytes()):
+        if _key(path) not in markers and not _whole(path.read_bytes()):
             found.wrong.append(f"{path}: half a file")
-    done = _json(folder / "done.json")
     if done is not None and done["shards"]:
         for name in ("rows", "kept", "failed"):
-            if done[name] != sum(marker[name] for marker in markers.values()):
+            if done[name] != sum(markers[key][name] for key in current if key in markers):
                 found.wrong.append(f"{folder.name}: done.json says {done[name]} {name}")
 
 
 def _between(above: Path, below: Path, found: Account) -> None:
     source, markers = _markers(above), _markers(below)
     for index in source.keys() & markers.keys():
+        if markers[index]["source"]["shard"] != source[index]["content"]:
+            continue  # it is to be made anew
         kept = set(_ids(above, index)[0])
         taken = {row_id for ids in _ids(below, index) for row_id in ids}
         found.lost += len(kept - taken)
         found.doubled += len(taken - kept)
-    if _json(below / "done.json") is not None and source.keys() != markers.keys():
-        found.wrong.append(f"{below}: shards {sorted(markers)} of {sorted(source)}")
+    finished, all_above = _json(below / "done.json"), _json(above / "done.json")
+    name = f"{above.parent.name}/{above.name}"
+    same = finished and all_above and finished["source"][name] == all_above["content"]
+    if same and finished["shards"] != all_above["shards"]:
+        found.wrong.append(f"{below}: shards {finished['shards']} of {all_above['shards']}")
 
 
 def _ids(folder: Path, index: str) -> tuple[list[str], list[str]]:
@@ -95,13 +109,17 @@ def _ids(folder: Path, index: str) -> tuple[list[str], list[str]]:
                 row = json.loads(line)
             except ValueError:
                 continue  # reported by its digest
-            (others if kind else kept).append(row.get("record", row)["id"])
+            (others if kind else kept).append(row["id"])
     return kept, others
 
 
 def _markers(folder: Path) -> dict[str, dict]:
-    found = {path.name[5:10]: _json(path) for path in sorted(folder.glob("part-*.done.json"))}
+    found = {_key(path): _json(path) for path in sorted(folder.glob("part-*.done.json"))}
     return {index: marker for index, marker in found.items() if marker is not None}
+
+
+def _key(path: Path) -> str:
+    return path.name.removeprefix("part-").partition(".")[0]
 
 
 def _json(path: Path) -> dict | None:

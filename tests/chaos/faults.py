@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -18,9 +19,11 @@ from pathlib import Path
 
 import psutil
 
+from kun.dataset import lineage
 from tests.chaos import checks
 from tests.chaos.bench import STAGES, STOPPED, UnexpectedError, Victim
 from tests.chaos.strike.sitecustomize import CREATES
+from tests.runs import kun
 
 KILLED, INTERRUPTED, REFUSED = -signal.SIGKILL, 130, 2
 FULL, FAILS = "the disk is full: free some space", "Input/output error"
@@ -214,7 +217,7 @@ def clock_set_back(victim: Victim, fault: Fault, rng: random.Random) -> str:
 def a_file(run: Path, stage: str, rng: random.Random, pattern: str, shards: bool = True) -> Path:
     """A random file, with something in it, of the steps of the stage that have shards, or of those that have none."""
     links = [link for name in sorted(run.glob(f"{stage}_*")) for link in sorted(name.iterdir())]
-    folders = [link.resolve() for link in links if (link / "part-00000.done.json").exists() == shards]
+    folders = [link.resolve() for link in links if any(link.glob("part-*.done.json")) == shards]
     files = [path for folder in folders for path in sorted(folder.glob(pattern)) if path.stat().st_size]
     return rng.choice([path for path in files if path.name not in ("fingerprint.json", DONE) or path.name == pattern])
 
@@ -239,7 +242,7 @@ def astray(path: Path, rng: random.Random) -> None:
 
 
 HARMS = {"truncated": truncate, "byte flipped": flip, "deleted": delete, "astray": astray}
-KEPT, REJECTS, SHARD, DONE = "part-?????.jsonl", "part-*.rejects.jsonl", "part-*.done.json", "done.json"
+KEPT, REJECTS, SHARD, DONE = "part-????????????????.jsonl", "part-*.rejects.jsonl", "part-*.done.json", "done.json"
 OF_RECORDS = {
     f"{name}: {how}": (pattern, how)
     for name, pattern in (("shard", KEPT), ("rejects", REJECTS), ("shard's marker", SHARD), ("step's marker", DONE))
@@ -275,7 +278,8 @@ def to_a_finished_file(victim: Victim, fault: Fault, rng: random.Random) -> str:
 
 def _forget_steps_after(run: Path, folder: Path) -> None:
     stage = folder.name.split("-")[0]
-    order = ["stage2_index", "stage2_ingest", "stage2_lm", "stage2_quality", "stage2_duplicates", "stage2_filter"]
+    order = ["stage2_index", "stage2_ingest", "stage2_lm", "stage2_quality", "stage2_perplexity", "stage2_duplicates"]
+    order += ["stage2_filter"]
     order += ["stage4_verdicts", "stage4_score"]
     for later in order[order.index(stage) + 1 :]:
         if later.split("_")[0] == stage.split("_")[0] and later != "stage2_lm":
@@ -347,7 +351,95 @@ def to_a_checkpoint(victim: Victim, fault: Fault, rng: random.Random) -> str:
     return ended
 
 
+# A corpus that changes between runs, one of which is killed; compared with a run at once of what it is in the end.
+
+
+def corpus_changes(victim: Victim, fault: Fault, rng: random.Random) -> str:
+    """The whole run, then a change, a run that is killed, perhaps another change, and a run to the end."""
+    victim.fresh("end")
+    world, corpora = victim.bench.folder / "world", victim.folder / "world" / "corpora"
+    shutil.copytree(world / "corpora", corpora)
+    text = victim.bench.config.read_text(encoding="utf-8")
+    victim.config = victim.folder / "small.yaml"
+    victim.config.write_text(text.replace(str(world / "corpora"), str(corpora)), encoding="utf-8")
+    CHANGES[fault.kind.split(": ")[1]](corpora / "skypile", rng)
+    killed = {"at": rng.randrange(5, 250), "what": "kill", "worker": False}
+    ended = victim.end(victim.start("all", killed), (KILLED, 0))  # 0: it had less to do
+    victim.check()
+    if rng.random() < 0.5:
+        CHANGES[rng.choice([*CHANGES])](corpora / "skypile", rng)
+    how = victim.resume("all")
+    victim.check()
+    found = json.loads(kun(victim.folder, "verify", "run", "--json").stdout)
+    if not found["ok"]:
+        raise UnexpectedError(f"verify says {[one for one in found['steps'] if one['state'] == 'bad']}")
+    at_once = Victim(victim.bench, victim.folder / "at_once", config=victim.config)
+    at_once.fresh("stage2")
+    at_once.resume("all")
+    for path in sorted((at_once.run / "final").glob("*.jsonl")):
+        if (victim.run / "final" / path.name).read_bytes() != path.read_bytes():
+            raise UnexpectedError(f"{path.name} is not what a run at once has")
+    if _where(victim.run) != _where(at_once.run):
+        raise UnexpectedError("ids, files or rows of the lineage are not those of a run at once")
+    return how if ended.code else f"{how}, not killed"
+
+
+def _where(run: Path) -> list[tuple[str, str, int]]:
+    return [(row["id"], row["file"], row["row"]) for row in lineage.read(run / "final")]
+
+
+def _lines(folder: Path, rng: random.Random) -> tuple[Path, list[bytes]]:
+    path = rng.choice(sorted(folder.glob("*.jsonl")))
+    return path, path.read_bytes().splitlines(keepends=True)
+
+
+def add(folder: Path, rng: random.Random) -> None:
+    """A new file, somewhere in the order, with texts that are there already and new ones."""
+    _, lines = _lines(folder, rng)
+    new = [line.replace("。".encode(), "！".encode(), 1) for line in rng.sample(lines, len(lines) // 2)]
+    path = folder / f"{rng.choice('09a')}{rng.randrange(10**6)}.jsonl"
+    path.write_bytes(b"".join([*new, *lines[:2]]))
+
+
+def replace_rows(folder: Path, rng: random.Random) -> None:
+    path, lines = _lines(folder, rng)
+    place = rng.randrange(len(lines) or 1)
+    lines[place : place + 1] = [lines[place].replace("。".encode(), "，真的。".encode(), 1)] if lines else []
+    path.write_bytes(b"".join(lines))
+
+
+def cut_off(folder: Path, rng: random.Random) -> None:
+    path, _ = _lines(folder, rng)
+    os.truncate(path, rng.randrange(path.stat().st_size + 1))
+
+
+def append(folder: Path, rng: random.Random) -> None:
+    path, lines = _lines(folder, rng)
+    with path.open("ab") as file:
+        file.writelines(line.replace("，".encode(), "；".encode(), 1) for line in lines[:3])
+
+
+def remove(folder: Path, rng: random.Random) -> None:
+    paths = sorted(folder.glob("*.jsonl"))
+    (rng.choice(paths).unlink if len(paths) > 1 else paths[0].touch)()
+
+
+def rename(folder: Path, rng: random.Random) -> None:
+    path = rng.choice(sorted(folder.glob("*.jsonl")))
+    path.rename(folder / f"{rng.choice('09a')}{rng.randrange(10**6)}.jsonl")
+
+
+CHANGES = {
+    "added": add,
+    "replaced": replace_rows,
+    "truncated": cut_off,
+    "appended": append,
+    "removed": remove,
+    "renamed": rename,
+}
+
 DECK = [
+    *(Fault(f"corpus: {how}", "stage2", corpus_changes) for how in CHANGES for _ in range(2)),
     *(Fault(kind, stage, at_an_operation) for kind in STRIKES for stage in STAGES),
     *(
         Fault(kind, "stage2", worker_at_an_operation)

@@ -61,7 +61,7 @@ def test_bad_rows_are_named_rejects_and_a_finished_stage_says_so(folder):
     done = kun(folder, "run", "stage2", "--config", "my.yaml")
     assert done.returncode == 0, done.stderr
     assert "stage2_ingest/web: 5 in, 2 kept, 3 rejected (duplicate 1, no_field 1, not_json 1)" in done.stdout
-    rejects = (folder / "runs/my/stage2_ingest/web/part-00000.rejects.jsonl").read_text(encoding="utf-8")
+    rejects = kun(folder, "show", "runs/my", "stage2_ingest", "--rejects").stdout
     assert '"file":"corpus.jsonl","row":2' in rejects and "{not json" in rejects
     assert "next: kun run stage1 --config my.yaml" in done.stdout
     again = kun(folder, "run", "stage2", "--config", "my.yaml")
@@ -102,7 +102,7 @@ def test_evaluation_files_are_kept_out_and_another_file_makes_the_filter_stale(f
     done = kun(folder, "run", "stage2", *options)
     assert "stage2_evaluations/index: ngram 20, files 1, rows 1, ngrams 4" in done.stdout, done.stderr
     assert "stage2_filter/web: 2 in, 1 kept, 1 rejected (contaminated 1)" in done.stdout
-    rejects = (folder / "runs/my/stage2_filter/web/part-00000.rejects.jsonl").read_text(encoding="utf-8")
+    rejects = kun(folder, "show", "runs/my", "stage2_filter", "--rejects", "--fields", "detail").stdout
     assert "eval.jsonl, row 0: 今天的天气很好" in rejects
     (folder / "eval.jsonl").write_text(json.dumps({"question": TEXTS[1]}), encoding="utf-8")
     assert "why: decontaminate.files changed" in kun(folder, "status", "runs/my").stdout
@@ -114,8 +114,8 @@ def test_status_and_trace(filtered):
     report = json.loads(kun(filtered, "status", "runs/my", "--json").stdout)
     ingest = next(s for s in report["stages"] if s["stage"] == "stage2_ingest")
     assert (ingest["subset"], ingest["in"], ingest["kept"]) == ("web", 5, 2)
-    kept = (filtered / "runs/my/stage2_filter/web/part-00000.jsonl").read_text(encoding="utf-8").splitlines()
-    record = json.loads(kept[0])
+    kept = kun(filtered, "show", "runs/my", "stage2_filter/web", "--limit", "1").stdout.splitlines()
+    (record,) = map(json.loads, kept)
     assert {"id", "subset", "text", "origin", "ppl", "tokens"} == set(record)
     life = json.loads(kun(filtered, "trace", "runs/my", record["id"], "--json").stdout)["life"]
     assert [(e["stage"], e["outcome"]) for e in life] == [("stage2_ingest", "kept"), ("stage2_filter", "kept")]

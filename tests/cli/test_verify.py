@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kun.pipeline.lock import hold
+from kun.store import shards
 from kun.verify.steps import MARKERS
 from tests.runs import REPOSITORY, command, environment, kun
 from tests.verify.test_run import break_disk
@@ -38,6 +39,11 @@ def folder(filtered_once: Path, tmp_path: Path) -> Path:
     return shutil.copytree(filtered_once, tmp_path, symlinks=True, dirs_exist_ok=True)
 
 
+def part(folder: Path, number: int) -> Path:
+    """The kept rows of a shard of a step."""
+    return shards.part(folder, shards.order(folder)[number])
+
+
 def remedies(text: str) -> list[str]:
     return re.findall(r"^    again: (.*)$", text, re.MULTILINE)
 
@@ -61,17 +67,17 @@ def test_the_printed_remedy_makes_again_the_bad_shard_only(folder, moved):
     if moved:
         (folder / "runs/my").rename(run)
     before = {path: (path.read_bytes(), path.stat().st_ino) for path in run.glob("stage2_*/web/part-*.jsonl")}
-    damaged = run / "stage2_ingest/web/part-00001.jsonl"
+    damaged = part(run / "stage2_ingest/web", 1)
     damaged.write_text(damaged.read_text(encoding="utf-8").replace("第4种", "第５种"), encoding="utf-8")
     done = kun(folder, "verify", run.relative_to(folder))
     assert done.returncode == 1
-    assert "part-00001.jsonl: is not what was published" in done.stdout
+    assert f"{damaged.name}: is not what was published" in done.stdout
     (remedy,) = remedies(done.stdout)
     follow(folder, remedy)
     assert kun(folder, "verify", run.relative_to(folder)).returncode == 0
     for path, (data, inode) in before.items():
         assert path.read_bytes() == data
-        assert (path.stat().st_ino == inode) == (path.name.split(".")[0] != "part-00001" or "ingest" not in str(path))
+        assert (path.stat().st_ino == inode) == (path.name.split(".")[0] != damaged.stem or "ingest" not in str(path))
 
 
 def test_a_received_run_without_corpora_and_base_model(folder, tmp_path):
@@ -83,7 +89,7 @@ def test_a_received_run_without_corpora_and_base_model(folder, tmp_path):
     )
     (received / "config.yaml").write_text(gone.replace("corpus.jsonl", "/gone/corpus.jsonl"), encoding="utf-8")
     assert kun(received, "verify", ".").returncode == 0
-    record = json.loads((received / "stage2_filter/web/part-00001.jsonl").open(encoding="utf-8").readline())
+    record = json.loads(part(received / "stage2_filter/web", 1).open(encoding="utf-8").readline())
     life = kun(received, "trace", ".", record["id"])
     assert "stage2_filter: kept" in life.stdout, life.stderr
     shown = kun(received, "status", ".")
@@ -111,13 +117,14 @@ def test_a_run_that_is_at_work_is_left_alone(folder):
 
 
 def test_json_names_step_file_shard_and_remedy(folder):
-    (folder / "runs/my/stage2_filter/web/part-00002.jsonl").unlink()
+    lost = part(folder / "runs/my/stage2_filter/web", 2)
+    lost.unlink()
     done = kun(folder, "verify", "runs/my", "--json")
     found = json.loads(done.stdout)
     (bad,) = [step for step in found["steps"] if step["state"] == "bad"]
     assert (done.returncode, found["ok"], bad["step"]) == (1, False, "stage2_filter/web")
-    assert bad["problems"] == [{"file": "part-00002.jsonl", "what": "is gone", "shard": 2}]
-    assert "rm -f part-00002.done.json done.json) && kun run stage2 --config runs/my/config.yaml" in bad["remedy"]
+    assert bad["problems"] == [{"file": lost.name, "what": "is gone", "shard": lost.stem.removeprefix("part-")}]
+    assert f"rm -f {lost.stem}.done.json done.json) && kun run stage2 --config runs/my/config.yaml" in bad["remedy"]
 
 
 def test_what_is_no_run_ends_with_2(tmp_path):
@@ -158,9 +165,9 @@ def test_a_whole_run_damaged_in_every_stage(finished, tmp_path):
     damaged = [
         run / "stage1_train/label/adapter_config.json",
         run / "stage2_index/wudao/units.json",
-        run / "stage3_label/wanjuan/part-00000.jsonl",
-        run / "stage4_verdicts/skypile/part-00001.jsonl",
-        run / "stage5_polish/wudao/part-00000.rejects.jsonl",
+        part(run / "stage3_label/wanjuan", 0),
+        part(run / "stage4_verdicts/skypile", 1),
+        part(run / "stage5_polish/wudao", 0),
         run / "final/wanjuan.jsonl",
     ]
     for path in damaged:

@@ -54,7 +54,7 @@ def small_parts_once():
 def test_a_large_file_is_many_parts_of_about_the_same_size(small_parts, path):
     path.write_bytes(b'{"text": "0123456789"}\n' * 100)
     sizes = [size for _, size in cut(CorpusFile(path, path.name), "skypile")]
-    assert len(sizes) == 50 and set(sizes) == {46}
+    assert len(sizes) == 34 and set(sizes[:-1]) == {69}  # a quarter more, where no line says that it ends a part
 
 
 def test_a_line_longer_than_a_part_is_not_cut(small_parts, path):

@@ -42,14 +42,15 @@ def finished_run(path, outputs, subset="wudao", prompt="abc") -> tuple[RunFolder
     run = RunFolder(path)
     step = Step(POLISH, subset, lambda: StepSettings(Config().only([]), {"prompts.polish": prompt}))
     folder = run.begin(step)
-    markers = []
+    keys = []
     for index, start in enumerate(range(0, max(len(outputs), 1), 2)):
         rows = [
             (r, r if r.output else Reject("too_short"))
             for r in map(polished, range(start, start + 2), outputs[start : start + 2])
         ]
-        markers.append(shards.publish(folder, index, rows, rows=len(rows), source=""))
-    run.finish(step, summarise(markers, run.source(step)))
+        keys.append(f"{index:05d}")
+        shards.publish(folder, keys[-1], rows, rows=len(rows), source={})
+    run.finish(step, summarise(folder, keys, run.source(step)))
     return run, polishing(step)
 
 
@@ -153,7 +154,8 @@ def test_the_card_counts_personal_data_where_it_is_looked_for(tmp_path):
     other = msgspec.structs.replace(polished(1, "答案。"), text="[電話]", cleaned=("page_lines", "phone"))
     rejected = polished(2, "答案，13812345678")
     rows = [(masked, masked), (other, other), (rejected, Reject("phone"))]
-    run.finish(step, summarise([shards.publish(folder, 0, rows, rows=3, source="")], run.source(step)))
+    shards.publish(folder, "00000", rows, rows=3, source={})
+    run.finish(step, summarise(folder, ["00000"], run.source(step)))
     own = {"phone": "mask", "email": "mask", "identity_number": "drop"}
     corpora = {"wudao": {"paths": [str(tmp_path)], "format": "wudao", "filter": {"privacy": own}}}
     stage = polishing(step)

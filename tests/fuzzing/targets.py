@@ -25,7 +25,6 @@ from kun.config.files import dump, load
 from kun.config.schema import Clean, Corpus
 from kun.corpora import evaluation, files, index, read_corpus
 from kun.corpora.ingest import counted, documents, items
-from kun.corpora.readers import read_part
 from kun.errors import KunError
 from kun.filters import quality
 from kun.filters.clean import clean
@@ -95,14 +94,14 @@ def _ranges(data: bytes) -> Iterator[str]:
     size = 1 + 7 * data[0] if data else 1
     with patch("kun.corpora.units.PART_BYTES", size), patch.object(files, "ROW_LIMIT", limit := 2000):
         with patch("kun.corpora.units.ROW_LIMIT", limit), tempfile.TemporaryDirectory(dir=folder()) as target:
-            index.build(Path(target), "fuzz", corpus, lambda: None)
+            index.build(Path(target), "fuzz", corpus, ["digest of the file"], lambda: None)
             parts = index.units(Path(target), "fuzz", corpus)
             found = [
                 outcome
                 for unit in parts
                 for outcome in documents(
                     "fuzz",
-                    items(read_part("fuzz", corpus, unit.found)),
+                    items(unit.rows(corpus)),
                     index.occurrences(Path(target), unit),
                 )
             ]

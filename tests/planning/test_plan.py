@@ -214,7 +214,7 @@ def test_gpus_and_a_price_without_rates_say_what_they_need(tmp_path):
 def publish(run, stage, kept, rejected):
     folder = run / stage / "web"
     outcomes = [(one, one) for one in kept] + [(one, Reject(reason)) for one, reason in rejected]
-    shards.publish(folder, 0, outcomes, rows=len(outcomes), source="")
+    shards.publish(folder, "00000", outcomes, rows=len(outcomes), source={})
 
 
 def test_what_the_run_has_done_takes_the_place_of_assumptions(tmp_path):

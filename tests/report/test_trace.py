@@ -91,10 +91,9 @@ def test_a_damaged_line_is_said(small):
     ("line", "why"),
     [
         ('["a",{"id":"wudao-0"}]', "the line that has it is damaged"),
-        ('{"record":[{"id":"wudao-0"}]}', "the line that has it is damaged"),
-        ('{"record":{"text":{"id":"wudao-0"}}}', "shard 0 is there without the record"),
+        ('{"text":{"id":"wudao-0"}}', "shard 00000 is there without the record"),
         ('{"id":"wudao-0","text":' + "[" * 5000, "the line that has it is damaged"),
-        ("", "shard 0 is there without the record"),
+        ("", "shard 00000 is there without the record"),
     ],
 )
 @pytest.mark.parametrize("stage", STAGES)
@@ -119,7 +118,7 @@ def test_a_stage_of_older_settings_says_so(small):
     path = small.path / "questions/wudao/part-00000.jsonl"
     path.write_text("")
     text = render(find(small.run, "wudao-0"))
-    assert f"questions: unknown: {path.parent}: shard 0 was made without the record\n    {note}" in text
+    assert f"questions: unknown: {path.parent}: shard 00000 was made without the record\n    {note}" in text
     small.go()
     assert not any("note" in event for event in find(small.run, "wudao-0")["life"])
 

@@ -160,8 +160,8 @@ LEAST = 0
 
 def publish(folder: Path, scores: list[float]) -> None:
     rows = [(scored := extend(record(), Scored, score=score), scored) for score in scores]
-    shards.publish(folder, 0, rows, rows=len(rows), source="")
-    markers.write_marker(folder / "done.json", StepManifest(shards=1, rows=len(rows)))
+    shards.publish(folder, "00000", rows, rows=len(rows), source={})
+    markers.write_marker(folder / "done.json", StepManifest(shards=["00000"], rows=len(rows)))
 
 
 def base_with_window(folder: Path, tokens: int) -> str:
@@ -182,6 +182,10 @@ def steps(tmp_path: Path, **settings: Any) -> tuple[Any, dict[str, Path], Digest
     return found, folders, digests
 
 
+def opened(stage: Any, place: StepContext) -> Any:
+    return stage.work.open(place, stage.work.decide(place))
+
+
 def context(step: Step, folders: dict[str, Path]) -> StepContext:
     return StepContext(step, step.settings().config, folders[step.name], lambda need: folders[need.name])
 
@@ -192,7 +196,7 @@ def test_the_cut_is_that_of_the_subset_and_travels_to_worker_processes(tmp_path:
     assert isinstance(selection.work, Map)
     [step] = selection.steps
     assert step.needs == verdicts.steps
-    choose = pickle.loads(pickle.dumps(selection.work.open(context(step, folders))))
+    choose = pickle.loads(pickle.dumps(opened(selection, context(step, folders))))
     chosen = choose([extend(record(), Scored, score=score) for score in (0.1, 0.9, 0.4, 0.3)])
     assert [outcome.score for outcome in chosen if isinstance(outcome, Scored)] == [0.9, 0.4]
 
@@ -227,7 +231,7 @@ def test_best_f1_scores_the_calibration_file_once_and_cuts_there(
     assert report["judged"] == 3
     assert report["without verdict"] == 0
     assert 0.0 < report["cut"] < 0.99
-    choose = selection.work.open(context(selection.steps[0], folders))
+    choose = opened(selection, context(selection.steps[0], folders))
     assert choose.keywords["lowest"] == pytest.approx(report["cut"], abs=1e-4)
     with calibration.open("a", encoding="utf-8") as file:
         file.write('{"instruction": "坏", "verdict": "good"}\n')  # the engine fails on it: no cut without it

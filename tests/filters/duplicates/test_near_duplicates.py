@@ -2,6 +2,7 @@ import os
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kun.filters.duplicates import near_duplicates, signatures
@@ -31,9 +32,13 @@ class Corpus:
     def add(self, subset, texts, shard_rows=3):
         documents = [document(subset, number, text) for number, text in enumerate(texts)]
         self.documents[subset] = documents
+        keys = []
         for index, start in enumerate(range(0, len(documents), shard_rows)):
             rows = documents[start : start + shard_rows]
-            shards.publish(self.folder / subset, index, [(row, row) for row in rows], rows=len(rows), source="")
+            keys.append(f"{index:05d}")
+            shards.publish(self.folder / subset, keys[-1], [(row, row) for row in rows], rows=len(rows), source={})
+        (self.folder / subset).mkdir(exist_ok=True)
+        (self.folder / subset / "done.json").write_bytes(msgspec.json.encode({"shards": keys}))
 
     def index(self, subset, earlier=(), limit=0.7, workers=1):
         (self.folder / f"index-{subset}").mkdir(exist_ok=True)

@@ -56,18 +56,19 @@ def write(path: Path, texts: list[str]) -> None:
     path.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8")
 
 
+def shown(folder: Path, subset: str, *options: str) -> list[dict]:
+    done = kun(folder, "show", "runs/my", f"stage2_filter/{subset}", *options)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def rejects(folder: Path, subset: str) -> dict[int, tuple[str, str]]:
     """Row of the corpus -> reason, detail."""
-    path = folder / "runs/my/stage2_filter" / subset / "part-00000.rejects.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {row["record"]["origin"]["row"]: (row["reason"], row["detail"]) for row in rows}
+    return {row["origin"]["row"]: (row["reason"], row["detail"]) for row in shown(folder, subset, "--rejects")}
 
 
 def kept(folder: Path, subset: str) -> dict[int, str]:
     """Row of the corpus -> id."""
-    path = folder / "runs/my/stage2_filter" / subset / "part-00000.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {row["origin"]["row"]: row["id"] for row in rows}
+    return {row["origin"]["row"]: row["id"] for row in shown(folder, subset)}
 
 
 def test_copies_are_dropped_within_and_across_subsets_and_name_what_is_kept(first):
@@ -82,8 +83,8 @@ def test_copies_are_dropped_within_and_across_subsets_and_name_what_is_kept(firs
 
 def test_funnel_and_trace(filtered):
     assert "near_duplicate 1" in kun(filtered, "status", "runs/my").stdout
-    rows = (filtered / "runs/my/stage2_filter/b/part-00000.rejects.jsonl").read_text(encoding="utf-8")
-    name = json.loads(rows)["record"]["id"]
+    (dropped,) = shown(filtered, "b", "--rejects", "--fields", "id")
+    name = dropped["id"]
     life = json.loads(kun(filtered, "trace", "runs/my", name, "--json").stdout)["life"]
     assert [(event["stage"], event["outcome"]) for event in life] == [
         ("stage2_ingest", "kept"),
