@@ -48,7 +48,7 @@ ADDED = "此外，本条自公布之日起第{}个月施行，由主管部门负
 class SameReply:
     """Answers every request at once."""
 
-    window = 8192
+    window = 2048
 
     def __init__(self) -> None:
         chat = load_chat(str(BASE), False)
@@ -72,7 +72,7 @@ class Grown:
     """A run over the files of a folder of JSON lines, or over all corpora of the data."""
 
     def __init__(self, folder: Path, data: Path, corpora: dict[str, tuple[Path, str]], **settings: str) -> None:
-        overrides = ["--run", str(folder / "run"), "--base_model", str(BASE), "--engine.window", "8192"]
+        overrides = ["--run", str(folder / "run"), "--base_model", str(BASE), "--engine.window", "2048"]
         config = load(str(REPOSITORY / "benchmarks" / "real_text.yaml"), [*overrides, *_options(settings)])
         named = {name: {"paths": [str(path)], "format": kind, "field": None} for name, (path, kind) in corpora.items()}
         text = config.model_dump() | {"corpora": named, "seeds": config.seeds.model_dump() | {"pairs": str(BASE)}}
@@ -143,21 +143,32 @@ def web(folder: Path, options: argparse.Namespace, **settings: str) -> Grown:
 
 
 def asked(folder: Path, options: argparse.Namespace) -> None:
-    rows, corpus = texts(options, options.rows), folder / "web"
+    """Once with limits of perplexity that are numbers, once with those that are relative to all rows."""
+    for limits in ("absolute", "relative"):
+        numbers = {"filter__ppl_min": "null", "filter__ppl_max": "5000"} if limits == "absolute" else {}
+        _asked(folder / limits, options, limits, numbers)
+
+
+def _asked(folder: Path, options: argparse.Namespace, limits: str, settings: dict[str, str]) -> None:
+    corpus = folder / "web"
+    corpus.mkdir(parents=True)
+    few = max(options.rows // 100, 4)
+    everything = texts(options, options.rows + few)
+    rows, new = everything[: options.rows], everything[options.rows :]
     third = len(rows) // 3
     for number in range(3):
         write(corpus / f"b{number}.jsonl", rows[number * third : (number + 1) * third])
-    run = web(folder, options)
+    run = web(folder, options, **settings)
     whole = run.go()
-    print(f"at first: {whole}", flush=True)
+    print(f"{limits} limits, at first: {whole}", flush=True)
 
     def told(what: str) -> None:
-        again = run.go()
+        again = {name: count for name, count in run.go().items() if count}
         shares = ", ".join(f"{name} {count} of {whole[name]}" for name, count in again.items())
-        print(f"{what}: {sum(again.values())} records ({shares or 'none'})", flush=True)
+        share = sum(again.values()) / sum(whole.values())
+        print(f"  {what}: {sum(again.values())} records, {share:.1%} ({shares or 'none'})", flush=True)
 
-    few = max(len(rows) // 100, 4)
-    write(corpus / "a.jsonl", [rows[n] + ADDED.format(n) * 9 if n % 4 == 0 else f"第{n}页" for n in range(few)])
+    write(corpus / "a.jsonl", [text if n % 4 == 0 else f"第{n}页" for n, text in enumerate(new)])
     told(f"a new file of {few} rows, a quarter good")
     write(corpus / "c.jsonl", [f"第{n}章" for n in range(few)])
     told(f"a new file of {few} rows, all dropped by the filter")

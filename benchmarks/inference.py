@@ -51,7 +51,7 @@ from kun.engines.vllm.start import vllm_start
 from kun.models.chat import CHATML_TOKENS, load_chat
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import run_stage
-from kun.pipeline.stage import Build, Infer, Ingest, Stage, StageSpec, Step, StepContext, StepSettings
+from kun.pipeline.stage import Build, Infer, Ingest, Slice, Stage, StageSpec, Step, StepContext, StepSettings
 from kun.prompts import SHIPPED, load_prompts
 from kun.records import Origin, Scored
 from kun.store.digests import Digests
@@ -174,9 +174,9 @@ class Bench:
 
         bench = StageSpec("stage0", "stage0_bench", "ingest", writes=Scored)
         source = Step(bench, name, nothing)
-        ingest = Ingest(
-            lambda _: [(records, len(records))], lambda unit: iter((r, r) for r in unit), lambda _: self.shard_rows
-        )
+        rows = self.shard_rows
+        slices = [Slice(f"{n:08d}", min(rows, len(records) - n), "") for n in range(0, len(records), rows)]
+        ingest = Ingest(lambda _: [(records, slices)], lambda unit: iter((r, r) for r in unit))
         model = Step(TRAIN, self.stage, nothing)
         match self.stage:
             case "label":

@@ -70,7 +70,7 @@ def main() -> None:
 def _records(run: RunFolder, stage: Stage, rows: int) -> list[Scored]:
     """Of every subset as many, from the first shard."""
     share = -(-rows // len(stage.steps))
-    return [record for step in stage.steps for record in list(shards.read_kept(run.folder(step), 0, Scored))[:share]][
+    return [record for step in stage.steps for record in list(shards.read_some(run.folder(step), Scored, 1))[:share]][
         :rows
     ]
 

@@ -24,6 +24,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from kun.demo.documents import new_item, page
@@ -90,8 +91,9 @@ def write(folder: Path, subset: str, texts: Iterator[str] | list[str]) -> dict[s
     records: list[Filtered] = []
 
     def publish() -> None:
-        index = len(shards.finished(folder))
-        shards.publish(folder, index, [(record, record) for record in records], rows=len(records), source="")
+        keys = [*shards.order(folder), f"{len(shards.order(folder)):05d}"]
+        shards.publish(folder, keys[-1], [(record, record) for record in records], rows=len(records), source={})
+        (folder / "done.json").write_bytes(msgspec.json.encode({"shards": keys}))
         records.clear()
 
     for row, text in enumerate(texts):

@@ -46,7 +46,7 @@ def refuse_old_layout(run: Path) -> None:
     if old is not None and b'"source":"' in old.read_bytes():  # it is a mapping now
         raise InputError(
             f"{old.parent}: was made by an earlier version of Kun, whose shards are laid out otherwise; choose another "
-            f"folder by --run, or delete {run}/store/stage2_* to stage5_*, and run it again: models can stay"
+            f"folder by --run, or delete {run}/store, with the models in it, and run it again"
         )
 
 

@@ -20,8 +20,8 @@ from kun.verify.steps import StepFolder, find
 
 DESCRIPTION = """Print the records of a step as JSON lines, with all that is known of each.
 
-  kun show runs/demo stage3_label --subset wudao --limit 20
-  kun show runs/demo stage2_filter/wudao --rejects --fields id,reason,text
+  kun show runs/demo STEP --subset wudao --limit 20
+  kun show runs/demo STEP/wudao --rejects --fields id,reason,text
 """
 
 
@@ -34,7 +34,7 @@ def add_command(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("step", metavar="STEP", help="name of a stage, such as stage3_label; or one step of it")
+    parser.add_argument("step", metavar="STEP", help="a stage by its name in `kun status`, or one step of it")
     parser.add_argument("--rejects", action="store_true", help="the records that it dropped, with reason and detail")
     parser.add_argument("--fields", help="only these fields, such as id,text")
     parser.add_argument("--limit", type=int, help="at most so many records")

@@ -161,14 +161,18 @@ def _ingest_unit(
         start = time.monotonic()
         piece = list(islice(items, one.rows))
         if len(piece) < one.rows:
-            raise InputError(
-                f"{folder.name}: a file of the corpus changed while it was read; run the same command again"
-            )
+            raise _other_rows(folder)
         if one.key in missing:
             seconds, source = time.monotonic() - start, _made_from(one.source, others)
             shards.publish(folder, one.key, piece, rows=one.rows, source=source, seconds=seconds)
             published += one.rows
+    if next(items, None) is not None:
+        raise _other_rows(folder)
     return published
+
+
+def _other_rows(folder: Path) -> InputError:
+    return InputError(f"{folder.name}: a file of the corpus changed while it was read; run the same command again")
 
 
 def _made_from(rows: str, others: Mapping[str, str]) -> dict[str, str]:

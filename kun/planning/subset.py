@@ -28,6 +28,7 @@ from kun.planning.evidence import Evidence
 from kun.planning.figures import Figure, StageLoad, Subset, mean, rows_of, share_of
 from kun.planning.sample import Sampled, read_sample
 from kun.records import Filtered, Labelled, Polished, Raw, Reject, Scored, extend
+from kun.store.shards import line, row_digest
 from stages.stage2_filter import FILTER, QUALITY
 from stages.stage2_ingest import INGEST, piece_splitter
 from stages.stage3_label import LABEL
@@ -98,9 +99,11 @@ def measure(given: PlanContext, name: str, model: Path | None, evaluations: Path
         made = read if isinstance(read, Reject) else decided[read.id]
         weights.append(weight)
         kept.append(not isinstance(made, Reject))
-        written = _line(raw, read) + (0 if isinstance(read, Reject) else _line(raw, made))
+        written = len(line(raw, read, whole=True))
+        if not isinstance(read, Reject):
+            written += len(line(read, made))
         if near and not isinstance(made, Reject):
-            written += _line(raw, made) + SIGNATURE_BYTES
+            written += len(line(made, made)) + SIGNATURE_BYTES
         filter_bytes += weight * (written + INDEX_BYTES)
     counted = sample.taken.counted and config.ingest.overlong == "drop"  # a row that is split counts as its pieces
     rows = rows_of(weights, counted, sample.taken.everywhere, sample.taken.how)
@@ -134,7 +137,10 @@ def _asked(
     labelled = [extend(text, Labelled, instruction=one) for text, one in zip(texts, instructions, strict=True)]
     scored = [extend(record, Scored, score=0.9876543210987654) for record in labelled]
     polished = [extend(record, Polished, output=_grown(record.text, given), faithfulness=1.0) for record in scored]
-    sizes = [_bytes(records, weights) for records in (texts, labelled, scored, polished)]
+    steps = ((texts, labelled), (labelled, scored), (scored, polished))
+    kept_bytes = [_bytes(before, after, weights) for before, after in steps]
+    bare = [_bytes(before, before, weights) for before, _ in steps]
+    identity = mean(weights, [len(line(text, text)) for text in texts])
     said = Figure(0, "assumed", "one short paragraph; seeds.pairs would tell")
     if given.instructions_from:
         said = Figure(0, "seeds", given.instructions_from)
@@ -152,21 +158,21 @@ def _asked(
         [given.labelling.ask(text) for text in texts],
         msgspec.structs.replace(said, value=short),
         config.label.sampling.max_tokens,
-        (sizes[1], sizes[0]),
+        (kept_bytes[0], bare[0]),
     )
     judge = StageSample(
         SELECTION.name,
         [given.scoring.ask(record) for record in labelled],
         drawn,
         score.sampling.max_tokens,
-        (2 * sizes[2], 2 * sizes[2]),  # verdicts, and the selection of them
+        (kept_bytes[1] + identity, kept_bytes[1] + identity),  # verdicts, and the selection of them
     )
     polish = StageSample(
         POLISH.name,
         [given.polishing.ask(record) for record in scored],
         Figure(grown, given.growth.basis, f"{given.growth.value:.2f} of the text's; {given.growth.how}"),
         config.polish.sampling.max_tokens,
-        (sizes[3], sizes[2]),
+        (kept_bytes[2], bare[2]),
     )
     found = tuple(_stage(given, config, name, outline, weights) for outline in (label, judge, polish))
     prompts = [one.prompt for one in label.requests if not isinstance(one, Reject)]
@@ -223,15 +229,10 @@ def _grown(text: str, given: PlanContext) -> str:
     return (text * math.ceil(length / max(len(text), 1)))[:length]
 
 
-def _line(raw: Raw, made: Raw | Reject) -> int:
-    """Bytes of a line of a shard."""
-    if isinstance(made, Reject):
-        return len(msgspec.json.encode({"record": raw, "reason": made.reason, "detail": made.detail})) + 1
-    return len(msgspec.json.encode(made)) + 1
-
-
-def _bytes(records: Sequence[Raw], weights: Sequence[float]) -> float:
-    return mean(weights, [len(msgspec.json.encode(record)) + 1 for record in records])
+def _bytes(before: Sequence[Raw], after: Sequence[Raw], weights: Sequence[float]) -> float:
+    """Of the line of a row that a model's step has kept, or rejected, apart from the reason."""
+    sizes = [len(line(record, made, of=row_digest(record))) for record, made in zip(before, after, strict=True)]
+    return mean(weights, sizes)
 
 
 def _final_bytes(records: Sequence[Polished], weights: Sequence[float]) -> float:

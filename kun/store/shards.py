@@ -130,24 +130,15 @@ def publish(
     lines: dict[str, list[bytes]] = {"": [], "rejects": [], "failed": []}
     kept = []
     for number, (record, outcome) in enumerate(outcomes):
-        row: dict[str, Any] = {"id": record.id}
-        if asked_of:
-            row[OF] = asked_of[number]
-        if not above:
-            row |= msgspec.to_builtins(outcome if isinstance(outcome, Raw) else record)
+        kind = ""
         if isinstance(outcome, Reject):
             kind = "rejects"
             reasons[outcome.reason] += 1
-            row |= {"reason": outcome.reason, "detail": outcome.detail}
         elif isinstance(outcome, Failed):
             kind = "failed"
-            row["error"] = outcome.error
         else:
-            kind = ""
             kept.append(row_digest(outcome))
-            if above:
-                row |= _added(record, outcome)
-        lines[kind].append(msgspec.json.encode(row))
+        lines[kind].append(line(record, outcome, whole=not above, of=asked_of[number] if asked_of else ""))
     accounted = sum(map(len, lines.values()))
     assert accounted == rows, f"{part(folder, key)}: {rows} rows in, {accounted} accounted for"
     digests = {}
@@ -156,7 +147,7 @@ def publish(
         if kind and not rows_of_kind:
             path.unlink(missing_ok=True)
             continue
-        data = b"".join(line + b"\n" for line in rows_of_kind)
+        data = b"".join(rows_of_kind)
         atomic.write(path, data)
         digests[kind or "kept"] = of_bytes(data)
     done = ShardManifest(
@@ -164,6 +155,18 @@ def publish(
         content=of_bytes("".join(kept).encode()), above=above, seconds=round(seconds, 3),
     )  # fmt: skip
     return markers.write_marker(part(folder, key, "done"), done)
+
+
+def line(record: Raw, outcome: Outcome, whole: bool = False, of: str = "") -> bytes:
+    """The line of a record in a shard: what the outcome adds to it, or `whole`."""
+    row: dict[str, Any] = {"id": record.id, **({OF: of} if of else {})}
+    if whole:
+        row |= msgspec.to_builtins(outcome if isinstance(outcome, Raw) else record)
+    elif isinstance(outcome, Raw):
+        row |= _added(record, outcome)
+    if not isinstance(outcome, Raw):
+        row |= msgspec.structs.asdict(outcome)
+    return msgspec.json.encode(row) + b"\n"
 
 
 def _added(record: Raw, outcome: Raw) -> dict[str, Any]:

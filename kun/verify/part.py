@@ -113,6 +113,8 @@ def _joined(place: ShardSource, key: str, marker: ShardManifest, say: Any) -> No
         if damage.folder == place.folder.resolve():
             say(damage.why)
         return
+    except OSError:
+        return
     if shards.content(records) == marker.content:
         return
     with contextlib.suppress(shards.DamagedError):

@@ -20,7 +20,7 @@ from kun.filters.decontamination import ngrams as decontaminate
 from kun.models.chat import Chat, load_chat
 from kun.pipeline.run_folder import RunFolder, read_manifest
 from kun.pipeline.runner import run_stage
-from kun.pipeline.stage import Build, Ingest, Map, Stage, Step, StepContext
+from kun.pipeline.stage import Build, Ingest, Map, Slice, Stage, Step, StepContext
 from kun.prompts import load_prompts
 from kun.records import Filtered, Labelled, Origin, Reject, Scored, extend
 from kun.store.digests import Digests
@@ -183,12 +183,13 @@ def test_stages_3_to_5_with_a_model_account_for_every_row(tmp_path: Path) -> Non
     assert run_stage(Stage(TRAIN, Build(build), (model,)), run)
     reading = replace(INGEST, writes=Filtered)
     texts = Step(reading, "wudao", nothing)
-    read = Ingest(lambda _: [(documents, len(documents))], lambda unit: iter([(d, d) for d in unit]), lambda _: 4)
+    slices = [Slice(f"{first:05d}", min(4, len(documents) - first), "") for first in range(0, len(documents), 4)]
+    read = Ingest(lambda _: [(documents, slices)], lambda unit: iter([(d, d) for d in unit]))
     run_stage(Stage(reading, read, (texts,)), run)
     label = stage3_label.stage(config, engines, model, [texts])
     giving = replace(FILTER, writes=Scored)
     given = Step(giving, "wudao", nothing, (texts,))
-    run_stage(Stage(giving, Map(lambda _: answered), (given,)), run)
+    run_stage(Stage(giving, Map(lambda *_: answered), (given,)), run)
     verdicts, selection = stage4_score.stages(config, digests, engines, model, [given])
     polish = stage5_polish.stage(config, engines, model, selection.steps)
     for stage in (label, verdicts, selection, polish):

@@ -18,7 +18,7 @@ def prose(seed, size=300):
 
 
 def document(subset, number, text):
-    name = f"{subset}{number}".ljust(20, "0")
+    name = f"{subset}{number}".ljust(20, ".")
     return Filtered(id=name, subset=subset, text=text, origin=Origin("a", number), ppl=None, tokens=len(text))
 
 
@@ -50,7 +50,7 @@ class Corpus:
     def dropped(self, subset):
         rows = self.documents[subset]
         judged = dict(zip([row.id for row in rows], judge(self.folder / f"index-{subset}", rows), strict=True))
-        return {key.rstrip("0"): value.detail for key, value in judged.items() if isinstance(value, Reject)}
+        return {key.rstrip("."): value.detail for key, value in judged.items() if isinstance(value, Reject)}
 
     def files(self, subset):
         return {path.name: path.read_bytes() for path in (self.folder / f"index-{subset}").iterdir()}
@@ -144,11 +144,11 @@ def test_processes_chunks_and_blocks_change_nothing(corpus, monkeypatch):
     corpus.index("a")
     found = corpus.dropped("a")
     assert 20 < len(found) < 60
-    for name, value in (("CHUNK", 25), ("BATCH_CHARS", 700), ("BLOCK", 7)):
+    for name, value in (("CACHED", 25), ("BATCH_CHARS", 700), ("BLOCK", 7)):
         monkeypatch.setattr(near_duplicates, name, value)
     assert corpus.index("a")["near_duplicates"] == len(found)
     assert corpus.dropped("a") == found
-    assert len([name for name in corpus.files("a") if name.endswith(".keys")]) == 4
+    assert len([name for name in corpus.files("a") if name.endswith(".keys")]) == 12
     one = corpus.files("a")
     for path in (corpus.folder / "index-a").iterdir():
         path.unlink()
@@ -156,8 +156,7 @@ def test_processes_chunks_and_blocks_change_nothing(corpus, monkeypatch):
     assert corpus.files("a") == one
 
 
-def test_what_was_signed_is_used_again_as_far_as_it_is_the_same(corpus, monkeypatch):
-    monkeypatch.setattr(near_duplicates, "CHUNK", 3)
+def test_what_was_signed_is_used_again_as_far_as_it_is_the_same(corpus):
     texts = [prose(seed) for seed in range(8)]
     corpus.add("a", texts)
     corpus.index("a")
