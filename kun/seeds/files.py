@@ -61,6 +61,10 @@ def read_items(source: str, settings: Seeds, setting: str = SETTING) -> Iterator
                 yield Item(name, number, value)
         except BrokenTableError as error:
             raise InputError(f"{setting}: {found.path}: {error}") from None
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{setting}: {found.path}: is not {error.encoding} to its end; name its encoding in seeds.encoding"
+            ) from None
         except Exception as error:
             if (reject := damaged(error)) is not None:
                 raise _broken(setting, found, reject) from None

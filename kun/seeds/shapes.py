@@ -27,7 +27,7 @@ PREFERENCES = frozenset({"chosen", "rejected"})
 TOOL_FIELDS = ("tools", "functions")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 NO_INPUT = ("", "<noinput>", "noinput")  # what files say where there is no input
-EMPTY = (None, "", "[]", "{}", "null", [], {})
+EMPTY: tuple[Any, ...] = (None, "", "[]", "{}", "null", [], {})
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _choice(row: Mapping[Any, Any], names: tuple[str, ...]) -> str | Fault | Non
     if len(filled) > 1:
         what = f"`{filled[0]}` or `{filled[1]}` may be the {names[0]}"
         return Fault("missing_field", f"{what}; name the one that is in seeds.fields.{names[0]}")
-    return (filled or present or [None])[0]
+    return next(iter([*filled, *present]), None)
 
 
 def _content(row: Mapping[Any, Any], name: str | None) -> str | Fault:

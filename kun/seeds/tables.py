@@ -31,8 +31,10 @@ def read_csv(stream: IO[bytes], delimiter: str, header: bool) -> Iterator[Number
 
 def read_tsv(stream: IO[bytes], header: bool, quoted: bool) -> Iterator[Numbered]:
     """The same for tabs. Without quoting, as most TSV files are, a quote is a character like any other."""
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    yield from _rows(csv.reader(_lines(stream), delimiter="\t", strict=True, quoting=quoting), header)
+    if quoted:
+        yield from read_csv(stream, "\t", header)
+    else:
+        yield from _rows(csv.reader(_lines(stream), delimiter="\t", quoting=csv.QUOTE_NONE), header)
 
 
 def is_quoted(stream: IO[bytes]) -> bool:
@@ -65,6 +67,8 @@ def _rows(table: Any, header: bool) -> Iterator[Numbered]:
             if not values:
                 continue
             if names is None and header:
+                if any(map(_is_damaged, values)):
+                    raise BrokenTableError("its first line has bytes that are not of its encoding; see seeds.encoding")
                 names = [name.strip() for name in values]
                 if twice := next((name for name in names if name and names.count(name) > 1), None):
                     raise BrokenTableError(f"two columns are named {preview(twice, 40)!r}; name them differently")
@@ -82,9 +86,13 @@ def _row(names: Sequence[Any], values: list[str]) -> dict[Any, str] | Fault:
     if len(values) != len(names):
         what = f"{len(values)} cells, where the first line has {len(names)}"
         return Fault("wrong_type", f"{what}: a cell with the delimiter or a line break must be in quotes")
-    if any("\udc80" <= character <= "\udcff" for value in values for character in value):
+    if any(map(_is_damaged, values)):
         return Fault("not_utf8", "bytes that are not of the file's encoding; see seeds.encoding")
     return dict(zip(names, values, strict=True))
+
+
+def _is_damaged(cell: str) -> bool:
+    return not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell)
 
 
 def read_parquet(path: Path) -> Iterator[Numbered]:

@@ -116,10 +116,11 @@ def _of_item(item: Any, number: int, speakers: Speakers) -> list[Turn] | Fault:
         return Fault("missing_field", preview(f"turn {number}: no speaker and text in the fields {', '.join(item)}"))
     first, second = names
     if first not in NAMES:
-        texts = [_text(item[name], number) for name in names]
-        return next((text for text in texts if isinstance(text, Fault)), None) or [
-            Turn(role, text) for role, text in zip(("user", "assistant"), texts, strict=True) if isinstance(text, str)
-        ]
+        request, reply = (_text(item[name], number) for name in names)
+        for text in (request, reply):
+            if isinstance(text, Fault):
+                return text
+        return [Turn("user", str(request)), Turn("assistant", str(reply))]
     if item.get("tool_calls") or item.get("function_call"):
         return Fault("tools", f"turn {number} calls a tool")
     role = _role(item[first], number, speakers)

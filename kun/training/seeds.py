@@ -269,10 +269,10 @@ def _nothing_usable(setting: str, path: str, bad: Sequence[BadSeed]) -> InputErr
     counts = ", ".join(f"{count} {reason}" for reason, count in Counter(seed.reason for seed in bad).items())
     first = bad[0]
     where = f"line {first.line}" if first.file == path else f"{first.file}:{first.line}"
-    told = f"{setting}: {path} has no usable seed: {counts}; the first: {where}: {first.reason}: {first.detail}"
+    why = f"{where}: {first.reason}: {first.detail}"
     if first.reason == "missing_field" and any(ending in Path(path).suffixes for ending in (".csv", ".tsv")):
-        told += (
+        why += (
             "; where the first line is a row and no header, set seeds.header: false and number the columns, such as "
             "seeds.fields: {instruction: 1, output: 2}"
         )
-    return InputError(told)
+    return InputError(f"{setting}: {path} has no usable seed: {counts}; the first: {why}")

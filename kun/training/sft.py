@@ -94,7 +94,7 @@ def check(trainer: Any, chat: Chat, examples: Sequence[Example]) -> None:
         assert chat.pad_id != chat.end_id, "the padding token is the end token: the model would never learn to stop"
         assert ids[: len(prompt)] == prompt, "the prompt of training is not the prompt of inference"
         assert ids[len(prompt) : length] == taught == [label for label in labels if label != IGNORED]
-        ends = [taught.pop()] if example.task.ends else []
+        ends = [taught.pop()] if example.task.ends else []  # a reply that was cut has no end to learn
         assert ends in ([chat.end_id], []) and chat.end_id not in taught, "a reply must end in its one end token"
         assert set(ids[length:]) <= {chat.pad_id}, "padding with another token than the padding token"
         assert chat.decode(taught) == chat.decode(chat.encode(example.task.reply)), "the reply is not what is taught"

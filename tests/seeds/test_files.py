@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kun.config.files import load
 from kun.config.schema import Seeds
-from kun.errors import InputError
+from kun.errors import ConfigError, InputError
 from kun.seeds.files import digest, read_items
 from kun.seeds.pairs import Fault
 from kun.store.digests import Digests
@@ -144,6 +145,22 @@ def test_what_cannot_be_read_for_certain_is_an_error(tmp_path: Path, name: str) 
     with pytest.raises(InputError, match=words) as caught:
         rows(tmp_path / file)
     assert str(caught.value).startswith(f"seeds.pairs: {tmp_path / file}: ")
+
+
+def test_an_encoding_that_is_not_the_files_own(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINES.encode("gb18030"))
+    with pytest.raises(InputError, match="is not utf-16-le to its end"):
+        rows(tmp_path / "a.jsonl", encoding="utf-16-le")
+    (tmp_path / "a.csv").write_bytes(b"instruction,\xff\na,b\n")
+    with pytest.raises(InputError, match="its first line has bytes"):
+        rows(tmp_path / "a.csv", encoding="utf-8")
+    with pytest.raises(ConfigError, match="no encoding that Python knows"):
+        load(None, ["--seeds.encoding", "klingon"])
+
+
+def test_what_cannot_be_read_at_all() -> None:
+    with pytest.raises(InputError, match="/proc/self/mem: Input/output error"):
+        rows("/proc/self/mem")
 
 
 def test_a_named_encoding_is_used(tmp_path: Path) -> None:

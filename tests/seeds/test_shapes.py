@@ -90,7 +90,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "a message that calls a tool": (
         {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}]}, "tools", "turn 1"),
     "a picture": (
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}, "not_text", "image_url"),
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "not_text", "image_url"),
     "pictures beside": ({"instruction": "看图", "output": "猫", "images": ["a.png"]}, "not_text", "images"),
     "an unknown speaker": ({"conversations": [{"from": "律师", "value": "您好"}]}, "speakers", "seeds.speakers"),
     "two requests on end": ({"conversations": [*said("问"), *said("再问", "答")]}, "speakers", "turns 1 and 2"),
