@@ -80,7 +80,30 @@ def base_llama(folder: Path) -> Path:
     return _save_model(folder, "LlamaConfig", tokenizer, tie_word_embeddings=True)
 
 
-SHAPES = {"llama": llama, "yi": yi, "qwen": qwen, "gemma": gemma, "base_llama": base_llama}
+def base_gemma(folder: Path) -> Path:
+    """A Gemma base: turn markers in its vocabulary, but no template."""
+    return without_template(gemma(folder))
+
+
+def stranger(folder: Path) -> Path:
+    """A base with tied embeddings and a template of other models, whose tokens it lacks."""
+    base_llama(folder)
+    template = QWEN_TEMPLATE.replace("im_start", "turn").replace("im_end", "stop")
+    _settings(folder, chat_template=template)
+    return folder
+
+
+def without_template(folder: Path) -> Path:
+    _settings(folder, chat_template=None)
+    return folder
+
+
+def _settings(folder: Path, **values: Any) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}, ensure_ascii=False), encoding="utf-8")
+
+
+SHAPES = {"llama": llama, "yi": yi, "qwen": qwen, "gemma": gemma, "base_llama": base_llama, "stranger": stranger}
 
 
 def _byte_level(special: list[str], plain: list[str], bos: str | None = None) -> Any:

@@ -92,10 +92,11 @@ def test_a_saved_chat_is_the_same_chat(chat: Chat, tmp_path: Path) -> None:
     ("shape", "end", "new"),
     [
         ("llama", "<|eot_id|>", 0),
-        ("yi", "<|im_end|>", 2),
+        ("yi", "<|endoftext|>", 0),
         ("qwen", "<|im_end|>", 0),
         ("gemma", "<end_of_turn>", 0),
-        ("base_llama", "<|im_end|>", 3),
+        ("base_llama", "</s>", 0),
+        ("stranger", "<|stop|>", 2),
     ],
 )
 def test_the_end_token_is_the_templates(folders: dict[str, Path], shape: str, end: str, new: int) -> None:
