@@ -29,7 +29,7 @@ from kun.training.seeds import BadSeed, Example, JudgedInstruction, PolishedText
 
 log = logging.getLogger(__name__)
 SUMMARY = "train the label model and the primary chat from the seed pairs"
-TRAIN = StageSpec("stage1", "stage1_train", "model", per_subset=False, summary=SUMMARY)
+TRAIN = StageSpec("stage1", "stage1_train", "model", per_subset=False, summary=SUMMARY, version=2)
 
 
 def stage(config: Config, digests: Digests) -> Stage:
