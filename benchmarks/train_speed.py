@@ -3,9 +3,9 @@
     python benchmarks/train_speed.py --base kun/demo/base --seeds data/demo/seeds.jsonl
     python benchmarks/train_speed.py --base ../models/gemma-270m --seeds pairs.jsonl --rows 32 --batch 8
 
-Kun's side is `kun.training.sft.train`, whole, on the seeds of a job; the bare side a loop as one would write it for speed
-alone: PEFT's model of the same configuration, the head on labelled positions only, clipped AdamW. `--trl`: TRL's own
-trainer in place of Kun's, on the same batches. Each training is a process of its own; rounds alternate them, and a
+Kun's side is `kun.training.sft.train`, whole, on the seeds of a job; the bare side a loop as one would write it for
+speed alone: PEFT's model of the same configuration, the head on labelled positions only, clipped AdamW. `--trl`: TRL's
+own trainer in place of Kun's, on the same batches. Each training is a process of its own; rounds alternate them, and a
 ratio is the median of the rounds' ratios. Timed are the steps after the first two (wall, and CPU time, which is what
 counts where others use the cores); peak memory is that of the process, saving and all.
 """
@@ -19,7 +19,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
