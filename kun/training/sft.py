@@ -132,10 +132,11 @@ def _trainer(
     from datasets import Dataset
     from peft import get_peft_model
     from transformers import PreTrainedTokenizerFast, PrinterCallback, set_seed
-    from trl import SFTTrainer
 
     from kun.models.loading import choose_dtype, embedding_names, load_base
+    from kun.training.loss import LabelledTrainer
     from kun.training.options import lora_config
+    from kun.training.rows import only_rows
 
     model = load_base(str(config.base_model), chat, choose_dtype(), config.trust_remote_code)
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -149,6 +150,7 @@ def _trainer(
         model = get_peft_model(model, lora)
     except ValueError as error:  # e.g. modules that this model lacks
         raise ConfigError(f"train.lora: {error}") from None
+    only_rows(model)
     head = model.get_output_embeddings()
     if not hasattr(head, "bias"):  # TRL's loss needs it; PEFT's wrapper of a head with trained rows lacks it
         object.__setattr__(head, "bias", head.original_module.bias)
@@ -158,7 +160,7 @@ def _trainer(
         eos_token=chat.files.raw.id_to_token(chat.end_id),
         pad_token=chat.files.raw.id_to_token(chat.pad_id),
     )
-    trainer = SFTTrainer(
+    trainer = LabelledTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list([_row(example) for example in ordered]),
