@@ -54,13 +54,13 @@ def training_settings(config: Config, job: ModelName, digests: Digests) -> StepS
     content["seeds.pairs"] = digests.path(pairs, "seeds.pairs")
     if job == "label":
         content["prompts.label"] = prompts.label.digest
-        return StepSettings.of(config, names, **content)
+        return StepSettings.of(config, [*names, "seeds.polish"], **content | _polished(config, digests))
     names += ["seeds.judge", "seeds.polish"]
     if config.seeds.judge is not None:
         content["seeds.judge"] = digests.path(config.seeds.judge, "seeds.judge")
         content["prompts.score"] = prompts.score.digest
     if config.seeds.polish is not None:
-        content["seeds.polish"] = digests.path(config.seeds.polish, "seeds.polish")
+        content |= _polished(config, digests)
         content["prompts.polish"] = prompts.polish.digest
     if "prompts.score" not in content and "prompts.polish" not in content:
         names.remove("prompts")
@@ -90,7 +90,12 @@ def collect(config: Config, job: ModelName, chat: Chat, bad: list[BadSeed]) -> l
     files, limit = config.seeds, config.train.max_length
     pairs = seeds.read_seeds(_needed(config)[1], SeedPair, "seeds.pairs", bad)
     if job == "label":
-        return seeds.encode(label_tasks(pairs, load_prompts(config.prompts)), chat, limit, "seeds.pairs", bad)
+        prompts = load_prompts(config.prompts)
+        examples = seeds.encode(label_tasks(pairs, prompts), chat, limit, "seeds.pairs", bad)
+        if files.polish is not None:
+            polished = seeds.read_seeds(files.polish, PolishedText, "seeds.polish", bad)
+            examples += seeds.encode(raw_label_tasks(polished, prompts), chat, limit, "seeds.polish", bad)
+        return examples
 
     examples = seeds.encode(reply_tasks(pairs), chat, limit, "seeds.pairs", bad)
     if files.judge is not None:
@@ -106,6 +111,12 @@ def label_tasks(pairs: list[Seed[SeedPair]], prompts: PromptSet) -> Iterator[Tas
     """Output -> instruction."""
     for seed in pairs:
         yield Task(seed, prompts.label.messages(text=seed.row.output), seed.row.instruction)
+
+
+def raw_label_tasks(polished: list[Seed[PolishedText]], prompts: PromptSet) -> Iterator[Task]:
+    """Raw text -> instruction: stage 3 asks for raw texts, whose headers and asides no clean output has."""
+    for seed in polished:
+        yield Task(seed, prompts.label.messages(text=seed.row.text), seed.row.instruction)
 
 
 def reply_tasks(pairs: list[Seed[SeedPair]]) -> Iterator[Task]:
@@ -126,6 +137,11 @@ def polish_tasks(polished: list[Seed[PolishedText]], prompts: PromptSet) -> Iter
     for seed in polished:
         messages = prompts.polish.messages(text=seed.row.text, instruction=seed.row.instruction)
         yield Task(seed, messages, seed.row.output)
+
+
+def _polished(config: Config, digests: Digests) -> dict[str, Any]:
+    path = config.seeds.polish
+    return {} if path is None else {"seeds.polish": digests.path(path, "seeds.polish")}
 
 
 def _needed(config: Config) -> tuple[str, str]:
