@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 
@@ -21,12 +21,14 @@ from kun.models.folder import local_folder
 from kun.pipeline.stage import Build, Stage, StageSpec, Step, StepContext, StepSettings
 from kun.progress import Progress
 from kun.prompts import PromptSet, load_prompts
+from kun.store import atomic
 from kun.store.digests import Digests
-from kun.training import seeds
+from kun.training import judging, seeds
+from kun.training.judging import AUTO
 from kun.training.seeds import BadSeed, Example, JudgedInstruction, PolishedText, Seed, SeedPair, Task
 
 SUMMARY = "train the label model and the primary chat from the seed pairs"
-TRAIN = StageSpec("stage1", "stage1_train", "model", per_subset=False, summary=SUMMARY)
+TRAIN = StageSpec("stage1", "stage1_train", "model", per_subset=False, version=2, summary=SUMMARY)
 
 
 def stage(config: Config, digests: Digests) -> Stage:
@@ -56,8 +58,8 @@ def training_settings(config: Config, job: ModelName, digests: Digests) -> StepS
         content["prompts.label"] = prompts.label.digest
         return StepSettings.of(config, [*names, "seeds.polish"], **content | _polished(config, digests))
     names += ["seeds.judge", "seeds.polish"]
-    if config.seeds.judge is not None:
-        content["seeds.judge"] = digests.path(config.seeds.judge, "seeds.judge")
+    if (judge := config.seeds.judge) is not None:
+        content["seeds.judge"] = AUTO if judge == AUTO else digests.path(judge, "seeds.judge")
         content["prompts.score"] = prompts.score.digest
     if config.seeds.polish is not None:
         content |= _polished(config, digests)
@@ -79,6 +81,8 @@ def train_model(config: Config, job: ModelName, folder: Path, progress: Progress
     bad: list[BadSeed] = []
     examples = collect(config, job, chat, bad)
     training, held_out = seeds.split(examples, config.seeds.held_out)
+    if job == "chat":
+        _write_trial(examples, config.seeds.held_out, folder)
 
     from kun.training.sft import train  # torch, from here on
 
@@ -99,12 +103,23 @@ def collect(config: Config, job: ModelName, chat: Chat, bad: list[BadSeed]) -> l
 
     examples = seeds.encode(reply_tasks(pairs), chat, limit, "seeds.pairs", bad)
     if files.judge is not None:
-        judged = seeds.read_seeds(files.judge, JudgedInstruction, "seeds.judge", bad)
+        judged = (
+            judging.judged(pairs, files.held_out)
+            if files.judge == AUTO
+            else seeds.read_seeds(files.judge, JudgedInstruction, "seeds.judge", bad)
+        )
         examples += seeds.encode(judge_tasks(judged, load_prompts(config.prompts)), chat, limit, "seeds.judge", bad)
     if files.polish is not None:
         polished = seeds.read_seeds(files.polish, PolishedText, "seeds.polish", bad)
         examples += seeds.encode(polish_tasks(polished, load_prompts(config.prompts)), chat, limit, "seeds.polish", bad)
     return examples
+
+
+def _write_trial(examples: list[Example], held_out: float, folder: Path) -> None:
+    """Held-out instructions and spoiled copies of them, on which stage 4 tries the judge."""
+    pairs = [cast(Seed[SeedPair], one.task.seed) for one in examples if isinstance(one.task.seed.row, SeedPair)]
+    rows = judging.trial(pairs, held_out)
+    atomic.write(folder / judging.TRIAL, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
 
 
 def label_tasks(pairs: list[Seed[SeedPair]], prompts: PromptSet) -> Iterator[Task]:

@@ -19,7 +19,7 @@ from kun.text.normal import preview
 from stages.writing import Writing, writing_stage
 
 SUMMARY = "let the label model write an instruction for each kept text"
-LABEL = StageSpec("stage3", "stage3_label", "inference", Filtered, Labelled, summary=SUMMARY)
+LABEL = StageSpec("stage3", "stage3_label", "inference", Filtered, Labelled, version=2, summary=SUMMARY)
 
 
 def ask(writing: Writing[Label], document: Filtered) -> Generate | Reject:

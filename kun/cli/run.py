@@ -184,6 +184,8 @@ def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> Non
         manifest = run.current(step)
         assert manifest is not None
         report(f"{step.name}: {status.in_words(stage, manifest) if step in made else 'nothing to do'}")
+        if status.WARNING in manifest.report:
+            _log.warning("warning: %s: %s", step.name, manifest.report[status.WARNING])
         if stage.spec.role == "ingest" and not manifest.kept:
             _warn_of_no_documents(step, manifest, run)
     _log.info("%s: finished after %.1f s", stage.name, time.monotonic() - start)
