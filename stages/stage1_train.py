@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 
@@ -22,20 +22,23 @@ from kun.config.schema import Config, ModelName, Train
 from kun.errors import ConfigError
 from kun.models.chat import Chat, Message, load_chat
 from kun.models.folder import local_folder
-from kun.pipeline.stage import Build, Stage, StageSpec, Step, StepContext, StepSettings
+from kun.models.needs import needs_of
+from kun.pipeline.stage import WARNING, Build, Stage, StageSpec, Step, StepContext, StepSettings
 from kun.progress import Progress
 from kun.prompts import PromptSet, load_prompts
 from kun.seeds import files
+from kun.store import atomic
 from kun.store.digests import Digests
 from kun.text.cutting import longest_opening
 from kun.text.normal import preview
-from kun.training import seeds
+from kun.training import judging, seeds, tryout
+from kun.training.judging import AUTO
 from kun.training.seeds import BadSeed, Example, JudgedInstruction, Overview, PolishedText, Seed, SeedPair, Task
 
+log = logging.getLogger(__name__)
 SUMMARY = "train the label model and the primary chat from the seed pairs"
 READING = ("fields", "speakers", "turns", "encoding", "header", "dataset")  # settings of how seed pairs are read
-_log = logging.getLogger(__name__)
-TRAIN = StageSpec("stage1", "stage1_train", "model", per_subset=False, version=2, summary=SUMMARY)
+TRAIN = StageSpec("stage1", "stage1_train", "model", per_subset=False, summary=SUMMARY, version=3)
 
 
 def stage(config: Config, digests: Digests) -> Stage:
@@ -50,7 +53,11 @@ def build(context: StepContext, progress: Progress) -> dict[str, Any]:
     left_out = sum(metrics["bad_seeds"].values())
     counts = {"examples": metrics["examples"], "held out": metrics["held_out"], "left out": left_out}
     counts |= {"cut": metrics["cut"]} if metrics["cut"] else {}
-    return counts | {"steps": metrics["steps"], "loss": metrics["train_loss_last"], "eval loss": metrics["eval_loss"]}
+    counts |= {"steps": metrics["steps"], "loss": metrics["train_loss_last"], "eval loss": metrics["eval_loss"]}
+    counts["replies that end"] = "{ended} of {tried}".format(**metrics["replies"])
+    if problem := tryout.warning(metrics["replies"], job):
+        counts[WARNING] = problem
+    return counts
 
 
 def training_settings(config: Config, job: ModelName, digests: Digests) -> StepSettings:
@@ -65,13 +72,13 @@ def training_settings(config: Config, job: ModelName, digests: Digests) -> StepS
     content["seeds.pairs"] = files.digest(pairs, digests)
     if job == "label":
         content["prompts.label"] = prompts.label.digest
-        return StepSettings.of(config, names, **content)
+        return StepSettings.of(config, [*names, "seeds.polish"], **content | _polished(config, digests))
     names += ["seeds.judge", "seeds.polish"]
-    if config.seeds.judge is not None:
-        content["seeds.judge"] = digests.path(config.seeds.judge, "seeds.judge")
+    if (judge := config.seeds.judge) is not None:
+        content["seeds.judge"] = AUTO if judge == AUTO else digests.path(judge, "seeds.judge")
         content["prompts.score"] = prompts.score.digest
     if config.seeds.polish is not None:
-        content["seeds.polish"] = digests.path(config.seeds.polish, "seeds.polish")
+        content |= _polished(config, digests)
         content["prompts.polish"] = prompts.polish.digest
     if "prompts.score" not in content and "prompts.polish" not in content:
         names.remove("prompts")
@@ -89,14 +96,22 @@ def train_model(config: Config, job: ModelName, folder: Path, progress: Progress
     chat = load_chat(_needed(config)[0], config.trust_remote_code)
     bad: list[BadSeed] = []
     overview = Overview()
-    examples = collect(config, job, chat, bad, overview)
+    examples = collect(config, job, chat, bad, overview)  # seeds that are of no use end this before a model is loaded
     for line in [*seeds.told(job, examples, bad, config.train.max_length), *seeds.told_of_file(overview)]:
-        _log.warning("seeds: %s", line)
+        log.warning("seeds: %s", line)
     training, held_out = seeds.split(examples, config.seeds.held_out)
+    needs = needs_of(_needed(config)[0], _pairs(training), config.trust_remote_code)
+    for text in needs.told:
+        log.warning("%s: base_model: %s", job, text)
+    if needs.chat.fingerprint != chat.fingerprint:
+        bad.clear()
+        training, held_out = seeds.split(collect(config, job, needs.chat, bad), config.seeds.held_out)
+    if job == "chat":
+        _write_trial([*training, *held_out], config.seeds.held_out, folder)
 
     from kun.training.sft import train  # torch, from here on
 
-    return train(config, job, chat, training, held_out, bad, folder, progress)
+    return train(config, job, needs.chat, training, held_out, bad, folder, progress, needs.measured)
 
 
 def collect(
@@ -107,16 +122,36 @@ def collect(
     pairs = seeds.read_seeds(_needed(config)[1], SeedPair, "seeds.pairs", bad, given, overview)
     if job == "label":
         prompts = load_prompts(config.prompts)
-        return seeds.encode(label_tasks(label_material(pairs, bad), prompts), chat, limit, "seeds.pairs", bad)
+        examples = seeds.encode(label_tasks(label_material(pairs, bad), prompts), chat, limit, "seeds.pairs", bad)
+        if given.polish is not None:
+            polished = seeds.read_seeds(given.polish, PolishedText, "seeds.polish", bad)
+            examples += seeds.encode(raw_label_tasks(polished, prompts), chat, limit, "seeds.polish", bad)
+        return examples
 
     examples = seeds.encode(reply_tasks(pairs), chat, limit, "seeds.pairs", bad)
     if given.judge is not None:
-        judged = seeds.read_seeds(given.judge, JudgedInstruction, "seeds.judge", bad)
+        judged = (
+            judging.judged(label_material(pairs, []), given.held_out)
+            if given.judge == AUTO
+            else seeds.read_seeds(given.judge, JudgedInstruction, "seeds.judge", bad)
+        )
         examples += seeds.encode(judge_tasks(judged, load_prompts(config.prompts)), chat, limit, "seeds.judge", bad)
     if given.polish is not None:
         polished = seeds.read_seeds(given.polish, PolishedText, "seeds.polish", bad)
         examples += seeds.encode(polish_tasks(polished, load_prompts(config.prompts)), chat, limit, "seeds.polish", bad)
     return examples
+
+
+def _pairs(examples: list[Example]) -> list[tuple[str, str]]:
+    rows = (example.task.seed.row for example in examples)
+    return [(row.request, row.output) for row in rows if isinstance(row, SeedPair)]
+
+
+def _write_trial(examples: list[Example], held_out: float, folder: Path) -> None:
+    """Held-out instructions and spoiled copies of them, on which stage 4 tries the judge."""
+    pairs = [cast(Seed[SeedPair], one.task.seed) for one in examples if isinstance(one.task.seed.row, SeedPair)]
+    rows = judging.trial(label_material(pairs, []), held_out)
+    atomic.write(folder / judging.TRIAL, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
 
 
 def label_material(pairs: list[Seed[SeedPair]], bad: list[BadSeed]) -> list[Seed[SeedPair]]:
@@ -138,12 +173,20 @@ def label_material(pairs: list[Seed[SeedPair]], bad: list[BadSeed]) -> list[Seed
 def label_tasks(pairs: list[Seed[SeedPair]], prompts: PromptSet) -> Iterator[Task]:
     """Output -> the request: the instruction and what it is about. An output that is too long ends at a sentence."""
     for seed in pairs:
-        reading = partial(_labelling, seed, prompts)
-        yield replace(reading(seed.row.output), shorter=partial(_shorter, reading, seed.row.output))
+        yield _labelling(seed, prompts, seed.row.output, seed.row.request)
 
 
-def _labelling(seed: Seed[SeedPair], prompts: PromptSet, text: str) -> Task:
-    return Task(seed, prompts.label.messages(text=text), seed.row.request)
+def raw_label_tasks(polished: list[Seed[PolishedText]], prompts: PromptSet) -> Iterator[Task]:
+    """Raw text -> instruction: stage 3 asks for raw texts, whose headers and asides no clean output has."""
+    for seed in polished:
+        yield _labelling(seed, prompts, seed.row.text, seed.row.instruction)
+
+
+def _labelling(seed: Seed[Any], prompts: PromptSet, text: str, request: str) -> Task:
+    def reading(text: str) -> Task:
+        return Task(seed, prompts.label.messages(text=text), request)
+
+    return replace(reading(text), shorter=partial(_shorter, reading, text))
 
 
 def reply_tasks(pairs: list[Seed[SeedPair]]) -> Iterator[Task]:
@@ -186,6 +229,11 @@ def polish_tasks(polished: list[Seed[PolishedText]], prompts: PromptSet) -> Iter
     for seed in polished:
         messages = prompts.polish.messages(text=seed.row.text, instruction=seed.row.instruction)
         yield Task(seed, messages, seed.row.output)
+
+
+def _polished(config: Config, digests: Digests) -> dict[str, Any]:
+    path = config.seeds.polish
+    return {} if path is None else {"seeds.polish": digests.path(path, "seeds.polish")}
 
 
 def _needed(config: Config) -> tuple[str, str]:
