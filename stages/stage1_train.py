@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import msgspec
 
@@ -149,7 +149,7 @@ def _pairs(examples: list[Example]) -> list[tuple[str, str]]:
 
 def _write_trial(examples: list[Example], held_out: float, folder: Path) -> None:
     """Held-out instructions and spoiled copies of them, on which stage 4 tries the judge."""
-    pairs = [cast(Seed[SeedPair], one.task.seed) for one in examples if isinstance(one.task.seed.row, SeedPair)]
+    pairs = [one.task.seed for one in examples if isinstance(one.task.seed.row, SeedPair)]
     rows = judging.trial(label_material(pairs, []), held_out)
     atomic.write(folder / judging.TRIAL, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
 
