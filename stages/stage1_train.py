@@ -7,6 +7,7 @@ in stage 5; where there are seeds for these jobs, it learns them here, with the 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,17 +19,20 @@ from kun.config.schema import Config, ModelName, Train
 from kun.errors import ConfigError
 from kun.models.chat import Chat, Message, load_chat
 from kun.models.folder import local_folder
+from kun.models.needs import needs_of
 from kun.pipeline.stage import Build, Stage, StageSpec, Step, StepContext, StepSettings
+from kun.pipeline.status import WARNING
 from kun.progress import Progress
 from kun.prompts import PromptSet, load_prompts
 from kun.store import atomic
 from kun.store.digests import Digests
-from kun.training import judging, seeds
+from kun.training import judging, seeds, tryout
 from kun.training.judging import AUTO
 from kun.training.seeds import BadSeed, Example, JudgedInstruction, PolishedText, Seed, SeedPair, Task
 
+log = logging.getLogger(__name__)
 SUMMARY = "train the label model and the primary chat from the seed pairs"
-TRAIN = StageSpec("stage1", "stage1_train", "model", per_subset=False, version=2, summary=SUMMARY)
+TRAIN = StageSpec("stage1", "stage1_train", "model", per_subset=False, summary=SUMMARY, version=2)
 
 
 def stage(config: Config, digests: Digests) -> Stage:
@@ -42,7 +46,11 @@ def build(context: StepContext, progress: Progress) -> dict[str, Any]:
     metrics = train_model(context.settings, job, context.folder, progress)
     bad = sum(metrics["bad_seeds"].values())
     counts = {"examples": metrics["examples"], "held out": metrics["held_out"], "bad seeds": bad}
-    return counts | {"steps": metrics["steps"], "loss": metrics["train_loss_last"], "eval loss": metrics["eval_loss"]}
+    counts |= {"steps": metrics["steps"], "loss": metrics["train_loss_last"], "eval loss": metrics["eval_loss"]}
+    counts["replies that end"] = "{ended} of {tried}".format(**metrics["replies"])
+    if problem := tryout.warning(metrics["replies"], job):
+        counts[WARNING] = problem
+    return counts
 
 
 def training_settings(config: Config, job: ModelName, digests: Digests) -> StepSettings:
@@ -79,14 +87,21 @@ def train_model(config: Config, job: ModelName, folder: Path, progress: Progress
         return dict(msgspec.json.decode((folder / "metrics.json").read_bytes()))
     chat = load_chat(_needed(config)[0], config.trust_remote_code)
     bad: list[BadSeed] = []
-    examples = collect(config, job, chat, bad)
+    examples = collect(config, job, chat, bad)  # seeds that are of no use end this before a model is loaded
     training, held_out = seeds.split(examples, config.seeds.held_out)
+    needs = needs_of(_needed(config)[0], _pairs(training), config.trust_remote_code)
+    for text in needs.told:
+        log.warning("%s: base_model: %s", job, text)
+    if needs.chat.fingerprint != chat.fingerprint:
+        bad.clear()
+        examples = collect(config, job, needs.chat, bad)
+        training, held_out = seeds.split(examples, config.seeds.held_out)
     if job == "chat":
         _write_trial(examples, config.seeds.held_out, folder)
 
     from kun.training.sft import train  # torch, from here on
 
-    return train(config, job, chat, training, held_out, bad, folder, progress)
+    return train(config, job, needs.chat, training, held_out, bad, folder, progress, needs.measured)
 
 
 def collect(config: Config, job: ModelName, chat: Chat, bad: list[BadSeed]) -> list[Example]:
@@ -113,6 +128,11 @@ def collect(config: Config, job: ModelName, chat: Chat, bad: list[BadSeed]) -> l
         polished = seeds.read_seeds(files.polish, PolishedText, "seeds.polish", bad)
         examples += seeds.encode(polish_tasks(polished, load_prompts(config.prompts)), chat, limit, "seeds.polish", bad)
     return examples
+
+
+def _pairs(examples: list[Example]) -> list[tuple[str, str]]:
+    rows = (example.task.seed.row for example in examples)
+    return [(row.instruction, row.output) for row in rows if isinstance(row, SeedPair)]
 
 
 def _write_trial(examples: list[Example], held_out: float, folder: Path) -> None:
