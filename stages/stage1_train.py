@@ -20,8 +20,7 @@ from kun.errors import ConfigError
 from kun.models.chat import Chat, Message, load_chat
 from kun.models.folder import local_folder
 from kun.models.needs import needs_of
-from kun.pipeline.stage import Build, Stage, StageSpec, Step, StepContext, StepSettings
-from kun.pipeline.status import WARNING
+from kun.pipeline.stage import WARNING, Build, Stage, StageSpec, Step, StepContext, StepSettings
 from kun.progress import Progress
 from kun.prompts import PromptSet, load_prompts
 from kun.store import atomic
@@ -94,10 +93,9 @@ def train_model(config: Config, job: ModelName, folder: Path, progress: Progress
         log.warning("%s: base_model: %s", job, text)
     if needs.chat.fingerprint != chat.fingerprint:
         bad.clear()
-        examples = collect(config, job, needs.chat, bad)
-        training, held_out = seeds.split(examples, config.seeds.held_out)
+        training, held_out = seeds.split(collect(config, job, needs.chat, bad), config.seeds.held_out)
     if job == "chat":
-        _write_trial(examples, config.seeds.held_out, folder)
+        _write_trial([*training, *held_out], config.seeds.held_out, folder)
 
     from kun.training.sft import train  # torch, from here on
 

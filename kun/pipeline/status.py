@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 from kun.errors import KunError
 from kun.pipeline.run_folder import RunFolder, StepManifest
-from kun.pipeline.stage import Stage, Step
+from kun.pipeline.stage import WARNING, Stage, Step
 from kun.text.normal import printable
 
-WARNING = "warning"  # in the report of a step: told in a line of its own, as often as anybody asks
 Condition = Literal["complete", "failures", "partial", "stale", "waiting", "blocked"]
 
 

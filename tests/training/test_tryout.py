@@ -58,7 +58,7 @@ def test_a_tenth_without_an_end_is_told_with_the_remedy() -> None:
 
 
 def test_a_model_that_does_not_end_is_told_by_its_stage(tmp_path: Path) -> None:
-    """In the metrics, and in what `kun run` (each time) and `kun status` show of its step."""
+    """In the metrics, and in what `kun status` shows of its step."""
     config = small_config(tmp_path, base_llama(tmp_path / "base"), train={"label": {"max_steps": 1}})
     run, label = RunFolder(Path(config.run)), stage1_train.stage(config, Digests(tmp_path / "digests.json"))
     run.store.mkdir(parents=True)
@@ -68,4 +68,4 @@ def test_a_model_that_does_not_end_is_told_by_its_stage(tmp_path: Path) -> None:
     assert metrics["replies"] == {"tried": 24, "ended": 0}
     assert metrics["base"]["turns"]["used"] == "EOS between turns"
     shown = render(survey([label], run), run, [])
-    assert "replies that end 0 of 24" in shown and f"    warning: {problem}" in shown
+    assert "replies that end 0 of 24" in shown and f"warning: {problem}" in shown
