@@ -94,7 +94,10 @@ class Seeds(Section):
     """The seed pairs and the optional examples of the chat model's two later jobs (JSON lines)."""
 
     pairs: str | None = Field(None, description="seed pairs: instruction, output")
-    judge: str | None = Field(None, description="judged instructions: instruction, verdict (good or bad)")
+    judge: str | None = Field(
+        None,
+        description="judged instructions: instruction, verdict (good or bad); auto: spoiled copies of the pairs' own",
+    )
     polish: str | None = Field(None, description="polished texts: instruction, text, output")
     held_out: float = Field(0.05, ge=0, lt=1, description="share of the seeds held out for evaluation")
 
@@ -341,7 +344,8 @@ class Score(Section):
     threshold: float = Field(0.5, ge=0, le=1, description="lowest score kept, with select: threshold")
     top_share: float = Field(0.5, gt=0, le=1, description="share of each subset kept, with select: top_share")
     calibration: str | None = Field(
-        None, description="JSON lines: instruction, verdict (good or bad); the cut with the best F1 on it is used"
+        None,
+        description="JSON lines: instruction, verdict (good or bad): how scores agree with it, and the cut of best_f1",
     )
 
     @model_validator(mode="after")

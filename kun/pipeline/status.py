@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from kun.errors import KunError
 from kun.pipeline.run_folder import RunFolder, StepManifest
-from kun.pipeline.stage import Stage, Step
+from kun.pipeline.stage import WARNING, Stage, Step
 from kun.text.normal import printable
 
 Condition = Literal["complete", "failures", "partial", "stale", "waiting", "blocked"]
@@ -113,6 +113,7 @@ def render(states: Sequence[State], run: RunFolder, finals: Sequence[Final]) -> 
         name = f"{state.stage}/{state.part}"
         if not state.records:
             lines.append(f"{name:<{width}}{state.condition:<10}{_report(counts)}")
+            lines += [f"    warning: {counts.report[WARNING]}"] if WARNING in counts.report else []
         else:
             rejected = sum(counts.rejected.values())
             row = f"{counts.rows:>11,}{counts.kept:>11,}{rejected:>10,}{counts.failed:>8,}"
@@ -143,5 +144,6 @@ def _reasons(counts: StepManifest) -> str:
 
 
 def _report(counts: StepManifest) -> str:
-    values = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in counts.report.items()}
+    told = {name: value for name, value in counts.report.items() if name != WARNING}
+    values = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in told.items()}
     return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -129,11 +129,15 @@ def encode(tasks: Iterable[Task], chat: Chat, max_length: int, setting: str, bad
 
 def split(examples: Sequence[Example], held_out: float) -> tuple[list[Example], list[Example]]:
     """Training and evaluation examples. The split depends on the seed alone, so both models hold out the same ones."""
-    chosen = [int(example.task.seed.key[:12], 16) < held_out * 16**12 for example in examples]
+    chosen = [is_held_out(example.task.seed, held_out) for example in examples]
     training = [example for example, out in zip(examples, chosen, strict=True) if not out]
     if not training:  # a handful of seeds, all held out
         return list(examples), []
     return training, [example for example, out in zip(examples, chosen, strict=True) if out]
+
+
+def is_held_out(seed: Seed[Any], held_out: float) -> bool:
+    return int(seed.key[:12], 16) < held_out * 16**12
 
 
 def _parse(line: bytes, kind: type[SeedRow]) -> SeedRow | tuple[Reason, str]:

@@ -13,7 +13,7 @@ from kun.errors import ConfigError
 from kun.models.chat import Message, load_chat
 from kun.prompts import load_prompts
 from kun.store.digests import Digests
-from kun.training.seeds import BadSeed
+from kun.training.seeds import BadSeed, Example, JudgedInstruction
 from stages.stage1_train import collect, training_settings
 from tests.runs import REPOSITORY, environment
 from tests.tiny_models import qwen
@@ -55,10 +55,44 @@ def test_the_chat_learns_replies_verdicts_and_polishing(config: Config) -> None:
     assert polished.completion == chat.completion("杭州在浙江。")
 
 
+def test_the_label_model_learns_from_raw_texts_too(config: Config) -> None:
+    chat = load_chat(config.base_model or "")
+    raw = collect(config, "label", chat, [])[-1]
+    assert raw.prompt == chat.prompt(load_prompts(config.prompts).label.messages(text="杭州！！点击"))
+    assert raw.completion == chat.completion("介绍杭州")
+
+
+def test_a_judge_is_made_of_the_pairs_alone(config: Config, tmp_path: Path) -> None:
+    auto = config.model_copy(update={"seeds": config.seeds.model_copy(update={"judge": "auto"})})
+    chat = load_chat(config.base_model or "")
+    verdicts = [one for one in collect(auto, "chat", chat, []) if isinstance(one.task.seed.row, JudgedInstruction)]
+    assert len(verdicts) == 2 * (24 - 24 // 5)
+    good, spoiled = verdicts[:2]
+    assert good.prompt == chat.prompt(load_prompts(config.prompts).score.messages(instruction=instruction_of(good)))
+    assert (good.completion, spoiled.completion) == (chat.completion("好"), chat.completion("坏"))
+    parts = training_settings(auto, "chat", Digests(tmp_path / "cache")).parts
+    assert parts["seeds.judge"] == "auto"
+    assert "prompts.score" in parts
+
+
+def test_a_file_called_auto_is_given_with_its_folder(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lines(tmp_path / "auto", JUDGE)
+    monkeypatch.chdir(tmp_path)
+    given = config.model_copy(update={"seeds": config.seeds.model_copy(update={"judge": "./auto"})})
+    examples = collect(given, "chat", load_chat(config.base_model or ""), [])
+    assert [instruction_of(one) for one in examples if one.task.seed.file == "./auto"] == ["写一首诗", "那个"]
+
+
+def instruction_of(example: Example) -> str:
+    return example.task.seed.row.instruction
+
+
 def test_each_model_hangs_on_what_it_is_made_of(config: Config, tmp_path: Path) -> None:
     label = training_settings(config, "label", Digests(tmp_path / "cache")).parts
     chat = training_settings(config, "chat", Digests(tmp_path / "cache")).parts
-    assert {"base_model", "seeds.pairs", "prompts.label", "train.label", "train.lora"} <= set(label)
+    assert {"base_model", "seeds.pairs", "seeds.polish", "prompts.label", "train.label", "train.lora"} <= set(label)
     assert not {"seeds.judge", "prompts.score", "train.chat"} & set(label)
     assert {"base_model", "seeds.judge", "seeds.polish", "prompts.score", "prompts.polish", "train.chat"} <= set(chat)
 
