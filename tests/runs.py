@@ -33,7 +33,7 @@ def kun(
     return forking.run(list(map(str, arguments)), folder, environment(), timeout, imports)
 
 
-def small_world(folder: Path, *, seed: int = 11, documents: int = 24, seeds: int = 60) -> Path:
+def small_world(folder: Path, *, seed: int = 11, documents: int = 24, seeds: int = 100) -> Path:
     """A demo world of a few documents and a configuration that trains for a few steps; gives the configuration."""
     from kun.demo.world import write_world
 
