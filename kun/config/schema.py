@@ -480,7 +480,7 @@ class Config(Section):
     trust_remote_code: bool = Field(False, description="run Python code that is shipped with the base model")
     prompts: str = Field("zh", description="prompt set: zh, en, demo, or a folder with label, score, polish .yaml")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of training and of every draw")
-    workers: int = Field(0, ge=0, description="processes of the filter; 0: one per core")
+    workers: int = Field(0, ge=0, description="processes of the filter; 0: one per core, one for few rows")
     seeds: Seeds = Field(Seeds(), description="stage 1: the seed files")
     train: Train = Field(Train(), description="stage 1: training")
     corpora: dict[SubsetName, Corpus] = Field({}, description="stage 2: the raw corpora by name")

@@ -309,7 +309,7 @@ def test_a_plan_beside_a_finished_run_is_what_the_run_did(finished, tmp_path):
     config = finished / "small.yaml"
     before = json.loads(kun(tmp_path, "plan", "--config", config, "--json").stdout)
     shutil.copytree(finished / "run", tmp_path / "run", symlinks=True)
-    done = kun(tmp_path, "plan", "--config", config, "--probe", "4", "--json")
+    done = kun(tmp_path, "plan", "--config", config, "--probe", "4", "--json", models=True)
     assert done.returncode == 0, done.stderr
     after = json.loads(done.stdout)
     funnel = json.loads(kun(tmp_path, "status", "run", "--json").stdout)["stages"]
