@@ -180,10 +180,12 @@ class Corpus(Section):
     """One raw corpus, by its name under `corpora`; one output file."""
 
     paths: tuple[str, ...] = Field(description="files, folders or globs")
-    format: Literal["wudao", "wanjuan", "skypile", "jsonl", "text", "parquet"] = Field(
+    format: Literal["wudao", "wanjuan", "skypile", "jsonl", "text", "csv", "parquet"] = Field(
         description="wudao: JSON arrays; wanjuan: JSON lines, also in tar.gz; skypile: JSON lines; or a plain format"
     )
-    field: str | None = Field(None, description="field of the text, if the format does not define it")
+    field: str | None = Field(
+        None, description="field or column of the text, if the format does not define it; data.text is nested"
+    )
     filter: dict[str, Any] = Field({}, description="settings of `filter` that differ for this corpus")
 
     @field_validator("filter")
