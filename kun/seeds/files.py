@@ -23,7 +23,7 @@ from kun.corpora import arrays
 from kun.corpora.files import COMPRESSIONS, PACKED, ROW_LIMIT, CorpusFile, damaged, expand, lines, open_file
 from kun.errors import InputError
 from kun.records import Reject
-from kun.seeds.encodings import find_encoding, utf8
+from kun.seeds.encodings import WrongEncodingError, find_encoding, utf8
 from kun.seeds.pairs import Fault, Reason
 from kun.seeds.tables import BrokenTableError, delimiter_of, is_quoted, read_csv, read_parquet, read_tsv
 from kun.store.digests import Digests, of_value
@@ -61,9 +61,9 @@ def read_items(source: str, settings: Seeds, setting: str = SETTING) -> Iterator
                 yield Item(name, number, value)
         except BrokenTableError as error:
             raise InputError(f"{setting}: {found.path}: {error}") from None
-        except UnicodeDecodeError as error:
+        except WrongEncodingError as error:
             raise InputError(
-                f"{setting}: {found.path}: is not {error.encoding} to its end; name its encoding in seeds.encoding"
+                f"{setting}: {found.path}: is not {error} to its end; name its encoding in seeds.encoding"
             ) from None
         except Exception as error:
             if (reject := damaged(error)) is not None:
