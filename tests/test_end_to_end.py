@@ -50,6 +50,16 @@ def test_every_row_is_accounted_for(folder, funnel, subset):
     assert final.count(b"\n") == rows_in
 
 
+def test_the_judge_is_tried_and_its_scores_are_measured(folder, funnel):
+    [trial] = [step["report"] for step in funnel if step["stage"] == "stage4_judge"]
+    assert (
+        trial["instructions"] >= 20 and trial["spoiled copies"] >= 5 * trial["instructions"] and 0 <= trial["AUC"] <= 1
+    )
+    kept = [step["kept"] for step in funnel if step["stage"] == "stage4_verdicts"]
+    assert [step["report"]["scores"] for step in funnel if step["stage"] == "stage4_spread"] == kept
+    assert f"AUC {trial['AUC']:.4g}" in kun(folder, "status", "run").stdout
+
+
 def test_final_rows_are_instruction_and_output_and_lead_back_to_their_row(folder):
     lineage = parquet.read_table(folder / "run/final/lineage.parquet").to_pylist()
     for subset in SUBSETS:

@@ -10,8 +10,8 @@ from statistics import median
 CHANCE, CLEAR = 0.7, 0.9  # AUC: below the one a judge is near chance (0.5), from the other on it discriminates
 NARROW = 0.1  # nine of ten scores within so little: no cut divides them
 REMEDY = (
-    "train the judge, by `seeds.judge: auto` or a file of judged instructions (more of them, if it was trained), and "
-    "train again; or take another base"
+    "set seeds.judge to auto, or to a file of judged instructions (with more of them, if it is one), and train again; "
+    "or take another base"
 )
 
 

@@ -19,7 +19,7 @@ def test_a_judge_near_chance_is_told_with_a_remedy() -> None:
     assert told["AUC"] == 0.583
     assert told["weakest"] == "vague 0.500"
     assert "AUC 0.58, chance is 0.50" in str(told["warning"])
-    assert "`seeds.judge: auto`" in str(told["warning"])
+    assert "set seeds.judge to auto" in str(told["warning"])
     good = on_copies({"good": [0.9, 0.8], "cut": [0.1], "vague": [0.2]})
     assert (good["AUC"], good["spoiled copies"], "warning" in good) == (1.0, 2, False)
     assert "no spoiled copies" in str(on_copies({"good": [0.5]})["warning"])

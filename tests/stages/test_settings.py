@@ -90,6 +90,8 @@ def another(setting: Setting, value: Any) -> Any:
         case tuple() | list():
             return [*value, "en" if setting.keys[-1] == "languages" else 1 if setting.keys[-1] == "prune" else "词"]
         case None:
+            if setting.keys[-1] == "encoding":
+                return "big5"
             return {"dict": {}}.get(str(setting.kind), "text" if str in kinds else 0.5)
     raise AssertionError(setting)
 
