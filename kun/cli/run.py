@@ -28,7 +28,7 @@ from kun.pipeline import status
 from kun.pipeline.lock import hold
 from kun.pipeline.run_folder import RunFolder, StepManifest
 from kun.pipeline.runner import run_stage, with_repair
-from kun.pipeline.stage import Stage, Step
+from kun.pipeline.stage import WARNING, Stage, Step
 from kun.report.plots import draw
 from kun.store import atomic, shards
 from kun.store.digests import Digests
@@ -190,6 +190,8 @@ def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> Non
         manifest = run.current(step)
         assert manifest is not None
         report(f"{step.name}: {status.in_words(stage, manifest) if step in made else 'nothing to do'}")
+        if WARNING in manifest.report:
+            _log.warning("warning: %s: %s", step.name, manifest.report[WARNING])
         if stage.spec.role == "ingest" and not manifest.kept:
             _warn_of_no_documents(step, manifest, run)
     _log.info("%s: finished after %.1f s", stage.name, time.monotonic() - start)

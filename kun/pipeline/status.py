@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from kun.errors import KunError
 from kun.pipeline.run_folder import RunFolder, StepManifest
-from kun.pipeline.stage import Stage, Step
+from kun.pipeline.stage import WARNING, Stage, Step
 from kun.text.normal import printable
 
-REASONS = 5  # why something is not complete: more of them only with --verbose
+NOTES = 5  # reasons why something is not complete, and warnings: more of them only with --verbose
 Condition = Literal["complete", "failures", "partial", "stale", "waiting", "blocked"]
 
 
@@ -109,15 +109,16 @@ def render(states: Sequence[State], run: RunFolder, finals: Sequence[Final], ver
     """The run as text for a terminal: a table of subsets by stages, and why what is not complete is not; `verbose`:
     the counts and the reasons of rejects of every step."""
     lines = [f"{run.path}", *(_funnel(states) if verbose else _table(states))]
-    why: dict[str, list[State]] = {}  # one missing file blocks many steps; it is named once
+    notes: dict[str, list[State]] = {}  # one missing file blocks many steps; it is named once
     for state in states:
-        for reason in state.why:
-            why.setdefault(reason, []).append(state)
-    for reason, stopped in list(why.items())[: None if verbose else REASONS]:
-        first, more = stopped[0], f" and {len(stopped) - 1} more" if len(stopped) > 1 else ""
-        lines.append(f"{first.stage}/{first.part}{more}: {first.condition}: {reason}")
-    if len(why) > REASONS and not verbose:
-        lines.append(f"and {len(why) - REASONS} other reasons: --verbose")
+        warning = state.counts.report.get(WARNING)
+        for note in [f"{state.condition}: {reason}" for reason in state.why] + [f"warning: {warning}"] * bool(warning):
+            notes.setdefault(note, []).append(state)
+    for note, named in list(notes.items())[: None if verbose else NOTES]:
+        more = f" and {len(named) - 1} more" if len(named) > 1 else ""
+        lines.append(f"{named[0].stage}/{named[0].part}{more}: {note}")
+    if len(notes) > NOTES and not verbose:
+        lines.append(f"and {len(notes) - NOTES} other reasons and warnings: --verbose")
     for final in finals:
         lines.append(f"{final.folder}: {final.condition}" + (f", {final.rows:,} rows" if final.rows else ""))
     return printable("\n".join(lines))
@@ -180,5 +181,6 @@ def _reasons(counts: StepManifest) -> str:
 
 
 def _report(counts: StepManifest) -> str:
-    values = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in counts.report.items()}
+    told = {name: value for name, value in counts.report.items() if name != WARNING}
+    values = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in told.items()}
     return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -2,8 +2,8 @@ import pytest
 
 from kun.errors import InputError
 from kun.pipeline import run_folder
-from kun.pipeline.run_folder import read_manifest
-from kun.pipeline.status import Final, as_json, next_command, render, survey
+from kun.pipeline.run_folder import StepManifest, read_manifest
+from kun.pipeline.status import Final, State, as_json, next_command, render, survey
 from tests.small_pipeline import CountingEngine, Small
 
 MISSING, CURRENT = Final("pairs", "ask", "missing"), Final("pairs", "ask", "current", 2)
@@ -123,6 +123,13 @@ def test_twelve_subsets_fit_a_screen(tmp_path):
     assert shown[2].split() == ["语料0", "2", "1", "stale", "1", "stale"]
     assert shown[14] == "even_lengths/语料0 and 11 more: stale: filter.min changed"
     assert shown[-2] == "and 8 other reasons: --verbose"
+
+
+def test_a_warning_of_a_step_is_told_in_a_line_of_its_own(tmp_path):
+    counts = StepManifest(report={"AUC": 0.51234, "warning": "chance is 0.50; train the judge"})
+    state = State("judge", "trial", "copies", "complete", (), counts, records=False)
+    shown = render([state], Small(tmp_path, TEXTS).run, []).splitlines()
+    assert shown[-1].endswith("chance is 0.50; train the judge")
 
 
 def test_each_manifest_is_read_once(tmp_path, monkeypatch):
