@@ -122,7 +122,7 @@ def test_twelve_subsets_fit_a_screen(tmp_path):
     assert len(shown) <= 24
     assert shown[2].split() == ["语料0", "2", "1", "stale", "1", "stale"]
     assert shown[14] == "even_lengths/语料0 and 11 more: stale: filter.min changed"
-    assert shown[-2] == "and 8 other reasons: --verbose"
+    assert shown[-2] == "and 8 other reasons and warnings: --verbose"
 
 
 def test_a_warning_of_a_step_is_told_in_a_line_of_its_own(tmp_path):
