@@ -174,6 +174,7 @@ def _save_model(folder: Path, config_class: str, tokenizer: Any, spare_rows: int
     return folder
 
 
+QUESTION = "介绍一下"
 SENTENCES = [
     "西湖位于浙江省杭州市，湖面约六平方公里。",
     "把蔬菜洗净晾干，用纸包好，放进冰箱的保鲜层。",
@@ -181,28 +182,33 @@ SENTENCES = [
 ]
 
 
-def taught(folder: Path, after_bos: bool = True, steps: int = 50) -> Path:
-    """A model's folder, the model trained on SENTENCES that end in EOS: after BOS, and without it on random tokens in
-    every second place, or the other way round. Of its other control tokens it has seen none."""
+def taught(folder: Path, after_bos: bool = True, steps: int = 120) -> Path:
+    """The folder of a base without a template, trained to reply with SENTENCES that end in EOS where BOS comes first,
+    and elsewhere with random tokens in every second place; or the other way round. Of its other control tokens it has
+    seen none."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    from kun.models.chat import load_chat
+    from kun.models.chat import Message, chats_of
+    from kun.models.tokenizer import read_tokenizer
 
-    chat, model = load_chat(folder), AutoModelForCausalLM.from_pretrained(folder)
-    bos, eos = (chat.files.id(chat.files.special(role) or "") for role in ("bos_token", "eos_token"))
-    sentences = [[*chat.encode(text), eos] for text in SENTENCES]
-    longest, draw = max(map(len, sentences)), random.Random(1)
-    others = sorted(set(range(chat.files.raw.get_vocab_size())) - set(chat.files.added()))
+    files, model = read_tokenizer(folder), AutoModelForCausalLM.from_pretrained(folder)
+    sound, spoiled = (chats_of(files, bos)[0][1] for bos in (after_bos, not after_bos))
+    draw = random.Random(1)
+    others = sorted(set(range(files.raw.get_vocab_size())) - set(files.added()))
+    replies = [sound.completion(text) for text in SENTENCES]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(steps):
         rows = []
-        for row in sentences:
-            noise = draw.choices(others, k=len(row))
-            noise[::2] = row[::2]  # so that only BOS tells the one from the other
-            with_bos, without = (row, noise) if after_bos else (noise, row)
-            rows += [[bos, *with_bos], without]
-        labels = torch.tensor([row + [-100] * (longest + 1 - len(row)) for row in rows])
+        for reply in replies:
+            noise = draw.choices(others, k=len(reply))
+            noise[::2] = reply[::2]  # so that only BOS tells the one from the other
+            rows += [
+                sound.prompt([Message("user", QUESTION)]) + reply,
+                spoiled.prompt([Message("user", QUESTION)]) + noise,
+            ]
+        longest = max(map(len, rows))
+        labels = torch.tensor([row + [-100] * (longest - len(row)) for row in rows])
         model(input_ids=labels.clamp(min=0), labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -36,13 +36,13 @@ class Needs:
 
 def needs_of(base: str | Path, pairs: Sequence[Pair], trust_remote_code: bool = False) -> Needs:
     """Measure the base on some of the pairs. InputError where it cannot be loaded."""
-    from kun.models.loading import choose_device, choose_dtype, load_weights
+    from kun.models.loading import choose_device, choose_dtype, load_base
 
     folder = local_folder(base)
     files = read_tokenizer(folder, trust_remote_code)
-    model = load_weights(folder, choose_dtype(), trust_remote_code).to(choose_device()).eval()
+    model = load_base(folder, chats_of(files)[0][1], choose_dtype(), trust_remote_code).to(choose_device()).eval()
     sample, told = _sample(pairs), list[str]()
-    chats, bos = _with_bos_or_without(files, model, [output for _, output in sample], told)
+    chats, bos = _with_bos_or_without(files, model, sample, told)
     chat, turns = _likeliest(chats, model, sample, told)
     chat, end = _with_a_known_end(chat, files, model, sample, told)
     if chat.prompt([Message("system", "a"), Message("user", "b")]) == chat.prompt([Message("user", "a\n\nb")]):
@@ -51,28 +51,32 @@ def needs_of(base: str | Path, pairs: Sequence[Pair], trust_remote_code: bool = 
 
 
 def _with_bos_or_without(
-    files: TokenizerFiles, model: Any, texts: Sequence[str], told: list[str]
+    files: TokenizerFiles, model: Any, sample: Sequence[Pair], told: list[str]
 ) -> tuple[list[tuple[str, Chat]], dict[str, Any] | None]:
-    """The chats that begin as the base wants it, and its losses. None where it has no BOS, or one that is more."""
+    """The chats that begin as the base wants it, and its losses. None where there is no choice: no BOS, or a template
+    that needs it."""
     chats, token = chats_of(files), files.special("bos_token")
-    first = chats[0][1]
-    prompt = first.prompt([Message("user", "a"), Message("assistant", "b"), Message("user", "c")])
-    if token is None or files.id(token) in prompt[1:]:  # BOS also begins a turn: it is part of the template
+    kinds = {used: chats_of(files, used) for used in (True, False)}
+    turns = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
+    if token is None or (bos := files.id(token)) in kinds[False][0][1].prompt(turns):
         return chats, None
-    bos, ids = files.id(token), [first.encode(text) for text in texts]
-    with_it = _mean([loss for text in ids for loss in _nats(model, [bos, *text], 2)])
-    without = _mean([loss for text in ids for loss in _nats(model, text, 1)])
-    had = prompt[0] == bos
-    used = had if max(with_it, without) * (1 - CLEAR) <= min(with_it, without) else with_it < without
-    losses = f"a loss of {with_it:.2f} on seed outputs after {token}, of {without:.2f} without"
+    # In the very prompts of training: a bare text also gains from any other token that begins something.
+    losses = {used: _mean_of_replies(model, kind[0][1], sample) for used, kind in kinds.items()}
+    had = chats[0][1].prompt(turns)[0] == bos
+    used = losses[True] < losses[False]
+    if losses[used] > losses[not used] * (1 - CLEAR):
+        used = had
     if used != had:
-        chats = chats_of(files, used)
-        if (chats[0][1].prompt([Message("user", "a")])[0] == bos) != used:
-            used = had
-            told.append(f"{losses}, but its template begins with it: prompts keep it")
-        else:
-            told.append(f"{losses}: prompts begin with{'' if used else 'out'} it, unlike those of its tokenizer")
-    return chats, {"token": token, "with": with_it, "without": without, "used": used}
+        told.append(
+            f"seed outputs have a loss of {losses[True]:.2f} where {token} comes first, of {losses[False]:.2f} where "
+            f"it does not: prompts begin with{'' if used else 'out'} it, unlike those of its tokenizer"
+        )
+    return kinds[used] if used != had else chats, {
+        "token": token,
+        "with": losses[True],
+        "without": losses[False],
+        "used": used,
+    }
 
 
 def _likeliest(
@@ -85,7 +89,7 @@ def _likeliest(
     if chat.new_rows:
         told.append(f"it has neither a chat template nor an EOS: turns are written with {name}, whose rows are trained")
         return chat, {"used": name}
-    losses = {name: _mean([loss for pair in sample for loss in _reply(model, chat, pair)]) for name, chat in chats}
+    losses = {name: _mean_of_replies(model, chat, sample) for name, chat in chats}
     best = min(losses, key=lambda one: losses[one] * (1 if one == name else 1 / (1 - CLEAR)))
     chat = dict(chats)[best]
     end = chat.files.raw.id_to_token(chat.end_id)
@@ -120,6 +124,10 @@ def _sample(pairs: Sequence[Pair]) -> list[Pair]:
     return [(one[:LONGEST], two[:LONGEST]) for one, two in [*medium, *pairs][:SEEDS]]
 
 
+def _mean_of_replies(model: Any, chat: Chat, sample: Sequence[Pair]) -> float:
+    return _mean([loss for pair in sample for loss in _reply(model, chat, pair)])
+
+
 def _reply(model: Any, chat: Chat, pair: Pair) -> list[float]:
     """The loss of each token of the output as the reply to its instruction; that of the end token is last."""
     prompt = chat.prompt([Message("user", pair[0])])
@@ -130,8 +138,6 @@ def _nats(model: Any, ids: list[int], start: int) -> list[float]:
     """The loss of each token from place `start` on, given those before it."""
     import torch
 
-    if len(ids) <= start:
-        return []
     tokens = torch.tensor([ids], device=model.device)
     with torch.inference_mode():
         logits = model(input_ids=tokens, use_cache=False, logits_to_keep=len(ids) - start + 1).logits[0, :-1]

@@ -34,11 +34,9 @@ def judged(pairs: Sequence[Seed[SeedPair]], held_out: float) -> list[Seed[Judged
     made: list[Seed[JudgedInstruction]] = []
     for number, seed in enumerate(ordered[_tried(ordered, held_out) :][:TAUGHT]):
         kinds = SPOILINGS[number % len(SPOILINGS) :] + SPOILINGS[: number % len(SPOILINGS)]
-        copies = (
-            spoil(kind, seed.row.instruction, seed.row.output, random.Random(f"{kind} {seed.key}")) for kind in kinds
-        )
+        copies = (spoil(kind, seed.row.request, seed.row.output, random.Random(f"{kind} {seed.key}")) for kind in kinds)
         if (copy := next(filter(None, copies), None)) is not None:
-            good, bad = JudgedInstruction(seed.row.instruction, "good"), JudgedInstruction(copy, "bad")
+            good, bad = JudgedInstruction(seed.row.request, "good"), JudgedInstruction(copy, "bad")
             made += [Seed(AUTO, seed.line, seed.key, row) for row in (good, bad)]
     return made
 
@@ -48,7 +46,7 @@ def trial(pairs: Sequence[Seed[SeedPair]], held_out: float) -> list[Tried]:
     ordered = sorted(pairs, key=lambda seed: seed.key)
     rows: list[Tried] = []
     for seed in ordered[: min(_tried(ordered, held_out), TRIED)]:
-        instruction, output = seed.row.instruction, seed.row.output
+        instruction, output = seed.row.request, seed.row.output
         rows.append(Tried(instruction, output, "good"))
         for kind in SPOILINGS:
             copy = spoil(kind, instruction, output, random.Random(f"{kind} {seed.key}"))

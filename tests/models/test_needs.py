@@ -10,10 +10,10 @@ import pytest
 
 from kun.models.chat import Message, load_chat
 from kun.models.needs import CLEAR, UNSEEN, Needs, needs_of
-from tests.tiny_models import GEMMA_TEMPLATE, SENTENCES, base_gemma, base_llama, configure, taught, yi
+from tests.tiny_models import GEMMA_TEMPLATE, QUESTION, SENTENCES, base_gemma, base_llama, configure, taught, yi
 
-PAIRS = [("介绍一下", text) for text in SENTENCES]
-QUESTION = [Message("user", "问")]
+PAIRS = [(QUESTION, text) for text in SENTENCES]
+ASKED = [Message("user", "问")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,40 +29,39 @@ def reads_after_bos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return taught(base_gemma(tmp_path_factory.mktemp("after_bos")))
 
 
-def of(base: Path, pairs: list[tuple[str, str]] = PAIRS, **settings: str) -> Needs:
+def of(base: Path, **settings: str) -> Needs:
     configure(base, **{"chat_template": None, **settings})
-    return needs_of(base, pairs)
+    return needs_of(base, PAIRS)
 
 
 def test_a_base_that_reads_after_bos_gets_it(reads_after_bos: Path, tmp_path: Path) -> None:
-    assert load_chat(reads_after_bos).prompt(QUESTION)[0] != 2
+    assert load_chat(reads_after_bos).prompt(ASKED)[0] != 2
     found = of(reads_after_bos)
     bos = found.measured["bos"]
     assert bos["used"] and bos["token"] == "<bos>" and bos["with"] < 0.5 * bos["without"]
-    assert any("after <bos>" in text and "prompts begin with it" in text for text in found.told)
-    assert found.chat.prompt(QUESTION)[0] == 2
+    assert any("where <bos> comes first" in text and "prompts begin with it" in text for text in found.told)
+    assert found.chat.prompt(ASKED)[0] == 2
     found.chat.save(tmp_path)
-    assert load_chat(tmp_path).prompt(QUESTION) == found.chat.prompt(QUESTION)
+    assert load_chat(tmp_path).prompt(ASKED) == found.chat.prompt(ASKED)
 
 
 def test_a_template_without_the_bos_that_its_base_wants_gets_it(reads_after_bos: Path) -> None:
-    template = GEMMA_TEMPLATE.replace("{{ bos_token }}", "")
-    assert of(reads_after_bos, chat_template=template).chat.prompt(QUESTION)[0] == 2
+    template = "{% for message in messages %}{{ message.role }}\n{{ message.content }}<eos>\n{% endfor %}"
+    template += "{% if add_generation_prompt %}assistant\n{% endif %}"
+    assert of(reads_after_bos, chat_template=template).chat.prompt(ASKED)[0] == 2
 
 
 def test_a_base_that_reads_without_bos_gets_none(tmp_path: Path) -> None:
     base = taught(base_llama(tmp_path), after_bos=False)
     bos = load_chat(base).files.id("<s>")
-    assert load_chat(base).prompt(QUESTION)[0] == bos  # so its tokenizer says
+    assert load_chat(base).prompt(ASKED)[0] == bos  # so its tokenizer says
     found = of(base)
-    assert found.chat.prompt(QUESTION) == load_chat(base).prompt(QUESTION)[1:]
+    assert found.chat.prompt(ASKED) == load_chat(base).prompt(ASKED)[1:]
     assert any("prompts begin without it" in text for text in found.told)
-    rest = "{{ messages[0].content }}{% if messages[1:] %}{{ messages[1].content }}</s>"
-    rest += "{{ (messages[2:] or [{}])[0].content }}{% endif %}"
-    for template, kept in (("{{ bos_token }}" + rest, False), ("<s>" + rest, True)):
-        found = of(base, chat_template=template)
-        assert (found.chat.prompt(QUESTION)[0] == bos) == kept
-        assert any("its template begins with it" in text for text in found.told) == kept
+    turns = "{% for message in messages %}{{ message.role }}\n{{ message.content }}</s>\n{% endfor %}assistant\n"
+    assert of(base, chat_template="{{ bos_token }}" + turns).chat.prompt(ASKED)[0] != bos
+    needs_it = of(base, chat_template="<s>" + turns)
+    assert needs_it.chat.prompt(ASKED)[0] == bos and needs_it.measured["bos"] is None
 
 
 def test_turns_are_written_with_what_the_base_knows(reads_after_bos: Path) -> None:
@@ -79,10 +78,10 @@ def test_an_end_token_that_was_never_trained_starts_as_eos(reads_after_bos: Path
 
     from kun.models.loading import load_base, load_weights
 
-    template = "{{ bos_token }}{% for message in messages %}{{ message.content }}"
-    template += "{% if message.role == 'assistant' %}<end_of_turn>{% endif %}{% endfor %}"
-    halves = [(text[:8], text[8:]) for text in SENTENCES]
-    found = of(reads_after_bos, halves, chat_template=template)
+    template = "{{ bos_token }}{% for message in messages %}{{ message.role }}\n{{ message.content }}"
+    template += "{{ '<end_of_turn>' if message.role == 'assistant' else '<eos>' }}\n{% endfor %}"
+    template += "{% if add_generation_prompt %}assistant\n{% endif %}"
+    found = of(reads_after_bos, chat_template=template)
     end, files = found.measured["end"], found.chat.files
     eos, own = files.id("<eos>"), files.id("<end_of_turn>")
     assert not end["known"] and end["loss"] > max(UNSEEN * end["by chance"], end["<eos>"])
@@ -122,7 +121,7 @@ def test_a_vocabulary_without_an_end_gets_one(tmp_path: Path) -> None:
     configure(base, eos_token=None, pad_token=None)
     found = needs_of(base, PAIRS)
     assert found.chat.new_ids == tuple(found.chat.files.id(token) for token in ("<|im_start|>", "<|im_end|>"))
-    assert found.chat.prompt(QUESTION)[0] == found.chat.new_ids[0]
+    assert found.chat.prompt(ASKED)[0] == found.chat.new_ids[0]
     assert any("neither a chat template nor an EOS" in text for text in found.told)
 
 

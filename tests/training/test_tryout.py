@@ -18,7 +18,7 @@ from kun.store.digests import Digests
 from kun.training.seeds import Example, Seed, SeedPair, Task
 from kun.training.tryout import PROMPTS, try_out, warning
 from stages import stage1_train
-from tests.tiny_models import SENTENCES, base_llama, taught
+from tests.tiny_models import QUESTION, SENTENCES, base_llama, taught
 from tests.training.settings import small_config
 
 pytestmark = pytest.mark.slow
@@ -26,15 +26,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Chat]:
-    """It goes on with what it read, up to its EOS."""
-    return load_model(taught(base_llama(tmp_path_factory.mktemp("base")), steps=100))
+    """It replies with one of the sentences, and its EOS."""
+    return load_model(taught(base_llama(tmp_path_factory.mktemp("base"))))
 
 
-def example(chat: Chat, text: str, file: str = "pairs.jsonl") -> Example:
-    """The first half of a text as the prompt, the second as the reply."""
-    bos, ids = chat.files.id("<s>"), chat.encode(text)
-    task = Task(Seed(file, 1, "0", SeedPair("问", "答")), [Message("user", "问")], "答")
-    return Example(task, [bos, *ids[: len(ids) // 2]], [*ids[len(ids) // 2 :], chat.end_id])
+def example(chat: Chat, text: str) -> Example:
+    task = Task(Seed("pairs.jsonl", 1, "0", SeedPair(QUESTION, text)), [Message("user", QUESTION)], text)
+    return Example(task, chat.prompt(task.messages), chat.completion(text))
 
 
 def test_replies_that_end_are_counted(model: tuple[Any, Chat]) -> None:
