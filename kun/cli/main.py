@@ -49,7 +49,7 @@ def _start_again_in_utf8() -> None:
     # An argument that names a file keeps its bytes; other words, such as a subset, become UTF-8.
     typed = [os.fsencode(word) if Path(word).exists() else word.encode("utf-8", "surrogateescape")
              for word in sys.orig_argv[1:]]  # fmt: skip
-    os.execv(sys.executable, [sys.executable, b"-X", b"utf8", *typed])
+    os.execv(sys.executable, [os.fsencode(sys.executable), b"-X", b"utf8", *typed])
 
 
 def _run() -> int:

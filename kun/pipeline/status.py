@@ -132,8 +132,9 @@ def _table(states: Sequence[State]) -> list[str]:
     for state in states:
         if state.records:
             kept = f"{state.counts.kept:,}"
+            other = f"{kept} {state.condition}" if state.counts.kept else state.condition
             marks = {"complete": kept, "failures": f"{kept} +{state.counts.failed:,}!", "partial": f"{kept}..."}
-            cells.setdefault(state.part, {})[state.stage] = marks.get(state.condition, state.condition)
+            cells.setdefault(state.part, {})[state.stage] = marks.get(state.condition, other)
     stages = list(dict.fromkeys(state.stage for state in states if state.records))
     heads = ["kept", *(stage.replace("_", " ").replace("stage", "", 1) for stage in stages)]
     rows = [heads, *([part, *(found.get(stage, "") for stage in stages)] for part, found in cells.items())]
