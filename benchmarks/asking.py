@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kun.checks.answers import copied
 from kun.checks.asking import asks_nothing, named_twice
@@ -97,7 +98,7 @@ def _share(part: int, whole: int, z: float = 1.96) -> str:
     return f"{share:.2%} ({max(middle - half, 0):.2%} to {middle + half:.2%})"
 
 
-def _lines(path: Path) -> Iterator[dict[str, str]]:
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
     return map(json.loads, path.read_bytes().splitlines())
 
 

@@ -120,9 +120,8 @@ def _items(parts: list[str], conjunction: re.Pattern[str], lead: re.Pattern[str]
     and people". What comes before the first item is cut off where a word marks its end: "请介绍它的"."""
     if len(parts) == 1:
         return []
-    *others, last = parts
-    first, *others = [*others, *conjunction.split(last, maxsplit=1)]
-    return [lead.sub("", first).strip(), *(ENGLISH_TAIL.sub("", item).strip() for item in others)]
+    items = [*parts[:-1], *conjunction.split(parts[-1], maxsplit=1)]
+    return [lead.sub("", items[0]).strip(), *(ENGLISH_TAIL.sub("", item).strip() for item in items[1:])]
 
 
 def _shared(words: list[str], source: list[str]) -> float:

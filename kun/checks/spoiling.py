@@ -59,6 +59,21 @@ POINTING = {
         "What does the author mean in the second paragraph?",
     ),
 }
+POINTING_AT = {  # a subject
+    "zh": (
+        "文中是怎样介绍{}的？",
+        "请看图片，说说里面的{}是什么样子。",
+        "请按附件里的要求写一写{}。",
+        "上文提到的{}为什么会这样？",
+        "打开这个链接，再讲讲{}。",
+    ),
+    "en": (
+        "What does the text above say about {}?",
+        "Look at the picture and describe {}.",
+        "Write about {} as the attached file asks.",
+        "Why was {} mentioned in the last paragraph?",
+    ),
+}
 POINTS = re.compile(
     r"[以上下][文面述下图]|[文图表]中|文[章本]|材料|图片|表格|链接|附件|段落|这[段篇]|看图|第.段|[:：\n]"
     r"|text|passage|linked|attached|paragraph|above|below|following|\bthis\b|picture"
@@ -79,7 +94,7 @@ def spoil(kind: Spoiling, instruction: str, output: str, rng: random.Random) -> 
         case "shuffled":
             copy = _shuffled(instruction, rng)
         case "pointing":
-            copy = _pointing(instruction, rng)
+            copy = _pointing(instruction, output, rng)
         case "statement":
             copy = _statement(instruction, output, rng)
     return None if copy is None or folded(copy) == folded(instruction) else copy
@@ -165,10 +180,12 @@ def _shuffled(instruction: str, rng: random.Random) -> str | None:
     return None
 
 
-def _pointing(instruction: str, rng: random.Random) -> str | None:
+def _pointing(instruction: str, output: str, rng: random.Random) -> str | None:
     language = _language(instruction)
     if language is None or POINTS.search(instruction.lower()):
         return None
+    if rng.random() < 0.5 and (subject := _subject(instruction, output)) is not None:
+        return rng.choice(POINTING_AT[language]).format(subject)
     return rng.choice(POINTING[language]).format(instruction)
 
 

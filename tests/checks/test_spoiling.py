@@ -17,7 +17,7 @@ ENGLISH = (
     "Describe the life cycle of the monarch butterfly.",
     "The monarch butterfly lays its eggs on milkweed leaves.",
 )
-SHARED = Path("/work/shared/data/seeds/heldin.jsonl")
+SHARED = Path(__file__).resolve().parents[3] / "shared/data/seeds/heldin.jsonl"
 
 
 def copies(kind: Spoiling, pair: tuple[str, str], count: int = 40) -> set[str]:
