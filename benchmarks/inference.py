@@ -183,7 +183,8 @@ class Bench:
             case "label":
                 asked = stage3_label.stage(self.config, engines, model, [source])
             case "score":
-                asked = stage4_score.stages(self.config, Digests(self.work / "d"), engines, model, [source])[0]
+                scoring = stage4_score.stages(self.config, Digests(self.work / "d"), engines, model, [source])
+                asked = next(stage for stage in scoring if stage.spec is stage4_score.VERDICTS)
             case _:
                 asked = stage5_polish.stage(self.config, engines, model, [source])
         return [

@@ -107,7 +107,7 @@ def kuns(config: Config, chat: Chat, examples: list[Example], arguments: argpars
     if arguments.trl:
         from trl import SFTTrainer
 
-        loss.LabelledTrainer = SFTTrainer
+        setattr(loss, "LabelledTrainer", SFTTrainer)  # noqa: B010
     with tempfile.TemporaryDirectory() as folder:
         sft.train(config, arguments.job, chat, examples, [], [], Path(folder), lambda done, total: step())
         lines = (Path(folder) / "loss.jsonl").read_text().splitlines()
@@ -143,7 +143,7 @@ def bare(config: Config, chat: Chat, examples: list[Example], arguments: argpars
         hidden = backbone(input_ids=ids, attention_mask=attended, use_cache=False).last_hidden_state[:, :-1]
         logits = head(hidden[labels != -100])
         loss = torch.nn.functional.cross_entropy(logits, labels[labels != -100])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         schedule.step()

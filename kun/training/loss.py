@@ -86,7 +86,7 @@ def summed_loss(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> tuple
             gradients[0][part] = of_hidden
             for sum_, gradient in zip(gradients[1:], of_head, strict=True):
                 sum_ += gradient
-    return (_Known.apply(total, gradients, *inputs) if learns else total), right
+    return (_Known.apply(total, gradients, *inputs) if learns else total), right  # type: ignore[no-untyped-call]
 
 
 class _Known(torch.autograd.Function):

@@ -20,9 +20,11 @@ class TrainedRows(TrainableTokensLayer):  # type: ignore[misc]
 
     def forward_adapters(self, x: torch.Tensor, active_adapters: list[str], *args: Any, **kwargs: Any) -> torch.Tensor:
         base = self.base_layer
+        result: torch.Tensor
         if self.disable_adapters or self.merged or not isinstance(base, nn.Embedding | nn.Linear):
-            return super().forward_adapters(x, active_adapters, *args, **kwargs)
-        result: torch.Tensor = base(x, *args, **kwargs)
+            result = super().forward_adapters(x, active_adapters, *args, **kwargs)
+            return result
+        result = base(x, *args, **kwargs)
         for name in active_adapters:
             ids = torch.tensor(self.token_indices[name], device=x.device)
             rows = self.trainable_tokens_delta[name].to(base.weight)

@@ -98,7 +98,8 @@ def check(trainer: Any, chat: Chat, examples: Sequence[Example]) -> None:
         assert chat.pad_id != chat.end_id, "the padding token is the end token: the model would never learn to stop"
         assert ids[: len(prompt)] == prompt, "the prompt of training is not the prompt of inference"
         assert ids[len(prompt) : length] == taught == [label for label in labels if label != IGNORED]
-        assert taught[-1] == chat.end_id and chat.end_id not in taught[:-1], "a reply must end in its one end token"
+        ends = [taught.pop()] if example.task.ends else []  # a reply that was cut has no end to learn
+        assert ends in ([chat.end_id], []) and chat.end_id not in taught, "a reply must end in its one end token"
         assert set(ids[length:]) <= {chat.pad_id}, "padding with another token than the padding token"
         assert chat.decode(taught) == chat.decode(chat.encode(example.task.reply)), "the reply is not what is taught"
 
@@ -233,6 +234,8 @@ def _metrics(
         "held_out": len(held_out),
         "by_file": dict(Counter(example.task.seed.file for example in (*training, *held_out))),
         "bad_seeds": dict(Counter(seed.reason for seed in bad)),
+        "left_out_share": round(len(bad) / (len(bad) + len(training) + len(held_out)), 4),
+        "cut": sum(example.cut for example in (*training, *held_out)),
         "trained_tokens": sum(len(example.completion) for example in training),
         "steps": steps,
         "train_loss_first": losses[0] if losses else None,

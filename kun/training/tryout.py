@@ -30,6 +30,7 @@ def try_out(model: Any, chat: Chat, examples: Sequence[Example], batch_tokens: i
     seed file teaches, up to LONGEST tokens."""
     from kun.engines.transformers.engine import TransformersEngine
 
+    examples = [example for example in examples if example.task.ends] or examples  # a beginning teaches no end
     longest: dict[str, int] = {}
     for example in examples:
         file = example.task.seed.file

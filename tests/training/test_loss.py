@@ -120,7 +120,7 @@ def test_a_batch_without_labels_is_a_loss_of_zero() -> None:
     model = model_of("tied", {"r": 2})
     hidden = torch.zeros((0, 16), requires_grad=True)
     total, right = summed_loss(model, hidden, torch.zeros(0, dtype=torch.long))
-    total.backward()
+    total.backward()  # type: ignore[no-untyped-call]
     assert (total.item(), right) == (0, 0) and hidden.grad is not None
 
 
