@@ -42,7 +42,8 @@ def weights(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
         from safetensors.torch import load_file, save_file
 
         tensors = load_file(folder / WEIGHTS)
-        save_file(edit(tensors) or tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        edited = edit(tensors)
+        save_file(tensors if edited is None else edited, folder / WEIGHTS, metadata={"format": "pt"})
 
     return change
 
@@ -176,9 +177,11 @@ KINDS: dict[str, Kind] = {
         qwen, spoiled("embed_tokens", float("inf")), r"1 of the \d+ values of .*embed_tokens"
     ),
     "nothing but not-a-numbers": Kind(llama, spoiled("", float("nan"), True), r"are not finite"),
-    "numbers that overflow": Kind(llama, spoiled("mlp.up_proj", 3e38, True), r"loss of the seeds is nan|not finite"),
+    "numbers that overflow": Kind(
+        llama, spoiled("mlp.up_proj", 3e38, True), r"loss or gradient of a seed is not finite"
+    ),
     "another model's tokenizer": Kind(demo, other_tokenizer, r"the seeds is 1\d\.\d\d nats"),
-    "another model's larger tokenizer": Kind(llama, more_vocabulary(60), r"has 60 tokens beyond the \d+ rows"),
+    "another model's larger tokenizer": Kind(llama, more_vocabulary(60), r"has 54 tokens beyond the \d+ rows"),
     "a head of its own, tied by config.json": Kind(llama, settings("config.json", tie_word_embeddings=True), r"ties"),
     "weights cut short": Kind(llama, lambda folder: os.truncate(folder / WEIGHTS, 9000), r"cannot be loaded"),
     "no weights": Kind(llama, lambda folder: (folder / WEIGHTS).unlink(), r"cannot be loaded"),

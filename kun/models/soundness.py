@@ -76,7 +76,7 @@ def check_base(folder: Path, chat: Chat, model: Any, texts: Sequence[str]) -> No
     encoded = [[token for token in chat.encode(text) if token < rows][:LONGEST] for text in texts]
     loss, guess = _loss(model, [ids for ids in encoded if len(ids) > 1]), math.log(rows)
     found = f"the loss of the seeds is {loss:.2f} nats per token before any training, that of a guess {guess:.2f}"
-    if not loss <= guess + WORSE:
+    if math.isfinite(loss) and loss > guess + WORSE:
         raise InputError(
             f"base_model: {folder}: {found}: the tokenizer is another model's, or this model has never seen such text; "
             "put the tokenizer there that it was trained with, or take another base"

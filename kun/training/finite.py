@@ -6,7 +6,7 @@ The gradient is looked at before the weights move, so that no checkpoint has val
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 from transformers import TrainerCallback
 
@@ -21,18 +21,17 @@ class Finite(TrainerCallback):  # type: ignore[misc]
 
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         if not torch.stack([gradient.sum(dtype=torch.float32) for gradient in gradients]).isfinite().all():
-            raise _lost("the gradient is not finite", state.global_step + 1, args, state)
+            _end("the gradient is not finite", state.global_step + 1, args, state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         for name in ("loss", "eval_loss"):
             value = (logs or {}).get(name, 0.0)
             if not math.isfinite(value):
-                raise _lost(f"{name} is {value}", state.global_step, args, state)
+                _end(f"{name} is {value}", state.global_step, args, state)
 
 
-def _lost(what: str, step: int, args: Any, state: Any) -> InputError:
-    return InputError(
+def _end(what: str, step: int, args: Any, state: Any) -> NoReturn:
+    raise InputError(
         f"the training is lost at step {step} of {state.max_steps}: {what}; most often train.sft.learning_rate "
-        f"({args.learning_rate:g}) is too high, or the base's numbers overflow in 16 bits: set a tenth of it, with "
-        "train.sft.warmup_steps; checkpoints have no such numbers"
+        f"({args.learning_rate:g}) is too high: set a tenth of it, and train.sft.warmup_steps; checkpoints are sound"
     )

@@ -24,8 +24,8 @@ OWN = {
     "bf16", "completion_only_loss", "data_seed", "dataset_kwargs", "disable_tqdm", "eval_packing", "eval_steps",
     "eval_strategy", "fp16", "hub_always_push", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy",
     "logging_nan_inf_filter", "logging_strategy", "max_length", "output_dir", "packing", "padding_free",
-    "prediction_loss_only", "push_to_hub", "remove_unused_columns", "report_to", "save_strategy", "save_total_limit", "seed", "train_sampling_strategy",
-    "use_cpu",
+    "prediction_loss_only", "push_to_hub", "remove_unused_columns", "report_to", "save_strategy", "save_total_limit",
+    "seed", "train_sampling_strategy", "use_cpu",
 }  # fmt: skip
 
 # What the libraries accept, and fail on later if not positive (max_steps: -1 means none).

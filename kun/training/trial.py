@@ -84,8 +84,6 @@ def _step(model: Any, row: Sequence[int]) -> None:
     loss = torch.nn.functional.cross_entropy(logits.float(), ids[0, 1:])
     loss.backward()
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-    if not gradients:
-        raise ConfigError("train.lora: nothing would be trained: it names no weights of this base")
     if not (math.isfinite(loss.item()) and all(torch.isfinite(gradient).all() for gradient in gradients)):
         raise InputError(
             f"base_model: {model.name_or_path}: loss or gradient of a seed is not finite before any training (the "

@@ -115,9 +115,9 @@ SETTINGS: dict[str, tuple[Lora, str | None]] = {
 # Where embeddings and head are one matrix, and some of its rows are new.
 TIED: dict[str, tuple[Lora, str | None]] = {
     "rows": ({}, None),
-    "head": ({"target_modules": ["q_proj", "lm_head"]}, "merged is not the one that was trained .* one matrix"),
+    "head": ({"target_modules": ["q_proj", "lm_head"]}, "one matrix .* merged is not the one that was trained"),
     "embeddings": ({"target_modules": ["q_proj", "embed_tokens"]}, "cannot be applied to modules"),
-    "head, trained whole": ({"modules_to_save": ["lm_head"]}, "cannot be trained or saved .* one matrix"),
+    "head, trained whole": ({"modules_to_save": ["lm_head"]}, "cannot be trained or saved with .* one matrix"),
     "embeddings, trained whole": ({"modules_to_save": ["embed_tokens"]}, None),
 }
 
@@ -210,3 +210,13 @@ def test_a_training_that_is_lost_ends_at_once(untied: Path, tmp_path: Path, max_
         train_model(config, "label", tmp_path / "label", lambda done, total: None)
     (checkpoint,) = (tmp_path / "label/work").glob("checkpoint-*")
     assert all(tensor.isfinite().all() for tensor in load_file(checkpoint / "adapter_model.safetensors").values())
+
+
+def test_a_gradient_that_is_lost_before_training_is_named(untied: Path, tmp_path: Path) -> None:
+    from kun.training.adapted import adapted
+    from kun.training.trial import _step
+
+    model = adapted(one_step(tmp_path, untied), load_chat(untied))
+    next(model.parameters()).data[5] = float("nan")
+    with pytest.raises(InputError, match="loss or gradient of a seed is not finite before any training"):
+        _step(model, [4, 5, 6])
