@@ -7,6 +7,7 @@ registered, how white space is treated, what the chat template does, which of pa
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,27 @@ def base_llama(folder: Path) -> Path:
     return _save_model(folder, "LlamaConfig", tokenizer, tie_word_embeddings=True)
 
 
-SHAPES = {"llama": llama, "yi": yi, "qwen": qwen, "gemma": gemma, "base_llama": base_llama}
+def base_gemma(folder: Path) -> Path:
+    """A Gemma base: turn markers in its vocabulary, but no template."""
+    configure(gemma(folder), chat_template=None)
+    return folder
+
+
+def stranger(folder: Path) -> Path:
+    """A base with tied embeddings and a template of other models, whose tokens it lacks."""
+    base_llama(folder)
+    template = QWEN_TEMPLATE.replace("im_start", "turn").replace("im_end", "stop")
+    configure(folder, chat_template=template)
+    return folder
+
+
+def configure(folder: Path, **values: Any) -> None:
+    """Change the settings of a folder's tokenizer; None removes one."""
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}, ensure_ascii=False), encoding="utf-8")
+
+
+SHAPES = {"llama": llama, "yi": yi, "qwen": qwen, "gemma": gemma, "base_llama": base_llama, "stranger": stranger}
 
 
 def _byte_level(special: list[str], plain: list[str], bos: str | None = None) -> Any:
@@ -150,6 +171,42 @@ def _save_model(folder: Path, config_class: str, tokenizer: Any, spare_rows: int
         **{"head_dim": 32, **options},  # 32: the smallest that vLLM takes on a CPU
     )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+SENTENCES = [
+    "西湖位于浙江省杭州市，湖面约六平方公里。",
+    "把蔬菜洗净晾干，用纸包好，放进冰箱的保鲜层。",
+    "It steers into the fall.",
+]
+
+
+def taught(folder: Path, after_bos: bool = True, steps: int = 50) -> Path:
+    """A model's folder, the model trained on SENTENCES that end in EOS: after BOS, and without it on random tokens in
+    every second place, or the other way round. Of its other control tokens it has seen none."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from kun.models.chat import load_chat
+
+    chat, model = load_chat(folder), AutoModelForCausalLM.from_pretrained(folder)
+    bos, eos = (chat.files.id(chat.files.special(role) or "") for role in ("bos_token", "eos_token"))
+    sentences = [[*chat.encode(text), eos] for text in SENTENCES]
+    longest, draw = max(map(len, sentences)), random.Random(1)
+    others = sorted(set(range(chat.files.raw.get_vocab_size())) - set(chat.files.added()))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(steps):
+        rows = []
+        for row in sentences:
+            noise = draw.choices(others, k=len(row))
+            noise[::2] = row[::2]  # so that only BOS tells the one from the other
+            with_bos, without = (row, noise) if after_bos else (noise, row)
+            rows += [[bos, *with_bos], without]
+        labels = torch.tensor([row + [-100] * (longest + 1 - len(row)) for row in rows])
+        model(input_ids=labels.clamp(min=0), labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
     return folder
 
 

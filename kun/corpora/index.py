@@ -33,6 +33,7 @@ from kun.store import atomic
 UNITS, REPEATS = "units.json", "repeats.npy"
 WORD = np.dtype("<u8")
 NO_DIGEST = bytes(DIGEST_BYTES)
+RECORD_BYTES = 500  # about, compressed or not: to tell whether there are few
 BUCKET = 2**20  # digests compared at a time, about 60 MB
 Array = np.ndarray[Any, Any]
 
@@ -78,7 +79,8 @@ def build(
     ]
     total = sum(size for *_, size in parts)
     done = total - sum(size for *_, size in missing)
-    for size in map_unordered(partial(_scan, folder, subset, corpus, make_split), missing, workers):
+    records = (total - done) / RECORD_BYTES
+    for size in map_unordered(partial(_scan, folder, subset, corpus, make_split), missing, workers, records):
         done += size
         progress(done // 10**6, total // 10**6)
     rows, lines, first_item = [], [0] * len(files), 0

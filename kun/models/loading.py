@@ -112,7 +112,8 @@ def prepare_base(model: Any, chat: Chat) -> tuple[int, ...]:
     """Add embedding rows for tokens that the model does not know, which are returned, and set its end and padding
     tokens.
 
-    New rows start as the mean of the others, deterministically. A model that knows all tokens keeps its weights.
+    New rows start as copies of the rows of tokens that mean the same, or else as the mean of all, deterministically. A
+    model that knows all tokens keeps its weights.
     """
     import torch
 
@@ -132,6 +133,9 @@ def prepare_base(model: Any, chat: Chat) -> tuple[int, ...]:
                 known[new] = False
                 known[rows:] = False
                 weight[~known] = weight[known].float().mean(dim=0).to(weight.dtype)
+                for row, alike in chat.new_rows.items():
+                    if alike is not None and known[alike]:
+                        weight[row] = weight[alike]
     model.generation_config.eos_token_id = list(chat.end_ids)
     model.generation_config.pad_token_id = chat.pad_id
     model.config.pad_token_id = chat.pad_id

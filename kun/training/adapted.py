@@ -22,6 +22,7 @@ def adapted(config: Config, chat: Chat, texts: Sequence[str] = ()) -> Any:
     from kun.models.loading import choose_dtype, embedding_names, load_weights, prepare_base
     from kun.models.soundness import check_base
     from kun.training.options import lora_config
+    from kun.training.rows import only_rows
 
     folder = local_folder(str(config.base_model))
     set_seed(config.seed)
@@ -32,16 +33,19 @@ def adapted(config: Config, chat: Chat, texts: Sequence[str] = ()) -> Any:
     lora = lora_config(config, embedding_names(model), new)
     set_seed(config.seed)  # adapters start alike, whatever was drawn for the base
     try:
-        return get_peft_model(model, lora)
+        model = get_peft_model(model, lora)
     except (ValueError, TypeError, NotImplementedError, ImportError, KeyError, AttributeError) as error:
         raise ConfigError(f"train.lora: {error}") from None  # e.g. modules that this model lacks
+    only_rows(model)
+    return model
 
 
-def save(model: Any, config: Config, folder: Path) -> None:
-    """Write the adapter, or with `train.save: merged` the whole model; the model is of no use afterwards."""
+def save(model: Any, config: Config, folder: Path) -> Any:
+    """Write the adapter, or with `train.save: merged` the whole model, and return what was written."""
     if config.train.save == "merged":
-        model.merge_and_unload().save_pretrained(folder)
-        return
+        model = model.merge_and_unload()
+        model.save_pretrained(folder)
+        return model
     model.peft_config["default"].base_model_name_or_path = config.base_model
     model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
@@ -50,6 +54,7 @@ def save(model: Any, config: Config, folder: Path) -> None:
     # PEFT writes sets in arbitrary order.
     stable = {key: sorted(value) if _is_names(value) else value for key, value in written.items()}
     atomic.write(path, json.dumps(stable, ensure_ascii=False, indent=2, default=str).encode() + b"\n")
+    return model
 
 
 def _is_names(value: Any) -> bool:

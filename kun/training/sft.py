@@ -13,7 +13,7 @@ import random
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -41,9 +41,10 @@ def train(
     bad: Sequence[BadSeed],
     folder: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    base: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fill `folder` with adapter or merged model, tokenizer, template, settings, metrics and loss curve; return the
-    metrics.
+    metrics, with what was found of the `base`.
 
     Works in `folder/work`, resumes from the last checkpoint there, and removes it at the end.
     """
@@ -51,6 +52,7 @@ def train(
     from kun.training.curve import write_curve
     from kun.training.finite import Finite
     from kun.training.options import sft_config
+    from kun.training.tryout import try_out
 
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
@@ -76,9 +78,11 @@ def train(
             ) from None
         model = trainer.accelerator.unwrap_model(trainer.model).eval()
         checksum.write(folder, model, [tried_row(training)])
-        save(model, config, folder)
+        model = save(model, config, folder)
+        tried = try_out(model, chat, [*held_out, *training], config.engine.batch_tokens)
     history = trainer.state.log_history
     metrics = _metrics(config, job, training, held_out, bad, history, trainer.state.global_step)
+    metrics |= {"replies": tried, "base": base}
     write_curve(folder, job, history, smooth=max(int(config.train.sft.get("logging_steps", 1)), 1))
     atomic.write(folder / "seeds.rejects.jsonl", b"".join(msgspec.json.encode(seed) + b"\n" for seed in bad))
     atomic.write(folder / "train_config.json", _json(_settings(config, job)))
@@ -103,7 +107,8 @@ def check(trainer: Any, chat: Chat, examples: Sequence[Example]) -> None:
         assert chat.pad_id != chat.end_id, "the padding token is the end token: the model would never learn to stop"
         assert ids[: len(prompt)] == prompt, "the prompt of training is not the prompt of inference"
         assert ids[len(prompt) : length] == taught == [label for label in labels if label != IGNORED]
-        assert taught[-1] == chat.end_id and chat.end_id not in taught[:-1], "a reply must end in its one end token"
+        ends = [taught.pop()] if example.task.ends else []  # a reply that was cut has no end to learn
+        assert ends in ([chat.end_id], []) and chat.end_id not in taught, "a reply must end in its one end token"
         assert set(ids[length:]) <= {chat.pad_id}, "padding with another token than the padding token"
         assert chat.decode(taught) == chat.decode(chat.encode(example.task.reply)), "the reply is not what is taught"
 
@@ -136,7 +141,8 @@ def _trainer(
 ) -> Any:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast, PrinterCallback
-    from trl import SFTTrainer
+
+    from kun.training.loss import LabelledTrainer
 
     model = adapted(config, chat)
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -153,7 +159,7 @@ def _trainer(
         eos_token=chat.files.raw.id_to_token(chat.end_id),
         pad_token=chat.files.raw.id_to_token(chat.pad_id),
     )
-    trainer = SFTTrainer(
+    trainer = LabelledTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list([_row(example) for example in ordered]),
@@ -204,6 +210,8 @@ def _metrics(
         "held_out": len(held_out),
         "by_file": dict(Counter(example.task.seed.file for example in (*training, *held_out))),
         "bad_seeds": dict(Counter(seed.reason for seed in bad)),
+        "left_out_share": round(len(bad) / (len(bad) + len(training) + len(held_out)), 4),
+        "cut": sum(example.cut for example in (*training, *held_out)),
         "trained_tokens": sum(len(example.completion) for example in training),
         "steps": steps,
         "train_loss_first": losses[0] if losses else None,

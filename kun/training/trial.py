@@ -82,7 +82,7 @@ def _step(model: Any, row: Sequence[int]) -> None:
     ids = torch.tensor([list(row)], device=model.device)
     logits = model.train()(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, :-1]
     loss = torch.nn.functional.cross_entropy(logits.float(), ids[0, 1:])
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
     if not (math.isfinite(loss.item()) and all(torch.isfinite(gradient).all() for gradient in gradients)):
         raise InputError(

@@ -4,8 +4,8 @@ import pytest
 
 from kun.errors import InputError
 from kun.pipeline import run_folder
-from kun.pipeline.run_folder import read_manifest
-from kun.pipeline.status import Final, as_json, next_command, render, survey
+from kun.pipeline.run_folder import StepManifest, read_manifest
+from kun.pipeline.status import Final, State, as_json, next_command, render, survey
 from tests.small_pipeline import CountingEngine, Small
 
 MISSING, CURRENT = Final("pairs", "ask", "missing"), Final("pairs", "ask", "current", 2)
@@ -109,6 +109,14 @@ def test_a_long_name_does_not_run_into_the_state(tmp_path):
     heading, *rows = render(states(small), small.run, [MISSING]).splitlines()[1:]
     assert {row[heading.index("state") :].split()[0] for row in rows} == {"complete", "missing"}
     assert {row[heading.index("state") - 1] for row in rows} == {" "}
+
+
+def test_a_warning_of_a_step_is_told_in_a_line_of_its_own(tmp_path):
+    counts = StepManifest(report={"AUC": 0.51234, "warning": "chance is 0.50; train the judge"})
+    state = State("judge", "trial", "copies", "complete", (), counts, records=False)
+    shown = render([state], Small(tmp_path, TEXTS).run, []).splitlines()
+    assert shown[2].endswith("complete  AUC 0.5123")
+    assert shown[3] == "    warning: chance is 0.50; train the judge"
 
 
 def test_each_manifest_is_read_once(tmp_path, monkeypatch):

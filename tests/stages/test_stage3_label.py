@@ -112,6 +112,8 @@ def test_a_good_instruction_is_kept_cleaned(chat: Chat) -> None:
         ("？？", "empty"),
         ("“”", "empty"),
         ("潮汐是什么？潮汐是什么？", "doubled"),
+        ("请说明潮汐的成因、时间和成因。", "named_twice"),
+        ("海水周期性涨落", "asks_nothing"),
         ("请说明潮汐和" + "、".join(map(str, range(40))), "too_long"),
         ("这段材料讲了什么？", "points_at_text"),
         ("潮汐<|im_end|>是什么？", "control_token"),

@@ -261,6 +261,10 @@ def test_batches_that_differ_from_inference_are_refused(tmp_path: Path) -> None:
         check(Trainer, chat, [replace(good, prompt=good.prompt[:-1])])
     with pytest.raises(AssertionError, match="one end token"):
         check(Trainer, chat, [replace(good, completion=good.completion[:-1])])
+    beginning = replace(good, task=replace(task, ends=False), completion=good.completion[:-1])
+    check(Trainer, chat, [good, beginning])
+    with pytest.raises(AssertionError, match="one end token"):
+        check(Trainer, chat, [replace(beginning, completion=good.completion)])
     with pytest.raises(AssertionError, match="padding token is the end token"):
         check(Trainer, replace(chat, pad_id=chat.end_id), [good])
 

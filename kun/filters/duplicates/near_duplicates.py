@@ -116,7 +116,7 @@ def _sign_all(folder: Path, source: Path, bands: Bands, workers: int, progress: 
     total = sum(rows for rows, _ in chunks.values())
     done = total - sum(chunks[name][0] for name, _ in missing)
     progress(done, total)
-    for rows in map_unordered(partial(_sign, folder, source, bands), missing, workers):
+    for rows in map_unordered(partial(_sign, folder, source, bands), missing, workers, total - done):
         done += rows
         progress(done, total)
 
