@@ -47,6 +47,7 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/deptry .
 
 stage1 stage2 stage3 stage4 stage5: setup
 	$(KUN) run $@ $(OPTIONS)

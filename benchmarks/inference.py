@@ -48,7 +48,8 @@ from kun.engines.base import Generate, ScoreChoices
 from kun.engines.cache import EngineCache, window
 from kun.engines.vllm.engine import environment
 from kun.engines.vllm.start import vllm_start
-from kun.models.chat import CHATML_TOKENS, load_chat
+from kun.models.chat import load_chat
+from kun.models.turns import CHATML_TOKENS
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import run_stage
 from kun.pipeline.stage import Build, Infer, Ingest, Slice, Stage, StageSpec, Step, StepContext, StepSettings
@@ -182,7 +183,8 @@ class Bench:
             case "label":
                 asked = stage3_label.stage(self.config, engines, model, [source])
             case "score":
-                asked = stage4_score.stages(self.config, Digests(self.work / "d"), engines, model, [source])[0]
+                scoring = stage4_score.stages(self.config, Digests(self.work / "d"), engines, model, [source])
+                asked = next(stage for stage in scoring if stage.spec is stage4_score.VERDICTS)
             case _:
                 asked = stage5_polish.stage(self.config, engines, model, [source])
         return [

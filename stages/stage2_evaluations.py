@@ -16,7 +16,7 @@ from kun.pipeline.stage import Build, Stage, StageSpec, Step, StepContext, StepS
 from kun.progress import Progress
 from kun.store.digests import Digests
 
-EVALUATIONS = StageSpec("stage2", "stage2_evaluations", "artefact", per_subset=False)
+EVALUATIONS = StageSpec("stage2", "stage2_evaluations", "artefact", version=2, per_subset=False)
 
 
 def stages(config: Config, digests: Digests) -> list[Stage]:

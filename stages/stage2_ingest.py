@@ -27,7 +27,7 @@ from kun.progress import Progress
 from kun.records import Document, Raw, Reject
 from kun.store.digests import Digests, of_value
 
-INDEX = StageSpec("stage2", "stage2_index", "artefact")
+INDEX = StageSpec("stage2", "stage2_index", "artefact", version=2)
 SUMMARY = "read the raw corpora and keep what is worth a model's time"
 INGEST = StageSpec("stage2", "stage2_ingest", "ingest", writes=Document, summary=SUMMARY)
 

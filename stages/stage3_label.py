@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kun.checks.answers import clean_instruction, copied, echo, folded, pointing_word, says_twice, unusable
+from kun.checks.asking import asks_nothing, named_twice
 from kun.config.schema import Config, Label
 from kun.engines.base import Generate, Generated, request_seed
 from kun.engines.cache import EngineCache, window_with_room
@@ -18,7 +19,7 @@ from kun.text.normal import preview
 from stages.writing import Writing, writing_stage
 
 SUMMARY = "let the label model write an instruction for each kept text"
-LABEL = StageSpec("stage3", "stage3_label", "inference", Filtered, Labelled, summary=SUMMARY)
+LABEL = StageSpec("stage3", "stage3_label", "inference", Filtered, Labelled, version=2, summary=SUMMARY)
 
 
 def ask(writing: Writing[Label], document: Filtered) -> Generate | Reject:
@@ -42,10 +43,14 @@ def accept(writing: Writing[Label], document: Filtered, answer: Generated) -> La
         return Reject(*fault)
     if twice := says_twice(instruction):
         return Reject("doubled", preview(twice))
+    if item := named_twice(instruction):
+        return Reject("named_twice", f"{preview(item)}: {preview(instruction)}")
     if line := echo(instruction, writing.prompt.user):
         return Reject("echo", preview(line))
     if word := pointing_word(instruction, writing.settings.pointing_words):
         return Reject("points_at_text", f"{word}: {preview(instruction)}")
+    if asks_nothing(instruction, document.text):
+        return Reject("asks_nothing", preview(instruction))
     if stretch := copied(instruction, document.text):
         return Reject("copies_text", stretch)
     if reject := writing.gives_away(instruction):

@@ -2,7 +2,8 @@
 
 Only the instruction is judged: scoring the pair did not tell good instructions from bad. The score is the probability
 of the good verdict relative to both verdicts, read from one forward pass; `method: sampled` is the paper's drawn
-verdict. The cut is decided afterwards, from the scores alone (kun/checks/selection.py).
+verdict. The cut is decided afterwards, from the scores alone (kun/checks/selection.py). Before all others the judge
+scores seed instructions and spoiled copies of them, so that one that does not discriminate is told.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 import msgspec
 
 from kun.checks.answers import verdict
-from kun.checks.selection import cut, read_calibration
+from kun.checks.discrimination import agreement, on_copies, spread
+from kun.checks.selection import best_f1, cut, read_calibration
 from kun.config.schema import Config, Score
 from kun.engines.base import ChoiceLogprobs, Engine, Failure, Generate, Generated, Request, ScoreChoices, request_seed
 from kun.engines.cache import EngineCache, window
@@ -30,10 +32,13 @@ from kun.records import Labelled, Reject, Scored, extend
 from kun.store import atomic, shards
 from kun.store.digests import Digests
 from kun.text.normal import preview
+from kun.training.judging import TRIAL, Tried
 
 SUMMARY = "let the primary chat score the instructions, and select the good ones"
 MEASURES = (Measure("score", "score of instructions, before selection"),)
 VERDICTS = StageSpec("stage4", "stage4_verdicts", "inference", Labelled, Scored, measures=MEASURES, summary=SUMMARY)
+TRIED = StageSpec("stage4", "stage4_judge", "artefact", per_subset=False)
+SPREAD = StageSpec("stage4", "stage4_spread", "artefact")
 CALIBRATION = StageSpec("stage4", "stage4_calibration", "artefact", per_subset=False)
 SELECTION = StageSpec("stage4", "stage4_score", "filter", Scored, Scored)
 
@@ -102,18 +107,23 @@ def _verdict_tokens(chat: Chat, prompt: JudgePrompt) -> tuple[list[int], tuple[t
 def stages(
     config: Config, digests: Digests, engines: EngineCache, primary_chat: Step, labelled: Sequence[Step]
 ) -> list[Stage]:
-    """The verdicts of the primary chat, also on the calibration file where that decides the cut; then the selection."""
+    """The trial of the judge; its verdicts, also on the calibration file if there is one; then the selection."""
 
     def engine(folder_of: Callable[[Step], Path]) -> Engine:
         return engines.open(folder_of(primary_chat))
 
     judging = partial(_judging, config)
+    tried = Step(TRIED, "copies", judging, (primary_chat,))
     judged = tuple(Step(VERDICTS, step.part, judging, (step, primary_chat)) for step in labelled)
     verdicts = Stage(VERDICTS, Infer(engine, partial(scoring, primary_chat)), judged)
+    trial = Stage(TRIED, Build(partial(_try_judge, engine), unit="verdicts"), (tried,))
+    spreads = tuple(Step(SPREAD, step.part, partial(StepSettings.of, config, ()), (step, tried)) for step in judged)
     calibration = _calibration(config, digests, engine, primary_chat)
-    needs = tuple(step for stage in calibration for step in stage.steps)
+    deciding = calibration if config.score.select == "best_f1" else []
+    needs = tuple(step for stage in deciding for step in stage.steps)
     selected = tuple(Step(SELECTION, step.part, partial(_selecting, config), (step, *needs)) for step in judged)
-    return [verdicts, *calibration, Stage(SELECTION, Map(open_selection, decide_cut), selected)]
+    selection = Stage(SELECTION, Map(open_selection, decide_cut), selected)
+    return [trial, verdicts, Stage(SPREAD, Build(_measure_spread), spreads), *calibration, selection]
 
 
 def scoring(primary_chat: Step, context: StepContext, engine: Engine) -> Scoring:
@@ -161,44 +171,87 @@ def _selecting(config: Config) -> StepSettings:
 def _calibration(
     config: Config, digests: Digests, engine: Callable[[Callable[[Step], Path]], Engine], primary_chat: Step
 ) -> list[Stage]:
-    """The stage that judges the calibration file, where that decides the cut."""
+    """The stage that judges the calibration file, if there is one."""
     path = config.score.calibration
-    if config.score.select != "best_f1" or path is None:
+    if path is None or config.score.method == "pair":
         return []
 
     def settings() -> StepSettings:
         content = {"score.calibration": digests.path(path, "score.calibration")}
-        return _judging(config, "score.select", "score.calibration", **content)
+        names = [*(["score.threshold"] if config.score.select == "threshold" else []), "score.select"]
+        return _judging(config, *names, "score.calibration", **content)
 
-    def build(context: StepContext, progress: Progress) -> Mapping[str, Any]:
-        opened = engine(context.folder_of)
-        judge = scoring(primary_chat, context, opened)
-        return _calibrate(judge, opened, Path(context.settings.score.calibration or ""), context.folder, progress)
-
-    return [Stage(CALIBRATION, Build(build), (Step(CALIBRATION, "verdicts", settings, (primary_chat,)),))]
+    calibrate = Build(partial(_calibrate, engine), unit="verdicts")
+    return [Stage(CALIBRATION, calibrate, (Step(CALIBRATION, "verdicts", settings, (primary_chat,)),))]
 
 
-def _calibrate(scoring: Scoring, engine: Engine, path: Path, folder: Path, progress: Progress) -> Mapping[str, Any]:
-    """Write [score, is good] of each judged instruction into `folder`/scores.json, and count those without a score.
-
-    KunError where the engine fails: a cut from fewer rows would be another cut.
-    """
+def _calibrate(
+    engine: Callable[[Callable[[Step], Path]], Engine], context: StepContext, progress: Progress
+) -> Mapping[str, Any]:
+    """Write [score, is good] of each judged instruction into scores.json, and tell how both agree: at the threshold, or
+    at the cut with the best F1."""
+    path, settings = Path(context.settings.score.calibration or ""), context.settings.score
     judged = read_calibration(path)
-    asked = [scoring.judge(instruction, None, f"calibration-{row}") for row, (instruction, _) in enumerate(judged)]
-    requests = [item for item in asked if isinstance(item, Request)]
-    answers = iter(next(iter(engine.run([requests]))))
-    scores: list[tuple[float, bool]] = []
-    for item, (_, is_good) in zip(asked, judged, strict=True):
-        answer = next(answers) if isinstance(item, Request) else item
+    asked = [(instruction, None, f"calibration-{row}") for row, (instruction, _) in enumerate(judged)]
+    given = _judge_all(engine, context, asked, path, progress)
+    scores = [(score, is_good) for score, (_, is_good) in zip(given, judged, strict=True) if score is not None]
+    lowest = settings.threshold if settings.select == "threshold" else best_f1(scores)
+    atomic.write(context.folder / "scores.json", msgspec.json.encode(scores))
+    counts = {"cut": round(lowest, 4), "judged": len(judged), "without verdict": len(judged) - len(scores)}
+    return counts | agreement(scores, lowest)
+
+
+def _try_judge(
+    engine: Callable[[Callable[[Step], Path]], Engine], context: StepContext, progress: Progress
+) -> Mapping[str, Any]:
+    """Judge the trial that stage 1 left with the chat model; write its scores by kind of spoiling into scores.json."""
+    path = context.need(0) / TRIAL
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    rows = [msgspec.json.decode(line, type=Tried) for line in lines]
+    pair = context.settings.score.method == "pair"
+    asked = [(row.instruction, row.text if pair else None, f"trial-{number}") for number, row in enumerate(rows)]
+    given = _judge_all(engine, context, asked, path, progress) if asked else []
+    scores: dict[str, list[float]] = {}
+    for score, row in zip(given, rows, strict=True):
+        if score is not None:
+            scores.setdefault(row.kind, []).append(score)
+    report = on_copies(scores)
+    atomic.write(context.folder / "scores.json", msgspec.json.encode({"AUC": report.get("AUC"), "scores": scores}))
+    return report
+
+
+def _measure_spread(context: StepContext, progress: Progress) -> Mapping[str, Any]:
+    scores = [record.score for record in shards.read_all(context.need(0), Scored)]
+    tried = msgspec.json.decode((context.need(1) / "scores.json").read_bytes())
+    report = spread(scores, tried["AUC"])
+    atomic.write(context.folder / "spread.json", msgspec.json.encode(report))
+    return report
+
+
+def _judge_all(
+    engine: Callable[[Callable[[Step], Path]], Engine],
+    context: StepContext,
+    asked: Sequence[tuple[str, str | None, str]],
+    path: Path,
+    progress: Progress,
+) -> list[float | None]:
+    """The scores of instructions of a file, each with a text or None, and a name; None for those without a verdict.
+
+    KunError where the engine fails: a measure of fewer rows would be another one.
+    """
+    opened = engine(context.folder_of)
+    judge = scoring(context.step.needs[0], context, opened)
+    requests = [judge.judge(*one) for one in asked]
+    answers = iter(next(iter(opened.run([[one for one in requests if isinstance(one, Request)]]))))
+    scores: list[float | None] = []
+    for request in requests:
+        answer = next(answers) if isinstance(request, Request) else request
         if isinstance(answer, Failure):
             raise KunError(f"{path}: an instruction got no answer ({answer.error}); run the same command again")
-        score = None if isinstance(answer, Reject) else scoring.score(answer)
-        if isinstance(score, float):
-            scores.append((score, is_good))
-        progress(len(scores), len(judged))
-    lowest = cut([], scoring.settings, scores)
-    atomic.write(folder / "scores.json", msgspec.json.encode(scores))
-    return {"cut": round(lowest, 4), "judged": len(judged), "without verdict": len(judged) - len(scores)}
+        score = None if isinstance(answer, Reject) else judge.score(answer)
+        scores.append(score if isinstance(score, float) else None)
+        progress(len(scores), len(requests))
+    return scores
 
 
 def _select_all(records: Sequence[Scored], lowest: float) -> list[Scored | Reject]:

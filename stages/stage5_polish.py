@@ -15,7 +15,8 @@ from kun.engines.base import Generate, Generated, request_seed
 from kun.engines.cache import EngineCache, window
 from kun.pipeline.stage import Measure, Output, Stage, StageSpec, Step
 from kun.records import Polished, Reject, Scored, extend
-from kun.text.normal import preview, split_sentences
+from kun.text.cutting import longest_opening
+from kun.text.normal import preview
 from stages.writing import Writing, writing_stage
 
 # Room for a reply: it is hardly ever longer than one and a half times its text, plus a few sentences.
@@ -79,26 +80,12 @@ def _tokens(writing: Writing[Polish], text: str, instruction: str) -> list[int]:
 
 
 def _fitting(writing: Writing[Polish], record: Scored) -> list[int] | None:
-    """The prompt with as many whole sentences of the text as fit, by bisection; None if not even the first fits."""
-    fitted, tokens = _fit(writing, record.text, record.instruction)
-    if fitted:
-        return tokens
-    ends = [0]
-    for sentence in split_sentences(record.text):
-        ends.append(ends[-1] + len(sentence))
-    fits, too_many, best = 0, len(ends) - 1, None
-    while too_many - fits > 1:
-        middle = (fits + too_many) // 2
-        fitted, tokens = _fit(writing, record.text[: ends[middle]].rstrip(), record.instruction)
-        if fitted:
-            fits, best = middle, tokens
-        else:
-            too_many = middle
-    return best
+    """The prompt with as many whole sentences of the text as leave room for the reply; None if not even the first
+    does."""
 
+    def attempt(text: str) -> list[int] | None:
+        tokens = _tokens(writing, text, record.instruction)
+        room = min(writing.settings.sampling.max_tokens, int(GROWTH * writing.chat.count(text)) + SPARE)
+        return tokens if len(tokens) + room <= writing.window else None
 
-def _fit(writing: Writing[Polish], text: str, instruction: str) -> tuple[bool, list[int]]:
-    """Whether the prompt leaves room for the reply; and its tokens."""
-    tokens = _tokens(writing, text, instruction)
-    room = min(writing.settings.sampling.max_tokens, int(GROWTH * writing.chat.count(text)) + SPARE)
-    return len(tokens) + room <= writing.window, tokens
+    return longest_opening(record.text, attempt)

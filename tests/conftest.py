@@ -30,7 +30,7 @@ errors_met.watch()
 # Files that stay on one worker: vLLM takes the memory and the cores of one, and the finished run is made once.
 TOGETHER = {
     "vllm": re.compile(r"vllm"),
-    "finished": re.compile(r"test_end_to_end|cli/test_verify|planning/test_plan\.py"),
+    "finished": re.compile(r"test_end_to_end|cli/test_verify|planning/test_plan\.py|test_second_pipeline|test_chaos"),
 }
 ERRORS = "tests/test_errors.py"
 IS_WHOLE = pytest.StashKey[bool]()  # whether the session has all tests; absent where it does not have those of ERRORS
@@ -41,7 +41,7 @@ LEFT_OUT = pytest.StashKey[bool]()
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the small world, small.yaml, and its whole run in `run`; for tests to copy, not to change."""
     folder = tmp_path_factory.mktemp("finished")
-    done = kun(folder, "run", "all", "--config", small_world(folder))
+    done = kun(folder, "run", "all", "--config", small_world(folder), models=True)
     assert done.returncode == 0, done.stderr
     assert re.search(r"complete, \d+ rows: read run/final", done.stdout)
     return folder

@@ -22,9 +22,15 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-c", MAIN, *map(str, arguments)]
 
 
-def kun(folder: Path, *arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    """Run `kun` in `folder` to its end; output is captured as text. Where imports or signals count: `command`."""
-    return forking.run(list(map(str, arguments)), folder, environment(), timeout)
+def kun(
+    folder: Path, *arguments: str | Path, timeout: float = 600, models: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run `kun` in `folder` to its end; output is captured as text. Where imports or signals count: `command`.
+
+    `models`: it needs torch, and saves the seconds of importing that.
+    """
+    imports = forking.kun_with_models if models else forking.kun_alone
+    return forking.run(list(map(str, arguments)), folder, environment(), timeout, imports)
 
 
 def small_world(folder: Path, *, seed: int = 11, documents: int = 24, seeds: int = 100) -> Path:

@@ -50,6 +50,16 @@ def test_every_row_is_accounted_for(folder, funnel, subset):
     assert final.count(b"\n") == rows_in
 
 
+def test_the_judge_is_tried_and_its_scores_are_measured(folder, funnel):
+    [trial] = [step["report"] for step in funnel if step["stage"] == "stage4_judge"]
+    assert (
+        trial["instructions"] >= 20 and trial["spoiled copies"] >= 5 * trial["instructions"] and 0 <= trial["AUC"] <= 1
+    )
+    kept = [step["kept"] for step in funnel if step["stage"] == "stage4_verdicts"]
+    assert [step["report"]["scores"] for step in funnel if step["stage"] == "stage4_spread"] == kept
+    assert f"AUC {trial['AUC']:.4g}" in kun(folder, "status", "run").stdout
+
+
 def test_final_rows_are_instruction_and_output_and_lead_back_to_their_row(folder):
     lineage = parquet.read_table(folder / "run/final/lineage.parquet").to_pylist()
     for subset in SUBSETS:
@@ -104,7 +114,7 @@ def test_control_tokens_of_the_corpus_stay_text(tmp_path):
 
 
 def test_the_measures_are_printed(folder):
-    measures = json.loads(kun(folder, "demo-eval", "run", "--json").stdout)
+    measures = json.loads(kun(folder, "demo-eval", "run", "--json", models=True).stdout)
     assert {"filter.noise_recall", "filter.prose_loss", "label.subject_named", "label.rouge_l"} <= set(measures)
     assert {"score.auc", "polish.facts_kept", "polish.unsupported"} <= set(measures)
     assert measures["filter.noise_recall"] >= 0.95 and measures["filter.prose_loss"] <= 0.05
@@ -112,9 +122,9 @@ def test_the_measures_are_printed(folder):
 
 def test_one_subset_and_force(folder):
     config = folder / "small.yaml"
-    done = kun(folder, "run", "stage4", "--config", config, "--subset", "skypile", "--force")
+    done = kun(folder, "run", "stage4", "--config", config, "--subset", "skypile", "--force", models=True)
     assert "stage4_score/skypile: " in done.stdout and "wudao" not in done.stdout
-    assert "nothing to do" not in done.stdout
+    assert "skypile: nothing to do" not in done.stdout  # what serves all subsets is left as it is
     after = kun(folder, "run", "all", "--config", config)
     assert after.returncode == 0
     assert "stage5_polish/wudao: nothing to do" in after.stdout

@@ -74,7 +74,8 @@ def test_a_base_model_that_is_not_here_is_an_error_at_once(tmp_path):
 
 @pytest.mark.slow
 def test_a_whole_run_reaches_nobody_and_writes_no_secret(tmp_path):
-    done = guarded(tmp_path, "run", "all", "--config", small_world(tmp_path, documents=12, seeds=60))
+    config = small_world(tmp_path, documents=12, seeds=60)
+    done = guarded(tmp_path, "run", "all", "--config", config, "--workers", "2")  # which have the guard as well
     assert done.returncode == 0, done.stderr
     assert calls(tmp_path) == ""
     written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -7,6 +7,7 @@ registered, how white space is treated, what the chat template does, which of pa
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,28 @@ def base_llama(folder: Path) -> Path:
     return _save_model(folder, "LlamaConfig", tokenizer, tie_word_embeddings=True)
 
 
+def base_gemma(folder: Path) -> Path:
+    """A Gemma base: turn markers in its vocabulary, but no template."""
+    configure(gemma(folder), chat_template=None)
+    return folder
+
+
+def stranger(folder: Path) -> Path:
+    """A base with tied embeddings and a template of other models, whose tokens it lacks."""
+    base_llama(folder)
+    template = QWEN_TEMPLATE.replace("im_start", "turn").replace("im_end", "stop")
+    configure(folder, chat_template=template)
+    return folder
+
+
+def configure(folder: Path, **values: Any) -> None:
+    """Change the settings of a folder's tokenizer; None removes one."""
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}, ensure_ascii=False), encoding="utf-8")
+
+
 SHAPES = {"llama": llama, "yi": yi, "qwen": qwen, "gemma": gemma, "base_llama": base_llama}
+TRAINED = {**SHAPES, "stranger": stranger}  # those that differ in training
 
 
 def _byte_level(special: list[str], plain: list[str], bos: str | None = None) -> Any:
@@ -150,6 +172,48 @@ def _save_model(folder: Path, config_class: str, tokenizer: Any, spare_rows: int
         **{"head_dim": 32, **options},  # 32: the smallest that vLLM takes on a CPU
     )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+QUESTION = "介绍一下"
+SENTENCES = [
+    "西湖位于浙江省杭州市，湖面约六平方公里。",
+    "把蔬菜洗净晾干，用纸包好，放进冰箱的保鲜层。",
+    "It steers into the fall.",
+]
+
+
+def taught(folder: Path, after_bos: bool = True, steps: int = 120) -> Path:
+    """The folder of a base without a template, trained to reply with SENTENCES that end in EOS where BOS comes first,
+    and elsewhere with random tokens in every second place; or the other way round. Of its other control tokens it has
+    seen none."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from kun.models.chat import Message, chats_of
+    from kun.models.tokenizer import read_tokenizer
+
+    files, model = read_tokenizer(folder), AutoModelForCausalLM.from_pretrained(folder)
+    sound, spoiled = (chats_of(files, bos)[0][1] for bos in (after_bos, not after_bos))
+    draw = random.Random(1)
+    others = sorted(set(range(files.raw.get_vocab_size())) - set(files.added()))
+    replies = [sound.completion(text) for text in SENTENCES]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(steps):
+        rows = []
+        for reply in replies:
+            noise = draw.choices(others, k=len(reply))
+            noise[::2] = reply[::2]  # so that only BOS tells the one from the other
+            rows += [
+                sound.prompt([Message("user", QUESTION)]) + reply,
+                spoiled.prompt([Message("user", QUESTION)]) + noise,
+            ]
+        longest = max(map(len, rows))
+        labels = torch.tensor([row + [-100] * (longest - len(row)) for row in rows])
+        model(input_ids=labels.clamp(min=0), labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
     return folder
 
 

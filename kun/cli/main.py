@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 
 from kun.cli.log import console_level
 from kun.cli.parser import parse
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 def main() -> None:
     """Entry point of the console script."""
+    if sys.getfilesystemencoding() != "utf-8":
+        _start_again_in_utf8()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # where a script ignores SIGINT, too
     for stream in (sys.stdout, sys.stderr):  # a name may not be UTF-8, a terminal may have another encoding
         if isinstance(stream, io.TextIOWrapper):
@@ -35,6 +38,18 @@ def main() -> None:
     status = _run()
     _log.info("exit status %d", status, extra=FILE_ONLY)
     sys.exit(status)
+
+
+def _start_again_in_utf8() -> None:
+    """Replace this process by one in Python's UTF-8 mode, which cannot be entered later. Under other locales (C where
+    it is not coerced, GBK) names of files in the settings could not be encoded, or were not found."""
+    os.environ["PYTHONUTF8"] = "1"  # for processes started from here
+    if sys.stdout.encoding not in ("ascii", "ANSI_X3.4-1968"):
+        os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)  # of the terminal
+    # An argument that names a file keeps its bytes; other words, such as a subset, become UTF-8.
+    typed = [os.fsencode(word) if Path(word).exists() else word.encode("utf-8", "surrogateescape")
+             for word in sys.orig_argv[1:]]  # fmt: skip
+    os.execv(sys.executable, [os.fsencode(sys.executable), b"-X", b"utf8", *typed])
 
 
 def _run() -> int:

@@ -9,10 +9,10 @@ import argparse
 import shlex
 from importlib.metadata import version
 
-from kun.cli import clean, demo, filter_preview, lm, plan, run, show, status, trace, verify
+from kun.cli import clean, demo, filter_preview, lm, plan, run, seeds, show, status, trace, verify
 from kun.errors import InputError
 
-COMMANDS = (run, plan, status, filter_preview, show, trace, verify, clean, lm, demo)  # in the order of --help
+COMMANDS = (run, plan, status, filter_preview, show, trace, verify, clean, seeds, lm, demo)  # in the order of --help
 DESCRIPTION = """Kun turns raw text and seed pairs into instruction/output data, in resumable stages. `kun run --help`
 lists the stages, and every setting."""
 

@@ -18,6 +18,8 @@ from kun.cli.options import add_settings, load_settings, refuse_old_layout
 from kun.config.files import dump, load, load_of_run
 from kun.config.reference import help_text
 from kun.config.schema import Config
+from kun.corpora.files import find
+from kun.corpora.first_rows import check_first_rows
 from kun.dataset.final import assemble, final_states, is_current, with_output
 from kun.engines.cache import EngineCache
 from kun.errors import ConfigError, InputError, KunError
@@ -26,7 +28,7 @@ from kun.pipeline import status
 from kun.pipeline.lock import hold
 from kun.pipeline.run_folder import RunFolder, StepManifest
 from kun.pipeline.runner import run_stage, with_repair
-from kun.pipeline.stage import Stage, Step
+from kun.pipeline.stage import WARNING, Stage, Step
 from kun.report.plots import draw
 from kun.store import atomic, shards
 from kun.store.digests import Digests
@@ -144,6 +146,10 @@ def _make(
     digests: Digests,
 ) -> None:
     """Bring the chosen stages up to date."""
+    for step in (step for stage in chosen if stage.spec.role == "ingest" for step in stage.steps):
+        if arguments.subset in (None, step.part) and run.current(step) is None:
+            corpus = config.corpora[step.part]
+            check_first_rows(step.part, corpus, find(step.part, corpus))  # before a model is trained
     repairing = partial(with_repair, stages=stages, run=run, workers=config.workers)
     for stage in chosen:
         own, shared = _narrow(stage, stages, arguments.subset)
@@ -190,6 +196,8 @@ def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> Non
         report(f"{step.name}: {status.in_words(stage, manifest) if step in made else 'nothing to do'}")
         if step not in made and stage.name not in run.unread:
             run.unread.append(stage.name)
+        if WARNING in manifest.report:
+            _log.warning("warning: %s: %s", step.name, manifest.report[WARNING])
         if stage.spec.role == "ingest" and not manifest.kept:
             _warn_of_no_documents(step, manifest, run)
     _log.info("%s: finished after %.1f s", stage.name, time.monotonic() - start)

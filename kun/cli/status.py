@@ -21,6 +21,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("run", nargs="?", help="folder of the run (default: the one of --config)")
     parser.add_argument("--config", help="compare with this file instead of the settings that the run was made with")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--verbose", action="store_true", help="every step, with its counts and reasons of rejects")
     parser.set_defaults(function=_status)
 
 
@@ -31,7 +32,7 @@ def _status(arguments: argparse.Namespace, _: list[str]) -> int:
     if arguments.json:
         print(msgspec.json.encode(status.as_json(states, run, finals)).decode())
     else:
-        print(status.render(states, run, finals))
+        print(status.render(states, run, finals, arguments.verbose))
         following = status.next_command(states, finals)
         path = arguments.config or run.path / "config.yaml"
         try:

@@ -31,12 +31,12 @@ OWN_OPTIONS = ("config", "subset", "force", "quiet", "verbose")  # options of `k
 VALUE_LIMIT = 100_000  # values in a file: a few aliases of aliases could stand for billions
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The configuration in `path`, with command-line overrides such as `["--score.threshold", "0.7"]`.
+def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in `path` (None: the defaults), with command-line overrides: `["--score.threshold", "0.7"]`.
 
     ConfigError names the file, or the option, and the key; InputError, what is no option.
     """
-    layers = _layers(Path(path), ())
+    layers = _layers(Path(path), ()) if path is not None else []
     merged: dict[str, Any] = {}
     for _, layer in layers:
         merged = _merge(merged, layer)

@@ -90,19 +90,69 @@ class Sampling(Section):
     repetition_penalty: float = Field(1.0, gt=0, description="the paper's 1.2 also punishes copying the source")
 
 
-class Seeds(Section):
-    """The seed pairs and the optional examples of the chat model's two later jobs (JSON lines)."""
+Column = str | int | None
 
-    pairs: str | None = Field(None, description="seed pairs: instruction, output")
-    judge: str | None = Field(None, description="judged instructions: instruction, verdict (good or bad)")
+
+class SeedFields(Section):
+    """Which fields of a seed file hold what, where their names do not say it: a name, a path such as `data.question`,
+    or the number of a column (from 1) in a file without a header."""
+
+    instruction: Column = Field(None, description="the request")
+    input: Column = Field(None, description="what the request is about; stands below it")
+    output: Column = Field(None, description="the reply")
+    system: Column = Field(None, description="the system message")
+    history: Column = Field(None, description="the exchanges before the request")
+    messages: Column = Field(None, description="a whole conversation, in place of the others")
+
+
+class Speakers(Section):
+    """Names of speakers in conversations, besides the usual ones (user, human, assistant, gpt, system, ...)."""
+
+    user: tuple[str, ...] = Field((), description="who asks")
+    assistant: tuple[str, ...] = Field((), description="who replies")
+    system: tuple[str, ...] = Field((), description="who sets the scene")
+
+
+class Seeds(Section):
+    """The seed pairs, and the optional examples of the chat model's two later jobs (docs/seeds.md)."""
+
+    pairs: str | None = Field(
+        None,
+        description="seed pairs: a file, folder or glob (JSON lines, JSON, CSV, TSV, Parquet), a folder of the "
+        "datasets library, or owner/name of a data set in the hub cache; `kun seeds check` shows what is used",
+    )
+    judge: str | None = Field(
+        None,
+        description="judged instructions: instruction, verdict (good or bad); auto: spoiled copies of the pairs' own",
+    )
     polish: str | None = Field(None, description="polished texts: instruction, text, output")
     held_out: float = Field(0.05, ge=0, lt=1, description="share of the seeds held out for evaluation")
+    fields: SeedFields = Field(SeedFields(), description="fields of pairs, if their names do not tell")
+    speakers: Speakers = Field(Speakers(), description="who speaks in the conversations of pairs")
+    turns: Literal["all", "first"] = Field(
+        "all", description="of a conversation, every reply makes a pair, with what was said before it; or the first"
+    )
+    encoding: str | None = Field(None, description="encoding of pairs, e.g. gb18030, big5; null: UTF-8, or found")
+    header: bool = Field(True, description="CSV and TSV begin with a line of names; false: number the columns")
+    dataset: Options = Field({}, description="datasets.load_dataset, e.g. split, name; split also of a saved folder")
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_to_python(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                "".encode(value)  # LookupError also for what is a codec, but no encoding of text
+            except (LookupError, ValueError):
+                raise ValueError("no encoding that Python knows; Chinese files are mostly gb18030") from None
+        return value
 
 
 class Train(Section):
     """LoRA SFT of the two models. The mappings go to peft.LoraConfig and trl.SFTConfig as they are."""
 
-    max_length: int = Field(512, gt=0, description="longest example, in tokens; longer ones are reported and left out")
+    max_length: int = Field(
+        512, gt=0, description="longest example, in tokens; what is longer is cut or left out, and told (docs/seeds.md)"
+    )
     lora: Options = Field(
         {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}, description="peft.LoraConfig"
     )
@@ -130,10 +180,12 @@ class Corpus(Section):
     """One raw corpus, by its name under `corpora`; one output file."""
 
     paths: tuple[str, ...] = Field(description="files, folders or globs")
-    format: Literal["wudao", "wanjuan", "skypile", "jsonl", "text", "parquet"] = Field(
+    format: Literal["wudao", "wanjuan", "skypile", "jsonl", "text", "csv", "parquet"] = Field(
         description="wudao: JSON arrays; wanjuan: JSON lines, also in tar.gz; skypile: JSON lines; or a plain format"
     )
-    field: str | None = Field(None, description="field of the text, if the format does not define it")
+    field: str | None = Field(
+        None, description="field or column of the text, if the format does not define it; data.text is nested"
+    )
     filter: dict[str, Any] = Field({}, description="settings of `filter` that differ for this corpus")
 
     @field_validator("filter")
@@ -341,7 +393,8 @@ class Score(Section):
     threshold: float = Field(0.5, ge=0, le=1, description="lowest score kept, with select: threshold")
     top_share: float = Field(0.5, gt=0, le=1, description="share of each subset kept, with select: top_share")
     calibration: str | None = Field(
-        None, description="JSON lines: instruction, verdict (good or bad); the cut with the best F1 on it is used"
+        None,
+        description="JSON lines: instruction, verdict (good or bad): how scores agree with it, and the cut of best_f1",
     )
 
     @model_validator(mode="after")
@@ -429,7 +482,7 @@ class Config(Section):
     trust_remote_code: bool = Field(False, description="run Python code that is shipped with the base model")
     prompts: str = Field("zh", description="prompt set: zh, en, demo, or a folder with label, score, polish .yaml")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of training and of every draw")
-    workers: int = Field(0, ge=0, description="processes of the filter; 0: one per core")
+    workers: int = Field(0, ge=0, description="processes of the filter; 0: one per core, one for few rows")
     seeds: Seeds = Field(Seeds(), description="stage 1: the seed files")
     train: Train = Field(Train(), description="stage 1: training")
     corpora: dict[SubsetName, Corpus] = Field({}, description="stage 2: the raw corpora by name")

@@ -6,6 +6,7 @@ costs one row, where an event parser would lose the rest of the file, and hostil
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import IO
@@ -18,6 +19,29 @@ _CHUNK = 2**20
 _BLANK = b" \t\r\n"
 # A whole string; a single bracket, comma, or quote of a string that is cut off; a run of anything else.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},"]|[^\[\]{},"]++', re.DOTALL)
+
+
+def is_array(found: files.CorpusFile) -> bool:
+    """Whether a file of JSON holds one array of objects, by its beginning, and not an object per line."""
+    if found.start or found.end is not None:
+        return False
+    try:
+        with files.open_file(found) as stream:
+            head = stream.read(2**16).removeprefix(files.BOM)
+    except Exception as error:
+        if files.damaged(error) is None:
+            raise
+        return False  # the reader tells what is damaged
+    return re.match(rb"\s*\[\s*(\{|\]|\Z)", head) is not None and not _is_whole(head.strip().split(b"\n")[0], head)
+
+
+def _is_whole(line: bytes, head: bytes) -> bool:
+    """Whether the first line is an array by itself, with more below it."""
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return len(line) < len(head.strip())
 
 
 def elements(stream: IO[bytes]) -> Iterator[Piece]:

@@ -1,23 +1,25 @@
 """The rows of evaluation files with their texts: `for row, strings in read_texts(file, fields=("question",)): ...`.
 
 JSON lines, a JSON array, a single JSON document, Parquet, CSV and plain text (texts separated by blank lines); all but
-Parquet also as .gz or .zst. Unlike in a corpus, nothing may be missed here: what cannot be read is an error.
+Parquet also as .gz or .zst. Unlike in a corpus, nothing may be missed here: what cannot be read is an error, and the
+first row of a CSV file, which may be a header or a question, is kept out as well.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
-from typing import IO, Any
+from typing import Any
 
 from kun.corpora import arrays
 from kun.corpora.files import BOM, COMPRESSIONS, ROW_LIMIT, CorpusFile, damaged, expand, lines, open_file
 from kun.corpora.readers import filled_lines, read_text, rows_of_groups
 from kun.corpora.rows import Piece
+from kun.corpora.tables import delimiter_of, table_rows
 from kun.errors import InputError
 from kun.records import Reject
+from kun.store.substitutes import refuse
 from kun.text.normal import normalise, preview
 
 SETTING = "decontaminate.files"
@@ -31,14 +33,15 @@ def find_evaluations(entries: Sequence[str]) -> list[CorpusFile]:
 
 
 def read_texts(file: CorpusFile, fields: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
-    """Row number (from 0, as in kun.corpora) and texts of each row: the strings under `fields`, or all strings.
+    """Row number (from 0, as in kun.corpora) and texts of each row: the strings under `fields`, or all strings. A row
+    that can be read in two ways is given twice.
 
     InputError, naming the setting and the row, where a row cannot be read or has none of the fields, or the file has no
     rows.
     """
     row, has_rows = 0, False
     try:
-        for row, value in _values(file):
+        for row, value in _values(file, fields):
             strings = list(_strings(value, frozenset(fields), wanted=not fields or isinstance(value, str)))
             if fields and not strings:
                 names = preview(", ".join(map(str, value)) if isinstance(value, dict) else type(value).__name__)
@@ -58,14 +61,15 @@ def read_texts(file: CorpusFile, fields: Sequence[str] = ()) -> Iterator[tuple[i
         raise InputError(f"{SETTING}: {file.path} has no rows; take it out of the list, or put its content there")
 
 
-def _values(file: CorpusFile) -> Iterator[tuple[int, Any]]:
+def _values(file: CorpusFile, fields: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    refuse(file.path, SETTING)
     name = file.path.name.lower()
     for compression in COMPRESSIONS:
         name = name.removesuffix(compression)
     if name.endswith(".parquet"):
         return _parquet(file)
     if name.endswith((".csv", ".tsv")):
-        return _table(file, "\t" if name.endswith(".tsv") else ",")
+        return _table(file, fields)
     if name.endswith((".jsonl", ".ndjson")):
         return _lines(file)
     if name.endswith(".json"):
@@ -129,9 +133,10 @@ def _parquet(file: CorpusFile) -> Iterator[tuple[int, Any]]:
     try:
         with pq.ParquetFile(file.path) as table:
             end = sum(rows_of_groups(table, file.path.stat().st_size))
+            names = table.schema_arrow.names  # which may have a name twice
             for batch in table.iter_batches(batch_size=1024):
-                for value in batch.to_pylist():
-                    yield row, value
+                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    yield row, _all(zip(names, values, strict=True))
                     row += 1
         if row != end:
             raise ValueError(f"it declares {end:,} rows, and has {row:,}")
@@ -139,23 +144,29 @@ def _parquet(file: CorpusFile) -> Iterator[tuple[int, Any]]:
         raise _broken(file, row, f"no whole Parquet file: {preview(str(error))}") from None
 
 
-def _table(file: CorpusFile, delimiter: str) -> Iterator[tuple[int, Any]]:
+def _table(file: CorpusFile, fields: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    """The rows of a table, numbered by their first line. The first one counts as a row too, unless `fields` are named
+    in it: it may be no header."""
+    delimiter = delimiter_of(file.path)
+    names: list[str] | None = None
     with open_file(file) as stream:
-        row = 0
-        try:
-            table = csv.reader(_text_lines(stream, file), delimiter=delimiter)
-            names = next(table, [])
-            for row, values in enumerate(filter(None, table)):
+        for row, cells, data in table_rows(lines(stream, file), delimiter):
+            if isinstance(cells, Reject):
+                raise _broken(file, row, f"{cells.reason}, {cells.detail}")
+            if names is None:
+                names = cells
+                if not fields:
+                    yield row, cells
+                elif not set(fields) & set(names):
+                    raise InputError(
+                        f"decontaminate.fields: {file.path}: row {row}, its header, has no text in "
+                        f"{', '.join(fields)}; it has: {preview(', '.join(names))} (no header: leave the setting empty)"
+                    )
+                continue
+            # Lines that a quote has joined, each of which could be a row of its own, are read as such, too.
+            apart = [line.decode().rstrip("\r\n").split(delimiter) for line in data] if len(data) > 1 else []
+            for values in (cells, *(apart if all(len(line) == len(names) for line in apart) else ())):
                 yield row, _all(zip_longest(names[: len(values)], values, fillvalue="more"))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise _broken(file, row, str(error)) from None
-
-
-def _text_lines(stream: IO[bytes], file: CorpusFile) -> Iterator[str]:
-    for row, line in lines(stream, file):
-        if isinstance(line, Reject):
-            raise _broken(file, row, f"{line.reason}, {line.detail}")
-        yield line.decode("utf-8")
 
 
 def _text(file: CorpusFile) -> Iterator[tuple[int, Any]]:

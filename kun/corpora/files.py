@@ -17,6 +17,7 @@ from kun.config.schema import Corpus
 from kun.corpora.rows import Piece
 from kun.errors import InputError
 from kun.records import Reject
+from kun.store.substitutes import refuse
 
 ROW_LIMIT = 16 * 2**20  # bytes; longer rows are skipped. Reading a row takes up to 16 times as much memory
 BOM = b"\xef\xbb\xbf"
@@ -28,6 +29,7 @@ ENDINGS = {
     "skypile": (".jsonl",),
     "jsonl": (".jsonl", ".ndjson", ".json"),
     "text": (".txt",),
+    "csv": (".csv", ".tsv"),
     "parquet": (".parquet",),
 }
 COMPRESSIONS = (".gz", ".zst")
@@ -158,9 +160,10 @@ def _hidden(path: Path, root: Path) -> bool:
 
 def open_file(part: CorpusFile) -> IO[bytes]:
     """The bytes of a file or part, decompressed by its ending (.gz, .tgz, .zst). InputError where it cannot be
-    opened."""
+    opened, or is a pointer or a page in place of the file."""
     name = part.path.name.lower()
     try:
+        refuse(part.path)
         file = (part.meter or Meter()).open(part.path)
         if name.endswith((".gz", ".tgz")):
             return io.BufferedReader(_Gzip(file), 2**17)
@@ -259,6 +262,7 @@ class _Zstd(io.RawIOBase):
 def numbered_lines(path: Path, setting: str) -> list[tuple[int, bytes]]:
     """The lines of a small file that are not blank, with their numbers from 1. InputError names `setting`."""
     try:
+        refuse(path, setting)
         data = path.read_bytes().removeprefix(BOM)
     except OSError as error:
         raise InputError(f"{setting}: {path}: {error.strerror}") from None

@@ -37,6 +37,7 @@ from kun.store import atomic, digests
 UNITS, REPEATS = "units.json", "repeats.npy"
 WORD = np.dtype("<u8")
 NO_DIGEST = bytes(DIGEST_BYTES)
+RECORD_BYTES = 500  # about, compressed or not: to tell whether there are few
 BUCKET = 2**20  # digests compared at a time, about 60 MB
 Array = np.ndarray[Any, Any]
 
@@ -104,7 +105,8 @@ def build(
     sizes = {digest: sum(size for _, size in parts) for digest, _, parts in cuts}
     total = sum(sizes.values())
     done = total - sum(sizes[digest] for digest in missing)
-    for digest in map_unordered(partial(_scan, folder, subset, corpus, make_split), tasks, workers):
+    records = (total - done) / RECORD_BYTES
+    for digest in map_unordered(partial(_scan, folder, subset, corpus, make_split), tasks, workers, records):
         progress((done := done + sizes[digest]) // 10**6, total // 10**6)
     units, lines, first_item = [], [0] * len(files), 0
     for digest, rows, _ in cuts:

@@ -11,8 +11,10 @@ from kun.config.schema import Corpus
 from kun.corpora import arrays
 from kun.corpora.files import BROKEN, ROW_LIMIT, CorpusFile, damaged, lines, open_file
 from kun.corpora.rows import Piece, Row, text_field, unusable
+from kun.corpora.tables import delimiter_of, table_rows
 from kun.errors import InputError
 from kun.records import Origin, Reject
+from kun.store.substitutes import refuse
 from kun.text.normal import preview
 
 Reader = Callable[[CorpusFile, str], Iterator[Row]]
@@ -25,7 +27,10 @@ def read_array(found: CorpusFile, field: str) -> Iterator[Row]:
 
 
 def read_lines(found: CorpusFile, field: str) -> Iterator[Row]:
-    """One JSON object per line (SkyPile, WanJuan); blank lines are counted, but skipped."""
+    """One JSON object per line (SkyPile, WanJuan), blank lines counted but skipped; or, by its beginning, an array."""
+    if arrays.is_array(found):
+        yield from read_array(found, field)
+        return
     with open_file(found) as stream:
         yield from _objects(filled_lines(stream, found), found.name, field)
 
@@ -163,21 +168,46 @@ def _blocks(stream: IO[bytes], found: CorpusFile) -> Iterator[tuple[Origin, byte
         yield Origin(found.name, first), bytes(block) if size <= ROW_LIMIT else too_big
 
 
+def read_table(found: CorpusFile, field: str) -> Iterator[Row]:
+    """A column of a CSV or TSV file, whose first row names the columns. Rows are numbered by their first line."""
+    names: list[str] | None = None
+    with open_file(found) as stream:
+        for line, cells, data in table_rows(lines(stream, found), delimiter_of(found.path)):
+            origin = Origin(found.name, line)
+            if isinstance(cells, Reject):
+                yield unusable(origin, b"".join(data), cells)
+            elif names is None:
+                names = cells
+                if names.count(field) != 1:
+                    yield Row(origin, "", _no_column(field, names))
+                    return
+            elif len(cells) != len(names):
+                detail = f"{len(cells)} cells, and {len(names)} columns; a cell with a delimiter in it must be quoted"
+                yield unusable(origin, b"".join(data), Reject("not_csv", detail))
+            else:
+                yield Row(origin, cells[names.index(field)])
+
+
+def _no_column(field: str, names: list[str]) -> Reject:
+    found = f"{names.count(field)} columns are named" if field in names else "no column"
+    return Reject("no_field", preview(f"{found} {field!r}; columns: {', '.join(names) or 'none'}"))
+
+
 def read_parquet(found: CorpusFile, field: str) -> Iterator[Row]:
-    """A column of a Parquet file, or of some of its row groups, batch by batch."""
+    """A column of a Parquet file, or `outer.inner` of a column of structs, or of some of its row groups, batch by
+    batch."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     row = found.first_row
     try:
         # Page by page: a row group may have gigabytes.
         with pq.ParquetFile(found.path, pre_buffer=False, buffer_size=2**20) as file:
-            schema = file.schema_arrow
-            if field not in schema.names:
-                detail = preview(f"no column {field!r}; columns: {', '.join(schema.names) or 'none'}")
-                yield Row(Origin(found.name, 0), "", Reject("no_field", detail))
+            kind, inner = _column(file.schema_arrow, field)
+            if kind is None:
+                yield Row(Origin(found.name, 0), "", _no_column(field, file.schema_arrow.names))
                 return
-            kind = schema.field(field).type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
                 yield Row(Origin(found.name, 0), "", Reject("not_text", f"the column {field!r} holds {kind}"))
@@ -187,6 +217,8 @@ def read_parquet(found: CorpusFile, field: str) -> Iterator[Row]:
             end = row + sum(declared[number] for number in groups)
             for batch in file.iter_batches(batch_size=_BATCH, row_groups=groups, columns=[field]):
                 column = batch.column(0)
+                for name in inner:
+                    column = pc.struct_field(column, name)
                 column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
                 # As bytes: a text that is not UTF-8 would fail the whole batch.
                 for value in column.cast(pa.large_binary()).slice(0, max(end - row, 0)):
@@ -198,6 +230,23 @@ def read_parquet(found: CorpusFile, field: str) -> Iterator[Row]:
         if getattr(error, "errno", None):  # an error of the system, such as a failing disk, not of the file
             raise
         yield Row(Origin(found.name, row), "", Reject("damaged", preview(f"no whole Parquet file: {error}")))
+
+
+def _column(schema: Any, field: str) -> tuple[Any, list[str]]:
+    """The type of the one column of this name, and the names that lead to it inside a column of structs; or None."""
+    import pyarrow as pa
+
+    name, inner = (
+        (field, []) if field in schema.names or "." not in field else (field.split(".")[0], field.split(".")[1:])
+    )
+    if schema.names.count(name) != 1:
+        return None, []
+    kind = schema.field(name).type
+    for name in inner:
+        if not pa.types.is_struct(kind) or len(kind.get_all_field_indices(name)) != 1:
+            return None, []
+        kind = kind.field(name).type
+    return kind, inner
 
 
 _BATCH = 16  # rows: with a dictionary all of them may be one long text
@@ -252,6 +301,7 @@ READERS: dict[str, tuple[Reader, str]] = {  # each with the default name of the 
     "skypile": (read_lines, "text"),
     "jsonl": (read_lines, "text"),
     "text": (read_text, ""),
+    "csv": (read_table, "text"),
     "parquet": (read_parquet, "text"),
 }
 
@@ -260,6 +310,7 @@ def read_part(subset: str, corpus: Corpus, part: CorpusFile) -> Iterator[Row]:
     """The rows of a file of the corpus, or of a part of one. InputError where it cannot be opened."""
     reader, field = READERS[corpus.format]
     try:
+        refuse(part.path, f"corpora.{subset}.paths")
         yield from reader(part, corpus.field or field)
     except OSError as error:
         raise InputError(f"corpora.{subset}.paths: {part.path}: {error.strerror or error}") from None

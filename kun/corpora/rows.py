@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -29,15 +30,21 @@ def unusable(origin: Origin, data: bytes, reject: Reject) -> Row:
 
 
 def text_field(field: str) -> Callable[[bytes], str | Reject]:
-    """A function from the bytes of one JSON object to the text in `field`."""
-    shape = msgspec.defstruct("Fields", [("text", str | msgspec.UnsetType, msgspec.UNSET)], rename={"text": field})
+    """A function from the bytes of one JSON object to the text in `field`; `data.text` is the text in its `data`."""
+    shape: Any = str
+    for name in reversed(field.split(".")):
+        own = [("text", shape | msgspec.UnsetType, msgspec.UNSET)]
+        shape = msgspec.defstruct("Fields", own, rename={"text": name})
     decoder = msgspec.json.Decoder(shape)
+    depth = field.count(".") + 1
 
     def text_of(data: bytes) -> str | Reject:
         try:
-            text = decoder.decode(data).text  # type: ignore[attr-defined]
+            text = decoder.decode(data)
+            for _ in range(depth):
+                text = text.text
             return text if isinstance(text, str) else _explain(data, field)
-        except (ValueError, RecursionError, msgspec.MsgspecError):
+        except (ValueError, AttributeError, RecursionError, msgspec.MsgspecError):  # AttributeError: of an unset field
             return _explain(data, field)
 
     return text_of
@@ -55,13 +62,26 @@ def _explain(data: bytes, field: str) -> str | Reject:
         return Reject("not_json", preview(str(error)))
     if not isinstance(value, dict):
         return Reject("not_object", f"a JSON {_name(value)}, not an object")
-    if field not in value:
-        if "q_main" in value:
-            return Reject("exam_question", "an examination question of WanJuan, with options and answer: no document")
-        return Reject("no_field", preview(f"no field {field!r}; fields: {', '.join(map(str, value)) or 'none'}"))
-    if not isinstance(value[field], str):
-        return Reject("not_text", f"the field {field!r} holds a JSON {_name(value[field])}")
-    return str(value[field])
+    row = value
+    for name in [field] if field in row else field.split("."):
+        if not isinstance(value, dict):
+            return Reject("not_text", f"the field {field!r} leads through a JSON {_name(value)}")
+        if name not in value:
+            if "q_main" in row:
+                return Reject(
+                    "exam_question", "an examination question of WanJuan, with options and answer: no document"
+                )
+            return Reject("no_field", preview(f"no field {field!r}; fields: {', '.join(_fields(row)) or 'none'}"))
+        value = value[name]
+    if not isinstance(value, str):
+        return Reject("not_text", f"the field {field!r} holds a JSON {_name(value)}")
+    return value
+
+
+def _fields(value: dict[str, Any]) -> list[str]:
+    """The names of the fields of an object and, as `data.text`, of the objects in it."""
+    inner = ([f"{name}.{key}" for key in held] if isinstance(held, dict) else [] for name, held in value.items())
+    return [*value, *chain.from_iterable(inner)]
 
 
 def _name(value: object) -> str:

@@ -20,6 +20,7 @@ from typing import IO
 
 from kun.config.schema import Corpus
 from kun.corpora.files import ROW_LIMIT, CorpusFile, Meter, find
+from kun.corpora.first_rows import check_first_rows
 from kun.corpora.readers import READERS
 from kun.corpora.rows import Row, text_field, unusable
 from kun.corpora.units import is_plain_lines
@@ -56,6 +57,7 @@ def sample_rows(name: str, corpus: Corpus, size: int, seed: int) -> Taken:
     Memory holds only these rows. InputError where a path matches nothing or a file cannot be opened.
     """
     files = find(name, corpus)
+    check_first_rows(name, corpus, files)
     rng = random.Random(f"kun sample {seed} {name}")
     try:
         sizes = [found.path.stat().st_size for found in files]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from kun.corpora.arrays import is_array
 from kun.corpora.files import COMPRESSIONS, ROW_LIMIT, CorpusFile, open_file
 from kun.corpora.readers import rows_of_groups
 
@@ -65,7 +66,8 @@ def cut(found: CorpusFile, kind: str) -> Iterator[Part]:
 
 def is_plain_lines(found: CorpusFile, kind: str) -> bool:
     """Whether a file of format `kind` can be read from the beginning of any line."""
-    return kind in LINES and not found.path.name.lower().endswith((*COMPRESSIONS, *ARCHIVES))
+    packed = found.path.name.lower().endswith((*COMPRESSIONS, *ARCHIVES))
+    return kind in LINES and not packed and not is_array(found)
 
 
 def _ranges(found: CorpusFile, size: int) -> Iterator[Part]:

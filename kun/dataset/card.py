@@ -24,6 +24,7 @@ CARD = "README.md"
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 HEADER = re.compile(rb"---\r?\n(.*?\n)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 ALGORITHM = "BLAKE2b-128"
+ALL = "default"  # the name that datasets looks for
 SIZES = {1e3: "n<1K", 1e4: "1K<n<10K", 1e5: "10K<n<100K", 1e6: "100K<n<1M", 1e7: "1M<n<10M", 1e8: "10M<n<100M"}
 SIZES |= {1e9: "100M<n<1B", 1e10: "1B<n<10B", 1e11: "10B<n<100B", 1e12: "100B<n<1T"}
 
@@ -94,12 +95,16 @@ def _header(output: Output, rows: Mapping[str, int], files: Mapping[str, str], t
     loadable = [subset for subset, count in rows.items() if count]  # datasets refuses a file without rows
     # datasets knows what it has cached by the name of the folder and by these entries: without the digests it would
     # give the rows of one run's `final` for those of another.
-    configs = [
+    configs: list[dict[str, Any]] = [
         {"config_name": name, "data_files": f"{name}.jsonl", "description": told[f"{name}.jsonl"]} for name in loadable
     ]
+    if len(loadable) > 1 and ALL not in rows:  # what load_dataset gives where no subset is named
+        every = " ".join(told[f"{name}.jsonl"] for name in loadable)
+        paths = [f"{name}.jsonl" for name in loadable]
+        configs.insert(0, {"config_name": ALL, "default": True, "data_files": paths, "description": f"all: {every}"})
     infos = [
-        {"config_name": name, "features": [{"name": field, "dtype": "string"} for field in output.fields]}
-        for name in loadable
+        {"config_name": one["config_name"], "features": [{"name": field, "dtype": "string"} for field in output.fields]}
+        for one in configs
     ]
     total = sum(rows.values())
     return DatasetCardData(

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from kun.checks.discrimination import auc
 from kun.demo.names import NAME_CHARS
 
 Key = tuple[str, str, int]
@@ -69,12 +70,6 @@ def evaluate_label(gold: Gold, rows: Iterable[Mapping[str, Any]]) -> dict[str, f
         named += expected["subject"] in row["instruction"]
         rouge += scorer.score(expected["instruction"], row["instruction"])["rougeL"].fmeasure
     return {"subject_named": _share(named, counted), "rouge_l": _share(rouge, counted), "rows": counted}
-
-
-def auc(good: Sequence[float], bad: Sequence[float]) -> float:
-    """The probability that a random good score exceeds a random bad one; ties count half."""
-    wins = sum((a > b) + 0.5 * (a == b) for a in good for b in bad)
-    return _share(wins, len(good) * len(bad))
 
 
 def evaluate_score(gold_instructions: Gold, scores: Sequence[float]) -> dict[str, Any]:

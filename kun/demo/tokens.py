@@ -48,7 +48,7 @@ def build_tokenizer() -> Any:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from kun.models.chat import CHATML
+    from kun.models.turns import CHATML
 
     merges = [(number[:-1], number[-1]) for number in number_tokens()]
     backend = Tokenizer(models.BPE(vocab=vocabulary(), merges=merges, byte_fallback=True))

@@ -2,17 +2,18 @@
 
 Text never becomes control tokens. The chat template is rendered with marks in place of the contents; only what the
 template itself writes may become control tokens, and `<|im_end|>` in a document stays ten characters of text. Contents
-are not trimmed either, whatever the template does. A tokenizer without a usable template is completed with ChatML, in
-the same way wherever it is loaded, so that a base model and its adapter use the same tokens.
+are not trimmed either, whatever the template does. A tokenizer without a template gets one of kun/models/turns.py; what
+a base needs beyond that is measured by stage 1 (kun/models/needs.py) and saved with the models that it trains.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -22,18 +23,15 @@ from typing import Any, Literal
 from kun.errors import InputError
 from kun.models.folder import local_folder
 from kun.models.tokenizer import ROLES, TokenizerFiles, puts_blanks, read_tokenizer, text_tokenizer
+from kun.models.turns import SPARE, Way, ways
 
 Role = Literal["system", "user", "assistant"]
 
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 PAD = "<|pad|>"
 EXCHANGE: tuple[Role, ...] = ("user", "assistant")
 TEMPLATE_DAY = datetime.date(2024, 7, 26)  # the default date of Llama's own templates
 CONTROL_SHAPE = re.compile(r"<[|｜][^<>|｜\s]+[|｜]>|<(?:start|end)_of_turn>")
+BOS_FIRST = re.compile(r"\A\s*\{\{-?\s*bos_token\s*-?\}\}")
 MARK = "\ue000{}\ue001"  # stands for a content in the rendered template; contents are never rendered
 MARKS = re.compile("\ue000(\\d+)\ue001")
 
@@ -48,12 +46,16 @@ class Message:
 
 @dataclass(frozen=True, eq=False)
 class Chat:
-    """A tokenizer with its chat template. `new_ids`: control tokens that the base model does not know."""
+    """A tokenizer with its chat template.
+
+    `new_rows`: control tokens that the base model does not know, each with the token of the same meaning whose row
+    its own starts from, if there is one.
+    """
 
     files: TokenizerFiles
     end_id: int
     pad_id: int
-    new_ids: tuple[int, ...]
+    new_rows: Mapping[int, int | None]
     _skeletons: dict[tuple[Role, ...], list[int | str]] = field(default_factory=dict, repr=False, compare=False)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -87,11 +89,26 @@ class Chat:
         """The text of token ids, control tokens left out."""
         return str(self._inner.decode(list(ids), skip_special_tokens=True))
 
+    @property
+    def new_ids(self) -> tuple[int, ...]:
+        """Control tokens that the base model does not know."""
+        return tuple(sorted(self.new_rows))
+
     @cached_property
     def end_ids(self) -> tuple[int, ...]:
         """Tokens that stop generation: the end of a turn, and the tokenizer's own end of text."""
         eos = self.files.special("eos_token")
         return tuple(dict.fromkeys((self.end_id, self.files.id(eos) if eos else self.end_id)))
+
+    def unknown(self, rows: int) -> tuple[int, ...]:
+        """Tokens that a base with so many embedding rows does not know: `new_ids`, and those beyond its rows that text
+        or the template can have. Other control tokens, such as for images, never reach the model."""
+        beyond = {number for number in self.files.raw.get_vocab(with_added_tokens=True).values() if number >= rows}
+        said = {self.end_id, self.pad_id}
+        for roles in (EXCHANGE, ("system", *EXCHANGE)) if beyond else ():
+            with contextlib.suppress(InputError):
+                said.update(part for part in _skeleton(self.files, roles) if isinstance(part, int))
+        return tuple(sorted({*self.new_ids, *(beyond - (self._forbidden - said))}))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -142,32 +159,57 @@ class Chat:
 
 def load_chat(folder: str | Path, trust_remote_code: bool = False) -> Chat:
     """The chat of a model folder (base, adapter or merged), without torch. InputError where it has no tokenizer."""
-    files = read_tokenizer(local_folder(folder), trust_remote_code)
-    new: tuple[str, ...] = ()
+    return chats_of(read_tokenizer(local_folder(folder), trust_remote_code))[0][1]
+
+
+def chats_of(files: TokenizerFiles, bos: bool | None = None) -> list[tuple[str, Chat]]:
+    """The chats that a tokenizer allows, each with the name of its way of writing turns (of kun/models/turns.py); the
+    only one, without a name, where it has a template.
+
+    `bos`: whether prompts begin with BOS; None: as the template has it, or, without one, as the tokenizer puts it.
+    """
+    token = files.special("bos_token")
     if files.template is None:
-        bos = files.special("bos_token")
-        adds_bos = bos is not None and files.raw.encode("a").ids[:1] == [files.id(bos)]
-        new, template = CHATML_TOKENS, ("{{ bos_token }}" if adds_bos else "") + CHATML
-        files = files.with_control_tokens(new).with_config(template)
+        adds = token is not None and files.raw.encode("a").ids[:1] == [files.id(token)]
+        return [(way[0], _of_way(files, way, adds if bos is None else bos)) for way in ways(files)]
+    if bos is not None:
+        template = BOS_FIRST.sub("", files.template)
+        files = files.with_config(("{{ bos_token }}" if bos else "") + template)
+    return [("", _completed(files, ()))]
+
+
+def _of_way(files: TokenizerFiles, way: Way, bos: bool) -> Chat:
+    _, template, tokens = way
+    new = [token for token in tokens if files.raw.token_to_id(token) is None]
+    return _completed(files.with_control_tokens(tokens).with_config(("{{ bos_token }}" if bos else "") + template), new)
+
+
+def _completed(files: TokenizerFiles, new: Sequence[str]) -> Chat:
+    """The chat of a tokenizer with a template: with the tokens that it lacks, an end and a padding token."""
+    eos, bos = files.special("eos_token"), files.special("bos_token")
     end, after = _end(files)
     if CONTROL_SHAPE.match(after):  # an instruct template whose tokens the base model lacks
         text = "".join(part for part in _skeleton(files, EXCHANGE, reply=False) if isinstance(part, str))
         new = tuple(dict.fromkeys(CONTROL_SHAPE.findall(text)))
         files = files.with_control_tokens(new)
         end, _ = _end(files)
-    eos = files.special("eos_token")
     if end is None and eos is None:
         raise InputError(
-            f"base_model: the tokenizer in {folder} has neither an end token in its template nor an EOS; "
+            f"base_model: the tokenizer in {files.folder} has neither an end token in its template nor an EOS; "
             "name its eos_token in tokenizer_config.json"
         )
     end_id = files.id(eos or "") if end is None else end
-    if new:
+    own_end = files.id(eos) if eos else None
+    if eos is None:
         files = files.with_config(eos_token=files.raw.id_to_token(end_id))
     padded, pad = _with_padding(files, end_id)
+    begin = files.id(bos) if bos else own_end
+    rows = {padded.id(token): begin for token in new}
+    if end_id in rows:
+        rows[end_id] = own_end
     if files.raw.token_to_id(pad) is None:
-        new = (*new, pad)
-    return Chat(padded, end_id, padded.id(pad), tuple(sorted(padded.id(token) for token in new)))
+        rows[padded.id(pad)] = None
+    return Chat(padded, end_id, padded.id(pad), rows)
 
 
 def _end(files: TokenizerFiles) -> tuple[int | None, str]:
@@ -181,10 +223,11 @@ def _end(files: TokenizerFiles) -> tuple[int | None, str]:
 
 def _with_padding(files: TokenizerFiles, end_id: int) -> tuple[TokenizerFiles, str]:
     """A padding token other than the end token, or a model would never learn to stop."""
-    own, unknown, eos = (files.special(role) for role in ("pad_token", "unk_token", "eos_token"))
+    own, unknown, eos, bos = (files.special(role) for role in ("pad_token", "unk_token", "eos_token", "bos_token"))
     names = [token.content for token in files.added().values()]
-    spare = [name for name in names if re.search(r"reserved|unused|extra_", name)]
-    candidates = [own, *(name for name in names if "pad" in name.lower()), unknown, *spare, eos]
+    spare = [name for name in names if SPARE.search(name)]
+    # BOS, which no reply has either, saves a base that has nothing else a new row.
+    candidates = [own, *(name for name in names if "pad" in name.lower()), unknown, *spare, eos, bos]
     token = next((name for name in candidates if name and files.id(name) != end_id), None)
     if token is None:
         token = PAD

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from kun.errors import InputError
+from kun.store.substitutes import refuse
 
 
 def local_folder(name: str | Path, setting: str = "base_model") -> Path:
@@ -21,6 +22,8 @@ def local_folder(name: str | Path, setting: str = "base_model") -> Path:
     """
     folder = Path(name)
     if folder.is_dir():
+        for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.model")]):
+            refuse(path, setting)
         return folder
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         from huggingface_hub import snapshot_download

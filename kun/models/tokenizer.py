@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,11 @@ class TokenizerFiles:
     def _decoder(self) -> dict[int, AddedToken]:
         return dict(self.raw.get_added_tokens_decoder())
 
-    def with_control_tokens(self, contents: Iterable[str]) -> TokenizerFiles:
+    def with_control_tokens(self, contents: Collection[str]) -> TokenizerFiles:
         """A copy with these special tokens; those that the vocabulary has keep their ids."""
+        added = self.added().values()
+        if set(contents) <= {token.content for token in added if token.special}:
+            return self
         raw = Tokenizer.from_str(self.raw.to_str())
         raw.add_special_tokens([AddedToken(content, special=True, normalized=False) for content in contents])
         return replace(self, raw=raw, changed=True)
@@ -139,6 +143,7 @@ def puts_blanks(raw: Tokenizer) -> bool:
     return any(_without_prefix(state) != state for state in states)
 
 
+@lru_cache(maxsize=2)  # it takes seconds for a vocabulary of 262,144; chats of several templates share it
 def text_tokenizer(raw: Tokenizer, sections: bool) -> Tokenizer:
     """A copy of `raw` that treats all text as text: it matches no added tokens except white space.
 

@@ -141,7 +141,7 @@ def _run_ingest(stage: Stage, work: Ingest, steps: list[Step], run: RunFolder, w
             done += sum(one.rows for one in slices if one.key not in missing)
     with bar(f"{stage.command} {stage.name}", "rows", total) as progress:
         progress(done, total)
-        for rows in map_unordered(partial(_ingest_unit, work.items), tasks, workers):
+        for rows in map_unordered(partial(_ingest_unit, work.items), tasks, workers, total - done):
             progress(done := done + rows, total)
     for step in steps:
         _finish(run, step, keys[step.name])
@@ -202,8 +202,9 @@ def _run_map(stage: Stage, work: Map, steps: list[Step], run: RunFolder, workers
         for step in steps
         for shard in pending[step.name]
     ]
+    records = sum(shard.rows for missing in pending.values() for shard in missing)
     with _rows(stage, run, pending) as advance:
-        for rows in map_unordered(partial(_map_shard, functions), tasks, workers):
+        for rows in map_unordered(partial(_map_shard, functions), tasks, workers, records):
             advance(rows)
     _finish_all(run, steps)
 

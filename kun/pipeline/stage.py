@@ -23,6 +23,7 @@ from kun.store.shards import Outcome
 # model, artefact: one folder, made whole. ingest, filter, inference: shards of records, which are cut from a corpus,
 # filtered in view of all of them, or processed by a model.
 Role = Literal["model", "artefact", "ingest", "filter", "inference"]
+WARNING = "warning"  # in the report of a Build: what status shows in a line of its own, as often as anybody asks
 
 
 @dataclass(frozen=True)

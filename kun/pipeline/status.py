@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,10 +11,11 @@ import msgspec
 
 from kun.errors import KunError
 from kun.pipeline.run_folder import RunFolder, StepManifest
-from kun.pipeline.stage import Stage, Step
+from kun.pipeline.stage import WARNING, Stage, Step
 from kun.store import atomic, shards
 from kun.text.normal import printable
 
+NOTES = 5  # reasons why something is not complete, and warnings: more of them only with --verbose
 LAST = "last_command.json"
 Condition = Literal["complete", "failures", "partial", "stale", "waiting", "blocked"]
 
@@ -142,28 +144,64 @@ def as_json(states: Sequence[State], run: RunFolder, finals: Sequence[Final]) ->
     }
 
 
-def render(states: Sequence[State], run: RunFolder, finals: Sequence[Final]) -> str:
-    """The funnel as text for a terminal."""
+def render(states: Sequence[State], run: RunFolder, finals: Sequence[Final], verbose: bool = False) -> str:
+    """The run as text for a terminal: a table of subsets by stages, and why what is not complete is not; `verbose`:
+    the counts and the reasons of rejects of every step."""
+    lines = [f"{run.path}", *(_funnel(states) if verbose else _table(states))]
+    notes: dict[str, list[State]] = {}  # one missing file blocks many steps; it is named once
+    for state in states:
+        warning = state.counts.report.get(WARNING)
+        for note in [f"{state.condition}: {reason}" for reason in state.why] + [f"warning: {warning}"] * bool(warning):
+            notes.setdefault(note, []).append(state)
+    for note, named in list(notes.items())[: None if verbose else NOTES]:
+        more = f" and {len(named) - 1} more" if len(named) > 1 else ""
+        lines.append(f"{named[0].stage}/{named[0].part}{more}: {note}")
+    if len(notes) > NOTES and not verbose:
+        lines.append(f"and {len(notes) - NOTES} other reasons and warnings: --verbose")
+    for final in finals:
+        lines.append(f"{final.folder}: {final.condition}" + (f", {final.rows:,} rows" if final.rows else ""))
+    return printable("\n".join(lines))
+
+
+def _table(states: Sequence[State]) -> list[str]:
+    """A line per step that serves all subsets, then one per subset with what each stage kept, or its condition."""
+    subsets = {state.part for state in states if state.records}
+    lines = [f"{state.stage}/{state.part}: {state.condition}" for state in states if state.part not in subsets]
+    cells: dict[str, dict[str, str]] = {}
+    for state in states:
+        if state.records:
+            kept = f"{state.counts.kept:,}"
+            other = f"{kept} {state.condition}" if state.counts.kept else state.condition
+            marks = {"complete": kept, "failures": f"{kept} +{state.counts.failed:,}!", "partial": f"{kept}..."}
+            cells.setdefault(state.part, {})[state.stage] = marks.get(state.condition, other)
+    stages = list(dict.fromkeys(state.stage for state in states if state.records))
+    heads = ["kept", *(stage.replace("_", " ").replace("stage", "", 1) for stage in stages)]
+    rows = [heads, *([part, *(found.get(stage, "") for stage in stages)] for part, found in cells.items())]
+    widths = [max(map(_columns, column)) for column in zip(*rows, strict=True)]
+    for name, *values in rows if cells else []:
+        right = (" " * (width - _columns(value)) + value for value, width in zip(values, widths[1:], strict=True))
+        lines.append("  ".join([name + " " * (widths[0] - _columns(name)), *right]))
+    return lines
+
+
+def _columns(text: str) -> int:
+    """The width of a text in a terminal: Chinese characters take two columns."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _funnel(states: Sequence[State]) -> list[str]:
     width = max([27, *(len(f"{state.stage}/{state.part}") + 1 for state in states)])
-    lines = [f"{run.path}", f"{'step':<{width}}{'state':<10}{'in':>11}{'kept':>11}{'rejected':>10}{'failed':>8}"]
-    named: set[str] = set()  # one missing file blocks many steps; it is named once
+    lines = [f"{'step':<{width}}{'state':<10}{'in':>11}{'kept':>11}{'rejected':>10}{'failed':>8}"]
     for state in states:
         counts = state.counts
-        name = f"{state.stage}/{state.part}"
+        start = f"{state.stage}/{state.part}".ljust(width) + f"{state.condition:<10}"
         if not state.records:
-            lines.append(f"{name:<{width}}{state.condition:<10}{_report(counts)}")
-        else:
-            rejected = sum(counts.rejected.values())
-            row = f"{counts.rows:>11,}{counts.kept:>11,}{rejected:>10,}{counts.failed:>8,}"
-            lines.append(f"{name:<{width}}{state.condition:<10}{row}")
-            if counts.rejected:
-                lines.append(f"    {_reasons(counts)}")
-        lines += [f"    why: {reason}" for reason in state.why if reason not in named]
-        named |= set(state.why)
-    for final in finals:
-        rows = f"{'':>11}{final.rows:>11,}" if final.rows else ""
-        lines.append(f"{final.folder:<{width}}{final.condition:<10}{rows}".rstrip())
-    return printable("\n".join(lines))
+            lines.append(start + _report(counts))
+            continue
+        rejected = sum(counts.rejected.values())
+        lines.append(f"{start}{counts.rows:>11,}{counts.kept:>11,}{rejected:>10,}{counts.failed:>8,}")
+        lines += [f"    {_reasons(counts)}"] if counts.rejected else []
+    return lines
 
 
 def in_words(stage: Stage, manifest: StepManifest) -> str:
@@ -182,5 +220,6 @@ def _reasons(counts: StepManifest) -> str:
 
 
 def _report(counts: StepManifest) -> str:
-    values = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in counts.report.items()}
+    told = {name: value for name, value in counts.report.items() if name != WARNING}
+    values = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in told.items()}
     return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -68,11 +68,11 @@ def plan(config: Config, names: Sequence[str], options: Options) -> Plan:
     run = RunFolder(Path(config.run))
     digests = Digests(run.store / "digests.json")
     given = _given(config, run, digests, options)
-    training = _training(config, given.chat)
+    training, seeds_told = _training(config, given.chat)
     with _ready(config, run, digests) as (model, evaluations, said):
         measured = [measure(given, name, model, evaluations, options.sample) for name in names]
         perplexity = tuple(language_models(config, model))
-    notes = [*said, *(note for one in measured for note in one.notes)]
+    notes = [*seeds_told, *said, *(note for one in measured for note in one.notes)]
     near = config.filter.near_duplicates is not None
     if {one.subset.filtered.basis for one in measured} & ({"sample", "counted"} if near else {"sample"}):
         notes.append("duplicates beyond the sample, and near-duplicates, are not seen: fewer rows may be kept")
@@ -114,7 +114,11 @@ def _given(config: Config, run: RunFolder, digests: Digests, options: Options) -
     evidence = Evidence(run, steps)
     label = Writing(prompts.label, config.label, chat, longest_label, config.seed)
     polish = Writing(prompts.polish, config.polish, chat, longest, config.seed)
-    pairs = seeds.read_seeds(config.seeds.pairs, seeds.SeedPair, "seeds.pairs", []) if config.seeds.pairs else []
+    pairs = (
+        seeds.read_seeds(config.seeds.pairs, seeds.SeedPair, "seeds.pairs", [], config.seeds)
+        if config.seeds.pairs
+        else []
+    )
     return PlanContext(
         config=config,
         evidence=evidence,
@@ -122,7 +126,7 @@ def _given(config: Config, run: RunFolder, digests: Digests, options: Options) -
         labelling=WritingTask(label, stage3_label.ask, stage3_label.accept),
         scoring=Scoring(prompts.score, config.score, chat, longest, config.seed),
         polishing=WritingTask(polish, stage5_polish.ask, stage5_polish.accept),
-        instructions=[seed.row.instruction for seed in pairs] or [INSTRUCTION],
+        instructions=[seed.row.request for seed in pairs] or [INSTRUCTION],
         instructions_from=f"{len(pairs):,} instructions of seeds.pairs" if pairs else "",
         growth=_growth(config, evidence, chat),
         kept=options.kept,
@@ -171,12 +175,16 @@ def _made(stages: Sequence[Stage], run: RunFolder) -> tuple[Path | None, bool]:
     return run.folder(step), True
 
 
-def _training(config: Config, chat: Chat) -> tuple[Training, ...]:
-    if config.seeds.pairs is None:
-        return ()
-    found = []
-    for name in get_args(ModelName):
-        examples = stage1_train.collect(config, name, chat, [])
+def _training(config: Config, chat: Chat) -> tuple[tuple[Training, ...], list[str]]:
+    """The trainings of stage 1, and what is told of their seeds."""
+    found: list[Training] = []
+    told: list[str] = []
+    for name in get_args(ModelName) if config.seeds.pairs is not None else ():
+        bad: list[seeds.BadSeed] = []
+        overview = seeds.Overview()
+        examples = stage1_train.collect(config, name, chat, bad, overview)
+        lines = [*seeds.told(name, examples, bad, config.train.max_length), *seeds.told_of_file(overview)]
+        told += [f"seeds: {line}" for line in lines if f"seeds: {line}" not in told]
         training, _ = seeds.split(examples, config.seeds.held_out)
         tokens = sum(len(example.prompt) + len(example.completion) for example in training)
         settings: dict[str, Any] = {
@@ -190,7 +198,7 @@ def _training(config: Config, chat: Chat) -> tuple[Training, ...]:
             batch = settings.get("per_device_train_batch_size", 8) * settings.get("gradient_accumulation_steps", 1)
             epochs = steps * batch / len(training)
         found.append(Training(f"{TRAIN.name}/{name}", TRAIN.command, len(training), epochs, tokens * epochs))
-    return tuple(found)
+    return tuple(found), told
 
 
 def _probed(config: Config, run: RunFolder, prompts: Sequence[list[int]], seconds: float) -> Rates:

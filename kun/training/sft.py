@@ -13,7 +13,7 @@ import random
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -22,9 +22,12 @@ import msgspec
 
 from kun.config.schema import Config
 from kun.errors import ConfigError, InputError
+from kun.models import checksum
 from kun.models.chat import Chat, load_chat
 from kun.store import atomic, digests
+from kun.training.adapted import adapted, save
 from kun.training.seeds import BadSeed, Example
+from kun.training.trial import rehearse, tried_row
 
 IGNORED = -100  # the label of a token that the loss leaves out
 
@@ -38,15 +41,18 @@ def train(
     bad: Sequence[BadSeed],
     folder: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    base: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fill `folder` with adapter or merged model, tokenizer, template, settings, metrics and loss curve; return the
-    metrics.
+    metrics, with what was found of the `base`.
 
     Works in `folder/work`, resumes from the last checkpoint there, and removes it at the end.
     """
     from kun.training import checkpoints
     from kun.training.curve import write_curve
+    from kun.training.finite import Finite
     from kun.training.options import sft_config
+    from kun.training.tryout import try_out
 
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
@@ -56,20 +62,27 @@ def train(
     _quiet()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        last = checkpoints.latest(work)
+        if last is None:  # a training that has got so far was rehearsed
+            rehearse(config, chat, training, work)
         trainer = _trainer(config, chat, training, held_out, arguments)
         check(trainer, load_chat(folder), [*training, *held_out])
         per_epoch = math.ceil(len(trainer.get_train_dataloader()) / arguments.gradient_accumulation_steps)
+        trainer.add_callback(Finite())
         trainer.add_callback(checkpoints.Watch(progress, per_epoch, evaluate=bool(held_out)))
-        last = checkpoints.latest(work)
         try:
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         except UnpicklingError:  # torch loads only tensors and plain values: other pickled objects are never run
             raise InputError(
                 f"{last}: the checkpoint is not one of Kun's; delete it and run the command again"
             ) from None
-        _save_model(trainer, config, folder)
+        model = trainer.accelerator.unwrap_model(trainer.model).eval()
+        checksum.write(folder, model, [tried_row(training)])
+        model = save(model, config, folder)
+        tried = try_out(model, chat, [*held_out, *training], config.engine.batch_tokens)
     history = trainer.state.log_history
     metrics = _metrics(config, job, training, held_out, bad, history, trainer.state.global_step)
+    metrics |= {"replies": tried, "base": base}
     write_curve(folder, job, history, smooth=max(int(config.train.sft.get("logging_steps", 1)), 1))
     atomic.write(folder / "seeds.rejects.jsonl", b"".join(msgspec.json.encode(seed) + b"\n" for seed in bad))
     atomic.write(folder / "train_config.json", _json(_settings(config, job)))
@@ -94,7 +107,8 @@ def check(trainer: Any, chat: Chat, examples: Sequence[Example]) -> None:
         assert chat.pad_id != chat.end_id, "the padding token is the end token: the model would never learn to stop"
         assert ids[: len(prompt)] == prompt, "the prompt of training is not the prompt of inference"
         assert ids[len(prompt) : length] == taught == [label for label in labels if label != IGNORED]
-        assert taught[-1] == chat.end_id and chat.end_id not in taught[:-1], "a reply must end in its one end token"
+        ends = [taught.pop()] if example.task.ends else []  # a reply that was cut has no end to learn
+        assert ends in ([chat.end_id], []) and chat.end_id not in taught, "a reply must end in its one end token"
         assert set(ids[length:]) <= {chat.pad_id}, "padding with another token than the padding token"
         assert chat.decode(taught) == chat.decode(chat.encode(example.task.reply)), "the reply is not what is taught"
 
@@ -126,25 +140,16 @@ def _trainer(
     config: Config, chat: Chat, training: Sequence[Example], held_out: Sequence[Example], arguments: Any
 ) -> Any:
     from datasets import Dataset
-    from peft import get_peft_model
-    from transformers import PreTrainedTokenizerFast, PrinterCallback, set_seed
-    from trl import SFTTrainer
+    from transformers import PreTrainedTokenizerFast, PrinterCallback
 
-    from kun.models.loading import choose_dtype, embedding_names, load_base
-    from kun.training.options import lora_config
+    from kun.training.loss import LabelledTrainer
 
-    model = load_base(str(config.base_model), chat, choose_dtype(), config.trust_remote_code)
+    model = adapted(config, chat)
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if window and (longest := max(len(_row(example)["input_ids"]) for example in (*training, *held_out))) > window:
         raise ConfigError(
             f"train.max_length: an example has {longest} tokens, and the base model reads {window}: set that"
         )
-    lora = lora_config(config, embedding_names(model), chat.new_ids)
-    set_seed(config.seed)
-    try:
-        model = get_peft_model(model, lora)
-    except ValueError as error:  # e.g. modules that this model lacks
-        raise ConfigError(f"train.lora: {error}") from None
     head = model.get_output_embeddings()
     if not hasattr(head, "bias"):  # TRL's loss needs it; PEFT's wrapper of a head with trained rows lacks it
         object.__setattr__(head, "bias", head.original_module.bias)
@@ -154,7 +159,7 @@ def _trainer(
         eos_token=chat.files.raw.id_to_token(chat.end_id),
         pad_token=chat.files.raw.id_to_token(chat.pad_id),
     )
-    trainer = SFTTrainer(
+    trainer = LabelledTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list([_row(example) for example in ordered]),
@@ -163,26 +168,6 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def _save_model(trainer: Any, config: Config, folder: Path) -> None:
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if config.train.save == "merged":
-        model = model.merge_and_unload()
-        model.save_pretrained(folder)
-        return
-    model.peft_config["default"].base_model_name_or_path = config.base_model
-    model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
-    written = json.loads(path.read_text(encoding="utf-8"))
-    # PEFT writes sets in arbitrary order.
-    stable = {key: sorted(value) if _is_names(value) else value for key, value in written.items()}
-    atomic.write(path, _json(stable))
-
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _same_job(work: Path, config: Config, job: str, chat: Chat, examples: Sequence[Example]) -> None:
@@ -225,6 +210,8 @@ def _metrics(
         "held_out": len(held_out),
         "by_file": dict(Counter(example.task.seed.file for example in (*training, *held_out))),
         "bad_seeds": dict(Counter(seed.reason for seed in bad)),
+        "left_out_share": round(len(bad) / (len(bad) + len(training) + len(held_out)), 4),
+        "cut": sum(example.cut for example in (*training, *held_out)),
         "trained_tokens": sum(len(example.completion) for example in training),
         "steps": steps,
         "train_loss_first": losses[0] if losses else None,

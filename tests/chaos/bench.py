@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import checks
-from tests.chaos.runs import Ended, Run, import_all, start
+from tests.chaos.runs import Ended, Run, start
+from tests.forking import kun_with_models
 from tests.runs import kun, small_world
 
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
@@ -45,7 +46,7 @@ class Bench:
     def open(folder: Path) -> Bench:
         """Make the world, the uninterrupted run, and a copy of it after each stage, as far as they are not there."""
         begun = time.monotonic()
-        import_all()
+        kun_with_models()
         importing = time.monotonic() - begun
         bench, whole = Bench(folder, folder / "small.yaml"), folder / "whole"
         seconds = folder / "seconds.json"  # written last

@@ -280,7 +280,7 @@ def _forget_steps_after(run: Path, folder: Path) -> None:
     stage = folder.name.split("-")[0]
     order = ["stage2_index", "stage2_ingest", "stage2_lm", "stage2_quality", "stage2_perplexity", "stage2_duplicates"]
     order += ["stage2_filter"]
-    order += ["stage4_verdicts", "stage4_score"]
+    order += ["stage4_judge", "stage4_verdicts", "stage4_spread", "stage4_score"]
     for later in order[order.index(stage) + 1 :]:
         if later.split("_")[0] == stage.split("_")[0] and later != "stage2_lm":
             for path in (run / "store").glob(f"{later}-*"):

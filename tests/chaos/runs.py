@@ -133,20 +133,3 @@ def _become_kun(arguments: list[str], folder: Path, output: int, spec: dict[str,
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def import_all() -> None:
-    """What the stages import, so that forked runs have it."""
-    import datasets
-    import matplotlib.figure
-    import peft
-    import pyarrow.parquet
-    import transformers
-    import trl
-
-    import kun.cli.main
-    import kun.engines.transformers.engine
-    import kun.training.sft  # noqa: F401
-
-    _ = (trl.SFTTrainer, peft.LoraConfig, transformers.AutoModelForCausalLM, transformers.PreTrainedTokenizerFast)
-    _ = (datasets.Dataset, matplotlib.figure.Figure, pyarrow.parquet.ParquetWriter)

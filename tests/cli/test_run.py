@@ -105,7 +105,7 @@ def test_evaluation_files_are_kept_out_and_another_file_makes_the_filter_stale(f
     rejects = kun(folder, "show", "runs/my", "stage2_filter", "--rejects", "--fields", "detail").stdout
     assert "eval.jsonl, row 0: 今天的天气很好" in rejects
     (folder / "eval.jsonl").write_text(json.dumps({"question": TEXTS[1]}), encoding="utf-8")
-    assert "why: decontaminate.files changed" in kun(folder, "status", "runs/my").stdout
+    assert "stale: decontaminate.files changed" in kun(folder, "status", "runs/my").stdout
     missing = kun(folder, "run", "stage2", "--config", "my.yaml", "--decontaminate.files", "none.jsonl")
     assert (missing.returncode, missing.stderr) == (2, "kun: decontaminate.files: none.jsonl: no such file or folder\n")
 
@@ -119,13 +119,15 @@ def test_status_and_trace(filtered):
     assert {"id", "subset", "text", "origin", "ppl", "tokens"} == set(record)
     life = json.loads(kun(filtered, "trace", "runs/my", record["id"], "--json").stdout)["life"]
     assert [(e["stage"], e["outcome"]) for e in life] == [("stage2_ingest", "kept"), ("stage2_filter", "kept")]
+    line = kun(filtered, "trace", "runs/my", "web:1")
+    assert line.returncode == 2 and "runs/my: has no final files yet" in line.stderr
 
 
 def test_a_changed_setting_makes_new_output_beside_the_old_and_says_why(filtered):
     text = (filtered / "my.yaml").read_text().replace("min_chars: 5", "min_chars: 25")
     (filtered / "my.yaml").write_text(text)
     shown = kun(filtered, "status", "--config", "my.yaml").stdout
-    assert "stale" in shown and "why: filter.min_chars changed" in shown
+    assert "stale" in shown and "stale: filter.min_chars changed" in shown
     done = kun(filtered, "run", "stage2", "--config", "my.yaml")
     assert "stage2_ingest/web: nothing to do" in done.stdout and "too_short 1" in done.stdout
     assert len(list((filtered / "runs/my/store").glob("stage2_filter-web-*"))) == 2
@@ -235,6 +237,31 @@ def test_errors_are_one_clear_message_and_end_with_2(folder, arguments, message)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_names_that_the_locale_cannot_encode(folder):
+    shutil.move(folder / "corpus.jsonl", folder / "语料.jsonl")
+    (folder / "my.yaml").rename(folder / "我的.yaml")
+    options = ["run", "stage2", "--config", "我的.yaml", "--corpora.web.paths", "语料.jsonl", "--run", "运行"]
+    plain = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command(*options), cwd=folder, env=environment() | plain, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "next: kun run stage1 --config '我的.yaml'" in done.stdout
+    assert (folder / "运行/stage2_filter/web/part-00000.jsonl").is_file()
+
+
+def test_a_wrong_field_is_told_before_anything_is_made(folder):
+    done = kun(folder, "run", "stage2", "--config", "my.yaml", "--corpora.web.field", "body")
+    assert done.returncode == 2 and "corpora.web.field: body: none of the first 5 rows has a text" in done.stderr
+    assert not list((folder / "runs/my/store").glob("stage2*"))
+
+
+@pytest.mark.parametrize(
+    "words", [[], *([name] for name in ("run", "plan", "status", "trace", "verify", "clean", "lm"))]
+)
+def test_help_warns_of_nothing(folder, words):
+    shown = kun(folder, *words, "--help")
+    assert shown.returncode == 0 and not shown.stderr and "arning:" not in shown.stdout
 
 
 def test_two_runs_at_once_are_refused_with_the_name_of_the_holder(filtered):

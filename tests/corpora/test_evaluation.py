@@ -13,6 +13,9 @@ ROWS = [{"question": "中国最长的河？", "choices": ["长江", "黄河"], "
 TEXTS = [(0, ["中国最长的河？", "长江", "黄河"]), (1, ["一\n二"])]
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1200\n"
+
+
 def lines(rows=ROWS):
     return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
 
@@ -50,10 +53,10 @@ def test_tables_and_text(tmp_path):
     (tmp_path / "c.txt").write_text("第一段\n\n\n第二段\n接着\n", encoding="utf-8")
     assert read_all(tmp_path) == [
         *((0, ["甲", "乙", "丙"]), (1, [])),
-        *((0, ["0", "第一，\n问"]), (1, ["1", "第二问"])),
+        *((0, ["id", "question"]), (1, ["0", "第一，\n问"]), (3, ["1", "第二问"])),
         *((0, ["第一段"]), (3, ["第二段\n接着"])),
     ]
-    assert read_all(tmp_path / "b.csv", ["question"]) == [(0, ["第一，\n问"]), (1, ["第二问"])]
+    assert read_all(tmp_path / "b.csv", ["question"]) == [(1, ["第一，\n问"]), (3, ["第二问"])]
 
 
 def test_fields_are_found_at_any_depth(tmp_path):
@@ -61,6 +64,9 @@ def test_fields_are_found_at_any_depth(tmp_path):
     assert read_all(tmp_path / "e.jsonl", ["choices"]) == [(0, ["长江", "黄河"])]
     with pytest.raises(InputError, match=r"decontaminate\.fields: .*row 0 has no text in answer; .*question, choices"):
         read_all(tmp_path / "e.jsonl", ["answer"])
+    (tmp_path / "e.csv").write_text("哪条河最长？,长江\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"decontaminate\.fields: .*its header, has no text in q; .*no header: leave"):
+        read_all(tmp_path / "e.csv", ["q"])
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,12 @@ def test_fields_are_found_at_any_depth(tmp_path):
         ("e.json", json.dumps(ROWS).encode()[:-5], "row 1: truncated"),
         ("e.jsonl.gz", gzip.compress((lines() + b"\n") * 99)[:-9], "truncated"),
         ("e.jsonl", "中".encode("gb18030"), "row 0: no JSON"),
-        ("e.csv", b"q\n\xd6\xd0\n", "row 0: .*utf-8"),
+        ("e.csv", b"q\n\xd6\xd0\n", "row 1: not_utf8"),
+        ("e.csv", b'q\na\n"b\nc\nd\n', "row 2: not_csv, a quote is opened and not closed .* 2 lines below"),
+        ("e.csv", b'q\n"a"b\n', "row 1: not_csv, .*double its quotes"),
+        ("e.jsonl", POINTER, "git lfs pull"),
+        ("e.parquet", POINTER, "git lfs pull"),
+        ("e.csv", b"\n<!DOCTYPE html>\n<title>Sign in</title>", "a web page"),
         ("e.txt", b"\xd6\xd0", "row 0: not_utf8"),
         ("e.parquet", b"PAR1", "no whole Parquet"),
     ],
@@ -98,14 +109,35 @@ def test_files_that_are_missing(tmp_path):
     ("name", "data", "texts"),
     [
         ("a.jsonl", b'{"question": "a", "question": "b"}', ["a", "b"]),  # a parser would keep the last
-        ("a.csv", b"question,question\na,b\n", ["a", "b"]),
-        ("a.csv", b"question\na,b,c\n", ["a", "b", "c"]),
         ("a.jsonl", b'{"x": ' + b"[" * 900 + b'"deep"' + b"]" * 900 + b"}", ["deep"]),
     ],
 )
 def test_no_text_of_a_row_is_missed(tmp_path, name, data, texts):
     (tmp_path / name).write_bytes(data)
     assert [strings for _, strings in read_all(tmp_path / name)] == [texts]
+
+
+@pytest.mark.parametrize(
+    ("data", "rows"),
+    [
+        (b"question,question\na,b\n", [(0, ["question", "question"]), (1, ["a", "b"])]),
+        (b"question\na,b,c\n", [(0, ["question"]), (1, ["a", "b", "c"])]),
+        (b"first question,A\nsecond,B\n", [(0, ["first question", "A"]), (1, ["second", "B"])]),  # no header
+        # quotes that join two rows into one, or begin a text that goes over two lines
+        (b'q,a\n"one,1\ntwo",2\n', [(0, ["q", "a"]), (1, ["one,1\ntwo", "2"]), (1, ['"one', "1"]), (1, ['two"', "2"])]),
+        (b'q,a\n"one\ntwo",2\n', [(0, ["q", "a"]), (1, ["one\ntwo", "2"])]),
+    ],
+)
+def test_no_row_of_a_table_is_missed(tmp_path, data, rows):
+    (tmp_path / "a.csv").write_bytes(data)
+    assert read_all(tmp_path / "a.csv") == rows
+
+
+def test_a_cell_of_any_length_and_a_column_named_twice(tmp_path):
+    (tmp_path / "a.csv").write_text("q\n" + "长" * 200_000, encoding="utf-8")
+    assert read_all(tmp_path / "a.csv")[1] == (1, ["长" * 200_000])
+    pq.write_table(pa.table([["one"], ["two"]], names=["q", "q"]), tmp_path / "a.parquet")
+    assert read_all(tmp_path / "a.parquet", ["q"]) == [(0, ["one", "two"])]
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])

@@ -26,8 +26,9 @@ def test_the_header_is_what_the_hub_reads(tmp_path):
 
     written(tmp_path)
     data = DatasetCard.load(tmp_path / CARD).data.to_dict()
-    assert [one["config_name"] for one in data["configs"]] == ["wudao", "null"]  # an empty file cannot be loaded
-    assert [one["config_name"] for one in data["dataset_info"]] == ["wudao", "null"]
+    # All of them, then each; an empty file cannot be loaded.
+    assert [one["config_name"] for one in data["configs"]] == ["default", "wudao", "null"]
+    assert [one["config_name"] for one in data["dataset_info"]] == ["default", "wudao", "null"]
     assert data["files"] == {name: f"{ALGORITHM} {digest}" for name, digest in FILES.items()}
     assert (data["language"], data["size_categories"]) == (["zh"], ["1K<n<10K"])
 

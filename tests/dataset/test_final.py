@@ -184,6 +184,20 @@ def test_the_folder_loads_as_a_data_set(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_without_a_name_all_subsets_are_loaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from datasets import load_dataset
+
+    run, stage = finished_run(tmp_path / "run", OUTPUTS)
+    _, other = finished_run(run.path, ["另一个语料的输出"], subset="skypile")
+    both = polishing(*other.steps, *stage.steps)
+    assemble(run, both, Config(run=str(run.path)), state_of(run, stage), known(run))
+    rows = load_dataset(str(run.path / "final"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert [row["output"] for row in rows] == ["另一个语料的输出", *(output for output in OUTPUTS if output)]
+    assert is_current(run, both, known(run))  # the card is read as before
+
+
+@pytest.mark.slow
 def test_the_cache_of_datasets_tells_two_runs_apart(tmp_path, monkeypatch):
     """It knows them by the name of the folder, which is `final` in both, and by the header of the card."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

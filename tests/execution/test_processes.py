@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from kun.errors import KunError
-from kun.execution.processes import map_unordered
+from kun.execution.processes import FEW, map_unordered
 from tests.runs import REPOSITORY, environment
 
 
@@ -39,6 +39,16 @@ except KeyboardInterrupt:
 
 def test_every_task_once():
     assert sorted(map_unordered(squared, [(n,) for n in range(50)], workers=3)) == [n * n for n in range(50)]
+
+
+def process(_: int) -> int:
+    return os.getpid()
+
+
+@pytest.mark.parametrize(("workers", "records", "here"), [(0, FEW - 1, True), (0, FEW, False), (2, 1, False)])
+def test_few_records_are_worked_on_here_unless_a_number_of_processes_is_asked_for(monkeypatch, workers, records, here):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert ({os.getpid()} == set(map_unordered(process, [(1,), (2,), (3,)], workers, records))) == here
 
 
 def test_a_caller_that_has_enough_does_not_wait_for_the_rest():

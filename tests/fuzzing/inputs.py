@@ -26,6 +26,10 @@ NAMES = {
     "text": [f"a.txt{packing}" for packing in PACKINGS],
     "parquet": ["a.parquet"],
 }
+NAMES["seeds"] = [
+    *(f"a.{ending}{packing}" for ending in ("jsonl", "json", "csv", "tsv") for packing in PACKINGS),
+    "a.parquet",
+]
 NAMES["evaluation"] = [
     *(f"a.{ending}{packing}" for ending in ("jsonl", "json", "csv", "tsv", "txt") for packing in PACKINGS),
     "a.parquet",
@@ -388,7 +392,56 @@ def line_file(rng: random.Random, kinds: tuple[tuple[str, ...], ...]) -> bytes:
     return broken(rng, json_lines(rng, rng.choice(kinds)), 0.3)
 
 
-SEEDS = partial(
-    line_file, kinds=(("instruction", "output"), ("instruction", "verdict"), ("instruction", "text", "output"))
+def seed_file(rng: random.Random) -> bytes:
+    """A file of seeds in one of the usual forms, behind the byte that names it."""
+    number = rng.randrange(len(NAMES["seeds"]))
+    name = NAMES["seeds"][number]
+    fields = rng.choice(SEED_FIELDS)
+    if rng.random() < 0.4 and ".json" in name:
+        some = [broken(rng, json.dumps(seed_row(rng)).encode(), 0.05) for _ in range(rng.randrange(4))]
+        data = b"[" + b",".join(some) + b"]" if rng.random() < 0.5 else b"\n".join(some)
+    else:
+        make = _BY_ENDING[name.split(".")[1]] if rng.random() < 0.9 else json_lines
+        data = make(rng, fields)
+    if rng.random() < 0.1:
+        data = data.decode("utf-8", "ignore").encode(rng.choice(("gb18030", "big5", "utf-16", "latin-1")), "ignore")
+    return bytes([number]) + broken(rng, packed(rng, name, broken(rng, data, 0.2)), 0.3 if "z" in name else 0.0)
+
+
+def seed_row(rng: random.Random) -> Any:
+    """A conversation, a row with a history, or one of a list of rows."""
+    names = rng.choice((("role", "content"), ("from", "value"), ("human", "assistant"), ("speaker", "text")))
+    speakers = rng.choice((("user", "assistant"), ("human", "gpt"), ("system", "user"), ("tool", "律师")))
+    turns: list[Any] = [
+        {
+            names[0]: speakers[turn % 2],
+            names[1]: rng.choice((text(rng), [{"type": "text", "text": text(rng)}], value(rng))),
+        }
+        for turn in range(rng.randrange(6))
+    ]
+    if rng.random() < 0.1:
+        turns.append(value(rng))
+    plain = {"instruction": text(rng), "output": text(rng), rng.choice(("input", "system", "history")): value(rng)}
+    marked = f"<s>Human: {text(rng)}\n</s><s>Assistant: {text(rng)}\n</s>"
+    return rng.choice(
+        (
+            {rng.choice(("messages", "conversations", "conversation")): turns},
+            turns,
+            [plain, plain],
+            plain | {"history": [[text(rng), text(rng)]]},
+            {"instruction": text(rng), "instances": [plain, value(rng)]},
+            {"text": rng.choice((marked, f"[INST] {marked} [/INST] x", text(rng)))},
+            {"prompt": text(rng), "chosen": rng.choice((text(rng), turns)), "rejected": text(rng)},
+            value(rng),
+        )
+    )
+
+
+SEED_FIELDS = (
+    ("instruction", "output"),
+    ("instruction", "input", "output"),
+    ("instruction", "verdict"),
+    ("instruction", "text", "output"),
+    ("question", "answer"),
 )
 CALIBRATION = partial(line_file, kinds=(("instruction", "verdict"),))

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
 import numpy as np
 
 from kun.checks import answers
 from kun.checks.faithfulness import faithfulness
 from kun.checks.selection import read_calibration
 from kun.config.files import dump, load
-from kun.config.schema import Clean, Corpus
+from kun.config.schema import Clean, Corpus, Seeds
 from kun.corpora import evaluation, files, index, read_corpus
 from kun.corpora.ingest import counted, documents, items
 from kun.errors import KunError
@@ -30,6 +31,7 @@ from kun.filters import quality
 from kun.filters.clean import clean
 from kun.filters.duplicates.signatures import sign
 from kun.filters.perplexity import text as lm_text
+from kun.seeds import files as seed_files
 from kun.text import numerals
 from kun.text.characters import count
 from kun.text.fold import fold
@@ -120,15 +122,27 @@ def _evaluation(data: bytes) -> Iterator[str]:
 
 
 def _seeds(data: bytes) -> Iterator[str]:
-    path = folder() / "seeds.jsonl"
-    path.write_bytes(data)
-    for kind in (seeds.SeedPair, seeds.JudgedInstruction, seeds.PolishedText):
+    path = _file("seeds", data)
+    other = Seeds.model_validate({"header": False, "turns": "first", "fields": {"output": "chosen"}})
+    for kind, settings in (
+        (seeds.SeedPair, Seeds()),
+        (seeds.SeedPair, other),
+        (seeds.JudgedInstruction, Seeds()),
+        (seeds.PolishedText, Seeds()),
+    ):
         bad: list[seeds.BadSeed] = []
         try:
-            yield from ("kept" for _ in seeds.read_seeds(str(path), kind, "seeds.pairs", bad))
-        except KunError:
+            with patch.object(seed_files._log, "disabled", True):  # it says which encoding it has found
+                usable = seeds.read_seeds(str(path), kind, "seeds.pairs", bad, settings)
+            for seed in usable:
+                assert all(text.strip() for text in (seed.row.instruction, getattr(seed.row, "output", "x")))
+                yield "a conversation" if getattr(seed.row, "history", ()) else "kept"
+        except KunError as error:
+            assert len(str(error)) < 5_000
             yield "InputError"
-        yield from (seed.reason for seed in bad)
+        for one in bad:
+            assert len(msgspec.json.encode(one)) < 5_000
+            yield one.reason
 
 
 def _calibration(data: bytes) -> Iterator[str]:
@@ -304,7 +318,7 @@ TARGETS = {
     **{kind: Target(partial(inputs.corpus_file, kind=kind), partial(_corpus, kind)) for kind in READERS},
     "ranges": Target(lambda rng: rng.randbytes(1) + inputs.json_lines(rng, ("text",)), _ranges),
     "evaluation": Target(partial(inputs.corpus_file, kind="evaluation"), _evaluation),
-    "seeds": Target(inputs.SEEDS, _seeds),
+    "seeds": Target(inputs.seed_file, _seeds),
     "calibration": Target(inputs.CALIBRATION, _calibration),
     "config": Target(inputs.settings, _config),
     **{name: Target(inputs.text_bytes, check) for name, check in _TEXTS.items()},

@@ -1,11 +1,9 @@
-import re
-
 import pytest
 
 from kun.errors import InputError
 from kun.pipeline import run_folder
-from kun.pipeline.run_folder import read_manifest
-from kun.pipeline.status import Final, as_json, next_command, render, survey
+from kun.pipeline.run_folder import StepManifest, read_manifest
+from kun.pipeline.status import Final, State, as_json, next_command, render, survey
 from tests.small_pipeline import CountingEngine, Small
 
 MISSING, CURRENT = Final("pairs", "ask", "missing"), Final("pairs", "ask", "current", 2)
@@ -33,7 +31,12 @@ def test_the_funnel_of_a_finished_run(tmp_path):
     assert (label["in"], label["kept"], label["rejected"], label["failed"]) == (2, 2, {}, 0)
     assert report["stages"][1]["rejected"] == {"odd": 1}
     shown = render(states(small), small.run, [Final("pairs", "ask", "stale", 2)])
-    assert "odd 1" in shown and re.search(r"^pairs +stale +2$", shown, re.MULTILINE)
+    assert shown.splitlines()[1:] == [
+        "kept   documents  even lengths  questions",
+        "wudao          3             2          2",
+        "pairs: stale, 2 rows",
+    ]
+    assert "odd 1" in render(states(small), small.run, [CURRENT], verbose=True)
     assert render(states(small), small.run, [MISSING]).endswith("missing")
 
 
@@ -106,9 +109,27 @@ def test_a_file_that_is_gone_is_shown_not_thrown(tmp_path):
 def test_a_long_name_does_not_run_into_the_state(tmp_path):
     small = Small(tmp_path, {"a_subset_of_a_rather_long_name": ["四个字符"]})
     small.go()
-    heading, *rows = render(states(small), small.run, [MISSING]).splitlines()[1:]
-    assert {row[heading.index("state") :].split()[0] for row in rows} == {"complete", "missing"}
+    heading, *rows = render(states(small), small.run, [], verbose=True).splitlines()[1:]
+    assert {row[heading.index("state") :].split()[0] for row in rows} == {"complete"}
     assert {row[heading.index("state") - 1] for row in rows} == {" "}
+
+
+def test_twelve_subsets_fit_a_screen(tmp_path):
+    texts = {f"语料{number}": ["四个字符", "一"] for number in range(12)}
+    Small(tmp_path, texts).go()
+    changed = Small(tmp_path, texts, settings={"filter.min": 2, "label.max": 1})
+    shown = render(states(changed), changed.run, [MISSING]).splitlines()
+    assert len(shown) <= 24
+    assert shown[2].split() == ["语料0", "2", "1", "stale", "1", "stale"]
+    assert shown[14] == "even_lengths/语料0 and 11 more: stale: filter.min changed"
+    assert shown[-2] == "and 8 other reasons and warnings: --verbose"
+
+
+def test_a_warning_of_a_step_is_told_in_a_line_of_its_own(tmp_path):
+    counts = StepManifest(report={"AUC": 0.51234, "warning": "chance is 0.50; train the judge"})
+    state = State("judge", "trial", "copies", "complete", (), counts, records=False)
+    shown = render([state], Small(tmp_path, TEXTS).run, []).splitlines()
+    assert shown[-1].endswith("chance is 0.50; train the judge")
 
 
 def test_each_manifest_is_read_once(tmp_path, monkeypatch):

@@ -217,6 +217,16 @@ def publish(run, stage, kept, rejected):
     shards.publish(folder, "00000", outcomes, rows=len(outcomes), source={})
 
 
+def test_seeds_that_are_too_long_are_told(tmp_path):
+    config = configuration(tmp_path, train={"max_length": 130})
+    rows = [{"instruction": f"介绍第{n}处。", "output": PROSE.format(n) * 3} for n in range(9)]
+    with (tmp_path / "seeds.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in [*rows, {"instruction": "问" * 200, "output": "答"}])
+    notes = "\n".join(look(config).notes)
+    assert "seeds: label model: 9 of 30 seeds (30.0%) are cut to train.max_length 130" in notes
+    assert "seeds: chat model: 1 of 30 seeds (3.3%) are left out: longer than train.max_length" in notes
+
+
 def test_what_the_run_has_done_takes_the_place_of_assumptions(tmp_path):
     texts = [
         Filtered(id=f"{n:020x}", subset="web", text=PROSE.format(n), origin=Origin("a", n), ppl=None, tokens=50)
@@ -299,7 +309,7 @@ def test_a_plan_beside_a_finished_run_is_what_the_run_did(finished, tmp_path):
     config = finished / "small.yaml"
     before = json.loads(kun(tmp_path, "plan", "--config", config, "--json").stdout)
     shutil.copytree(finished / "run", tmp_path / "run", symlinks=True)
-    done = kun(tmp_path, "plan", "--config", config, "--probe", "4", "--json")
+    done = kun(tmp_path, "plan", "--config", config, "--probe", "4", "--json", models=True)
     assert done.returncode == 0, done.stderr
     after = json.loads(done.stdout)
     funnel = json.loads(kun(tmp_path, "status", "run", "--json").stdout)["stages"]

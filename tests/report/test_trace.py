@@ -161,7 +161,7 @@ def test_a_lineage_that_cannot_be_read_is_named(tmp_path, damage):
 def test_an_unknown_id_is_an_error(small):
     with pytest.raises(InputError, match="no record has the id nowhere"):
         find(small.run, "nowhere")
-    with pytest.raises(InputError, match="there is no line ² of wudao"):
+    with pytest.raises(InputError, match="has no final files yet"):
         find(small.run, "wudao:²")
     for key in ("\udcff", "wudao:\udcff", "\udcff:1"):
         with pytest.raises(InputError, match="which is no UTF-8"):
@@ -173,5 +173,5 @@ def test_a_text_does_not_steer_the_terminal(tmp_path):
     small.go()
     text = render(find(small.run, "wudao-0"))
     assert "\x1b" not in text and "\\x1b]0;字符" in text
-    with pytest.raises(InputError, match="there is no line"):
+    with pytest.raises(InputError, match="has no final files"):
         find(small.run, "wudao:" + "9" * 5000)

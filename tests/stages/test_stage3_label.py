@@ -112,6 +112,8 @@ def test_a_good_instruction_is_kept_cleaned(chat: Chat) -> None:
         ("？？", "empty"),
         ("“”", "empty"),
         ("潮汐是什么？潮汐是什么？", "doubled"),
+        ("请说明潮汐的成因、时间和成因。", "named_twice"),
+        ("海水周期性涨落", "asks_nothing"),
         ("请说明潮汐和" + "、".join(map(str, range(40))), "too_long"),
         ("这段材料讲了什么？", "points_at_text"),
         ("潮汐<|im_end|>是什么？", "control_token"),
@@ -190,10 +192,12 @@ def test_stages_3_to_5_with_a_model_account_for_every_row(tmp_path: Path) -> Non
     giving = replace(FILTER, writes=Scored)
     given = Step(giving, "wudao", nothing, (texts,))
     run_stage(Stage(giving, Map(lambda *_: answered), (given,)), run)
-    verdicts, selection = stage4_score.stages(config, digests, engines, model, [given])
+    trial, verdicts, spread, selection = stage4_score.stages(config, digests, engines, model, [given])
     polish = stage5_polish.stage(config, engines, model, selection.steps)
-    for stage in (label, verdicts, selection, polish):
+    for stage in (label, trial, verdicts, spread, selection, polish):
         assert run_stage(stage, run)
+        if not stage.makes_records:
+            continue
         whole = read_manifest(run.folder(stage.steps[0]))
         assert whole is not None
         assert (whole.rows, whole.failed) == (9, 0)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kun.config.schema import Config, Sampling, Score
@@ -22,6 +23,7 @@ from kun.prompts import load_prompts
 from kun.records import Labelled, Origin, Reject, Scored, extend
 from kun.store import markers, shards
 from kun.store.digests import Digests
+from kun.training.judging import TRIAL, Tried
 from stages import stage4_score
 from stages.stage1_train import TRAIN
 from stages.stage3_label import LABEL
@@ -191,7 +193,7 @@ def context(step: Step, folders: dict[str, Path]) -> StepContext:
 
 
 def test_the_cut_is_that_of_the_subset_and_travels_to_worker_processes(tmp_path: Path) -> None:
-    [verdicts, selection], folders, _ = steps(tmp_path, select="top_share", top_share=0.5)
+    [_, verdicts, _, selection], folders, _ = steps(tmp_path, select="top_share", top_share=0.5)
     publish(folders["stage4_verdicts/wudao"], [0.1, 0.9, 0.4, 0.3])
     assert isinstance(selection.work, Map)
     [step] = selection.steps
@@ -202,11 +204,13 @@ def test_the_cut_is_that_of_the_subset_and_travels_to_worker_processes(tmp_path:
 
 
 def test_what_decides_the_verdicts_and_the_selection(tmp_path: Path) -> None:
-    [verdicts, selection], *_ = steps(tmp_path / "a", threshold=0.3)
+    [_, verdicts, _, selection], *_ = steps(tmp_path / "a", threshold=0.3)
     assert selection.steps[0].settings().parts == {"score.select": "threshold", "score.threshold": 0.3}
     chat_step, labelled = Step(TRAIN, "chat", nothing), Step(LABEL, "wudao", nothing)
     config = Config(base_model=base_with_window(tmp_path, 99))
-    verdicts, _ = stage4_score.stages(config, Digests(tmp_path / "d.json"), EngineCache(config), chat_step, [labelled])
+    _, verdicts, *_ = stage4_score.stages(
+        config, Digests(tmp_path / "d.json"), EngineCache(config), chat_step, [labelled]
+    )
     digest = load_prompts("zh").score.digest
     assert verdicts.steps[0].settings().parts == {"score.method": "probability", "prompts.score": digest, "window": 99}
 
@@ -218,7 +222,7 @@ def test_best_f1_scores_the_calibration_file_once_and_cuts_there(
     rows = [("短问", "good"), ("短的问", "good"), ("很长很长很长很长很长很长很长很长的问", "bad")]
     calibration.write_text("".join(f'{{"instruction": "{i}", "verdict": "{v}"}}\n' for i, v in rows), encoding="utf-8")
     found, folders, _ = steps(tmp_path, select="best_f1", calibration=str(calibration))
-    _, judged, selection = found
+    *_, judged, selection = found
     folders["stage1_train/chat"].mkdir()
     chat.save(folders["stage1_train/chat"])
     engine = OneScore()
@@ -231,6 +235,7 @@ def test_best_f1_scores_the_calibration_file_once_and_cuts_there(
     assert report["judged"] == 3
     assert report["without verdict"] == 0
     assert 0.0 < report["cut"] < 0.99
+    assert (report["agreement"], report["AUC"]) == (1.0, 1.0)
     choose = opened(selection, context(selection.steps[0], folders))
     assert choose.keywords["lowest"] == pytest.approx(report["cut"], abs=1e-4)
     with calibration.open("a", encoding="utf-8") as file:
@@ -242,4 +247,39 @@ def test_best_f1_scores_the_calibration_file_once_and_cuts_there(
 def test_a_missing_calibration_file_is_named_where_it_is_needed(tmp_path: Path) -> None:
     found, *_ = steps(tmp_path, select="best_f1", calibration=str(tmp_path / "none.jsonl"))
     with pytest.raises(InputError, match=r"score\.calibration"):
-        found[1].steps[0].settings()
+        found[-2].steps[0].settings()
+
+
+def test_a_calibration_file_is_compared_whatever_decides_the_cut(tmp_path: Path) -> None:
+    judged = tmp_path / "judged.jsonl"
+    judged.write_text('{"instruction": "问", "verdict": "good"}\n')
+    [*_, calibration, selection], *_ = steps(tmp_path, calibration=str(judged), threshold=0.3)
+    assert calibration.steps[0].settings().parts["score.threshold"] == 0.3
+    assert calibration.steps[0] not in selection.steps[0].needs
+
+
+def test_a_judge_that_does_not_discriminate_is_told_by_its_trial_and_by_the_spread(
+    tmp_path: Path, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [trial, _, spread, _], folders, _ = steps(tmp_path)
+    folders["stage1_train/chat"].mkdir()
+    chat.save(folders["stage1_train/chat"])
+    rows = [("短问", "good"), ("短问短问", "doubled"), ("问", "cut")]  # the engine's scores fall with the length
+    lines = (msgspec.json.encode(Tried(instruction, "", kind)) + b"\n" for instruction, kind in rows)
+    (folders["stage1_train/chat"] / TRIAL).write_bytes(b"".join(lines))
+    monkeypatch.setattr(EngineCache, "open", lambda engines, folder: OneScore())
+    report = trial.work.build(context(trial.steps[0], folders), lambda done, total: None)
+    assert report["AUC"] == 0.5
+    assert "does not tell instructions from spoiled copies" in report["warning"]
+    publish(folders["stage4_verdicts/wudao"], [0.93, 0.97, 1.0])
+    measured = spread.work.build(context(spread.steps[0], folders), lambda done, total: None)
+    assert (measured["median"], measured["scores"]) == (0.97, 3)
+    assert "between 0.93 and 1.00" in measured["warning"]
+    assert spread.steps[0].needs[1] == trial.steps[0]
+
+
+def test_a_model_without_a_trial_is_asked_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [trial, *_], folders, _ = steps(tmp_path)
+    monkeypatch.setattr(EngineCache, "open", None)
+    report = trial.work.build(context(trial.steps[0], folders), lambda done, total: None)
+    assert "nothing is known of the judge" in report["warning"]

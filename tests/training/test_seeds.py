@@ -84,7 +84,7 @@ def test_only_over_long_seeds_are_an_error(tmp_path: Path, chat: Chat) -> None:
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(InputError, match=r"seeds\.pairs: nowhere\.jsonl: No such file"):
+    with pytest.raises(InputError, match=r"seeds\.pairs: nowhere\.jsonl: no such file"):
         seeds.read_seeds("nowhere.jsonl", SeedPair, "seeds.pairs", [])
 
 

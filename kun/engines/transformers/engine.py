@@ -33,7 +33,7 @@ class TransformersEngine:
         self.window = window
         self.batch_tokens = batch_tokens
         settings = model.config.get_text_config()
-        self._vocabulary = int(model.get_input_embeddings().num_embeddings)
+        self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
         kinds = getattr(settings, "layer_types", None) or ["full_attention"]
         full = set(kinds) == {"full_attention"} and not getattr(settings, "sliding_window", None)
         self._shares_prefix = full  # a sliding window would count the padding behind a shared prefix

@@ -156,16 +156,7 @@ class VllmEngine:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "kun.engines.vllm.process", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[theirs.fileno()],
-                env={**environment(self.start), **os.environ},
-                start_new_session=True,  # this process handles Ctrl-C, and can end the whole group
-            )
+        self._process = launch(theirs.fileno(), self.log, {**environment(self.start), **os.environ})
         theirs.close()
         self._socket, self._stream = ours, ours.makefile("rb")
         with contextlib.suppress(OSError):
@@ -193,6 +184,20 @@ class VllmEngine:
         log = self.log.read_text(encoding="utf-8", errors="replace")
         causes = [error for error in ERROR.findall(log) if "ngine core init" not in error and "EngineDead" not in error]
         return (f": {preview(causes[-1], 300)}" if causes else "") + f"; see {self.log}"
+
+
+def launch(connection: int, log: Path, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    """vLLM's own process, which answers on the socket with this number."""
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "kun.engines.vllm.process", str(connection)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            pass_fds=[connection],
+            env=variables,
+            start_new_session=True,  # this process handles Ctrl-C, and can end the whole group
+        )
 
 
 def environment(start: wire.Start) -> dict[str, str]:

@@ -125,7 +125,7 @@ def _sign_all(folder: Path, source: Path, bands: Bands, workers: int, progress: 
         else:
             tasks.append((key, name))
     progress(done, total)
-    for rows in map_unordered(partial(_sign, folder, source, bands), tasks, workers):
+    for rows in map_unordered(partial(_sign, folder, source, bands), tasks, workers, total - done):
         done += rows
         progress(done, total)
 

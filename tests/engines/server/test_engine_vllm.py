@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from tests import tiny_models
 from tests.engines.server.vllm_server import Recording, serve
 from tests.engines.vllm.killing import killed
 
-pytest.importorskip("vllm")
-pytestmark = pytest.mark.slow
+# Not importorskip: the import takes 10 seconds, on every worker.
+without_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed; `make vllm` does that")
+pytestmark = [pytest.mark.slow, without_vllm]
 
 WINDOW = 256
 GREEDY = Sampling(max_tokens=16, temperature=0)

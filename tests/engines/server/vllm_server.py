@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,8 @@ from typing import Any
 import httpx2
 import msgspec
 
+from tests import forking
+
 
 @contextmanager
 def serve(base: Path, adapters: dict[str, Path], log: Path, window: int, timeout: float = 300) -> Iterator[str]:
@@ -28,18 +28,17 @@ def serve(base: Path, adapters: dict[str, Path], log: Path, window: int, timeout
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base), "--port", str(port)]
+    command = ["--model", str(base), "--port", str(port)]
     command += ["--served-model-name", "chat", "--dtype", "float32", "--max-model-len", str(window), "--enforce-eager"]
     modules = [f"{name}={folder}" for name, folder in adapters.items()]
     command += ["--enable-lora", "--lora-modules", *modules] if modules else []
     environment = {**os.environ, "VLLM_CPU_OMP_THREADS_BIND": "0-1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+    process = forking.vllm("vllm.entrypoints.openai.api_server", command, environment, log)
     try:
         url = f"http://127.0.0.1:{port}/v1"
         deadline = time.monotonic() + timeout
         while not _answers(url):
-            if process.poll() is not None or time.monotonic() > deadline:
+            if process.ended(0) or time.monotonic() > deadline:
                 raise RuntimeError(f"vLLM did not start:\n{log.read_text()[-3000:]}")
             time.sleep(1)
         yield url

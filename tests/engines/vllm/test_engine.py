@@ -1,14 +1,17 @@
-"""The engine of vLLM with real vLLM (the CPU build), on tiny random models."""
+"""The engine of vLLM with real vLLM (the CPU build), on tiny random models.
+
+Its processes are forked from one that has imported vLLM, except where they are killed with their run.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,13 @@ from kun.engines.vllm.engine import AdaptedEngine, VllmEngine
 from kun.engines.vllm.start import option_names
 from kun.errors import ConfigError, KunError
 from kun.models.chat import Message, load_chat
-from tests import tiny_models
+from tests import forking, tiny_models
+from tests.runs import environment
 from tests.small_pipeline import Small
 
-pytest.importorskip("vllm", reason="vLLM is not installed; `make vllm` does that")
-pytestmark = pytest.mark.slow
+# Not importorskip: the import takes 10 seconds, on every worker.
+without_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed; `make vllm` does that")
+pytestmark = [pytest.mark.slow, without_vllm]
 
 GREEDY = Sampling(max_tokens=12, temperature=0)
 SMALL = {"kv_cache_memory_bytes": 2**27}
@@ -50,7 +55,8 @@ NAMES = (("label", 1), ("chat", 2))
 
 
 @pytest.fixture
-def engines() -> Iterator[list[EngineCache]]:
+def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EngineCache]]:
+    monkeypatch.setattr("kun.engines.vllm.engine.launch", forking.launch)
     opened: list[EngineCache] = []
     yield opened
     for engine in opened:
@@ -198,12 +204,12 @@ def test_a_model_that_kills_vllm_each_time_ends_the_run(tmp_path: Path, engines:
         list(groups)
 
 
-@pytest.mark.parametrize(("both", "start"), [(False, "fork"), (True, "fork"), (True, "spawn")])
-def test_vllm_ends_with_the_run_that_is_killed(
-    base: Path, tmp_path: Path, both: bool, start: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With `both`, the process of Kun that vLLM's core belongs to is killed as well, as by the kernel out of memory."""
-    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", start)
+@pytest.mark.parametrize("both", [False, True])
+def test_vllm_ends_with_the_run_that_is_killed(base: Path, tmp_path: Path, both: bool) -> None:
+    """With `both`, the process of Kun that vLLM's core belongs to is killed as well, as by the kernel out of memory.
+
+    As a user starts it: with the core spawned, as vLLM does on a CPU.
+    """
     code = (
         "import sys, time; from pathlib import Path;"
         "from kun.config.schema import Config; from kun.engines.cache import EngineCache;"
@@ -214,12 +220,28 @@ def test_vllm_ends_with_the_run_that_is_killed(
     command = [sys.executable, "-c", code, config.model_dump_json(), str(base)]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
-    group = int(run.stdout.readline())
-    assert len(group_members(group)) > 1  # the core
-    run.kill()
+    try:
+        group = int(run.stdout.readline())
+        assert len(group_members(group)) > 1  # the core
+    finally:
+        run.kill()
     if both:
         os.kill(group, signal.SIGKILL)
     run.wait()
+    assert_ends(group)
+
+
+def test_a_core_that_was_forked_ends_with_its_process(base: Path, tmp_path: Path, engines: list[EngineCache]) -> None:
+    engines.append(EngineCache(settings(base, tmp_path, kind="vllm", vllm=SMALL)))
+    engine = engines[0].open(base)
+    assert isinstance(engine, VllmEngine)
+    group = engine._process.pid
+    assert len(group_members(group)) > 1
+    os.kill(group, signal.SIGKILL)
+    assert_ends(group)
+
+
+def assert_ends(group: int) -> None:
     deadline = time.monotonic() + 60
     while group_members(group):
         assert time.monotonic() < deadline, "vLLM goes on without its run"
@@ -251,16 +273,17 @@ def test_a_model_that_returns_nan_is_a_failure_of_the_requests_that_met_it(
     assert answers[3:] == [Failure("the model returned NaN")] * 3
 
 
-def test_the_options_that_plan_knows_are_those_of_vllm() -> None:
-    from vllm.engine.arg_utils import AsyncEngineArgs
+def test_the_options_that_plan_knows_are_those_of_vllm(tmp_path: Path) -> None:
+    code = "import dataclasses; from vllm.engine.arg_utils import AsyncEngineArgs;"
+    code += "print(*sorted(field.name for field in dataclasses.fields(AsyncEngineArgs)))"
+    done = forking.run([], tmp_path, environment(), 60, forking.vllm_engine, code)
+    assert " ".join(sorted(option_names() or ())) == done.stdout.strip()
 
-    assert option_names() == {field.name for field in dataclasses.fields(AsyncEngineArgs)}
 
-
-def test_a_setting_that_vllm_does_not_know_is_named(base: Path, tmp_path: Path) -> None:
-    engines = EngineCache(settings(base, tmp_path, kind="vllm", vllm={"max_num_seq": 4}))
+def test_a_setting_that_vllm_does_not_know_is_named(base: Path, tmp_path: Path, engines: list[EngineCache]) -> None:
+    engines.append(EngineCache(settings(base, tmp_path, kind="vllm", vllm={"max_num_seq": 4})))
     with pytest.raises(KunError, match=r"engine\.vllm: .* max_num_seq: not a setting .*; max_num_seqs\?"):
-        engines.open(base)
-    engines = EngineCache(settings(base, tmp_path, kind="vllm", vllm={"model": "other"}))
+        engines[0].open(base)
+    engines.append(EngineCache(settings(base, tmp_path, kind="vllm", vllm={"model": "other"})))
     with pytest.raises(ConfigError, match=r"engine\.vllm\.model: Kun sets this itself"):
-        engines.open(base)
+        engines[1].open(base)
