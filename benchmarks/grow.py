@@ -42,6 +42,7 @@ from stages import pipeline
 
 REPOSITORY = Path(__file__).parents[1]
 BASE = REPOSITORY / "kun" / "demo" / "base"
+ANSWER = "有关的规定共有三个方面，分别涉及职责、程序和期限，各单位应当遵照执行，并定期检查落实的情况。"
 ADDED = "此外，本条自公布之日起第{}个月施行，由主管部门负责解释。"
 
 
@@ -50,9 +51,8 @@ class SameReply:
 
     window = 2048
 
-    def __init__(self) -> None:
-        chat = load_chat(str(BASE), False)
-        self.reply = chat.encode("请说明这段文字的主要内容和要点。")
+    def __init__(self, reply: str) -> None:
+        self.reply = load_chat(str(BASE), False).encode(reply)
 
     def run(self, groups: Iterable[Sequence[Request]], on_answer: Any = lambda count: None) -> Iterator[list[Answer]]:
         for group in groups:
@@ -104,7 +104,8 @@ def _without_models(stage: Stage) -> Stage:
             stage, work=Build(lambda context, _: shutil.copytree(BASE, context.folder, dirs_exist_ok=True) and {})
         )
     if isinstance(stage.work, Infer):
-        return replace(stage, work=Infer(lambda _: SameReply(), stage.work.task))
+        reply = ANSWER if stage.spec.output else "请说明这段文字的主要内容和要点。"
+        return replace(stage, work=Infer(lambda _: SameReply(reply), stage.work.task))
     return stage
 
 

@@ -112,7 +112,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             engines.close()
             digests.save()
             status.remember_command(run, shlex.join(["kun", *sys.argv[1:]]))
-    _report_asked(run)
+    _report_asked(run, chosen)
     _report_next(arguments, overrides, run, states, finals)
     ours = [state for state in states if state.command in {stage.command for stage in chosen}]
     ours = [state for state in ours if not state.records or arguments.subset in (None, state.part)]
@@ -227,10 +227,10 @@ def _report_nothing(states: Sequence[status.State], run: RunFolder) -> bool:
     return True
 
 
-def _report_asked(run: RunFolder) -> None:
-    asked = {step: count for step, count in run.asked.items() if count}
-    if asked:
-        report("asked of a model: " + ", ".join(f"{step} {count:,} records" for step, count in asked.items()))
+def _report_asked(run: RunFolder, chosen: Sequence[Stage]) -> None:
+    asked = ", ".join(f"{step} {count:,} records" for step, count in run.asked.items() if count)
+    if asked or any(stage.spec.role == "inference" for stage in chosen):
+        report(f"asked of a model: {asked or 'nothing'}")
 
 
 def _finish(run: RunFolder, stage: Stage, stages: list[Stage], config: Config, digests: Digests) -> None:

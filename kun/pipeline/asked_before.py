@@ -52,7 +52,9 @@ class AskedBefore:
             found |= self._take(self._rows(other), missing)
         return found
 
-    def _take(self, known: Mapping[tuple[str, str], dict[str, Any]], wanted: Mapping[tuple[str, str], Raw]) -> Any:
+    def _take(
+        self, known: Mapping[tuple[str, str], dict[str, Any]], wanted: Mapping[tuple[str, str], Raw]
+    ) -> dict[str, Outcome]:
         return {
             place[0]: shards.settle(wanted[place], row, self.writes) for place, row in known.items() if place in wanted
         }

@@ -42,7 +42,7 @@ class StepManifest(Marker, frozen=True):
     """`done.json` of a finished step. `shards` are their keys, in order; `content` is the digest of what it wrote, but
     for the origins of rows, and `files` that of what lies on the disk; `source` has those of what it read, by name."""
 
-    shards: list[str] = msgspec.field(default_factory=list)
+    shards: list[shards.Key] = msgspec.field(default_factory=list)
     rows: int = 0
     kept: int = 0
     rejected: dict[str, int] = msgspec.field(default_factory=dict)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -27,6 +27,9 @@ R = TypeVar("R", bound=Raw)
 ENDINGS = {"": ".jsonl", "rejects": ".rejects.jsonl", "failed": ".failed.jsonl", "done": ".done.json"}
 NOWHERE = Origin("", 0)
 OF = "of"  # in a row of a model's step: the digest of the row that it was asked about
+
+
+Key = Annotated[str, msgspec.Meta(pattern=r"\A[\w~]+\Z")]  # of a shard: no path, in a run from a stranger either
 
 
 class DamagedError(InputError):
@@ -90,7 +93,7 @@ class FailedRow(msgspec.Struct, frozen=True):
 class _Order(msgspec.Struct):
     """The part of a step's marker that has its shards, in order (kun.pipeline.run_folder.StepManifest)."""
 
-    shards: list[str] = []
+    shards: list[Key] = []
 
 
 def part(folder: Path, key: str, kind: str = "") -> Path:
@@ -265,6 +268,8 @@ def above_of(folder: Path, name: str) -> Path:
     """The folder with that name in the store of a step's folder; or in a copy, which has plain names for folders."""
     folder = folder.resolve()
     beside = folder.parent / name
+    if beside.resolve().parent != folder.parent:  # a run from a stranger could lead anywhere
+        raise DamagedError(folder / "part-.jsonl", f"said to be made from {name}, which is not of this run")
     if beside.exists() or folder.parent.name == "store":
         return beside
     return folder.parent.parent / name.partition(f"-{folder.name}-")[0] / folder.name

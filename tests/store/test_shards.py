@@ -134,6 +134,19 @@ def test_a_shard_without_its_file_or_its_marker_is_damaged(tmp_path):
             shards.read_kept(tmp_path, "00000", Filtered)
 
 
+@pytest.mark.parametrize("above", ["../elsewhere", "/etc", "."])
+def test_a_shard_is_made_from_none_outside_of_the_store(tmp_path, above):
+    folder = tmp_path / "store" / "labels-web-1"
+    shards.publish(folder, "00000", [(record, record) for record in documents()], rows=6, source={}, above=above)
+    with pytest.raises(shards.DamagedError, match="which is not of this run"):
+        shards.read_kept(folder, "00000", Filtered)
+
+
+def test_a_key_is_no_path(tmp_path):
+    (tmp_path / "done.json").write_text('{"shards":["../../x"]}')
+    assert shards.order(tmp_path) == []
+
+
 def test_a_marker_that_cannot_be_read_is_none(tmp_path):
     shards.publish(tmp_path, "00000", outcomes(documents()), rows=6, source={})
     path = shards.part(tmp_path, "00000", "done")
