@@ -105,7 +105,8 @@ def _event(folder: Path, index: str, record_id: str, known: dict[str, Any]) -> d
             return {"outcome": "unknown", "reason": "the line that has it is damaged", "record": {}}
         if row.get("id") == record_id:
             row.pop(shards.OF, None)
-            more = {name: row.pop(name) for name in ("reason", "detail", "error") if outcome != "kept" and name in row}
+            names = ("reason", "detail", "error") if outcome != "kept" else ()
+            more: dict[str, Any] = {name: row.pop(name) for name in names if name in row}
             return {"outcome": outcome, **more, "record": known | row}
     return None
 
