@@ -101,7 +101,8 @@ def configure(folder: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}, ensure_ascii=False), encoding="utf-8")
 
 
-SHAPES = {"llama": llama, "yi": yi, "qwen": qwen, "gemma": gemma, "base_llama": base_llama, "stranger": stranger}
+SHAPES = {"llama": llama, "yi": yi, "qwen": qwen, "gemma": gemma, "base_llama": base_llama}
+TRAINED = {**SHAPES, "stranger": stranger}  # those that differ in training
 
 
 def _byte_level(special: list[str], plain: list[str], bos: str | None = None) -> Any:

@@ -8,6 +8,7 @@ a base needs beyond that is measured by stage 1 (kun/models/needs.py) and saved 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -98,6 +99,16 @@ class Chat:
         """Tokens that stop generation: the end of a turn, and the tokenizer's own end of text."""
         eos = self.files.special("eos_token")
         return tuple(dict.fromkeys((self.end_id, self.files.id(eos) if eos else self.end_id)))
+
+    def unknown(self, rows: int) -> tuple[int, ...]:
+        """Tokens that a base with so many embedding rows does not know: `new_ids`, and those beyond its rows that text
+        or the template can have. Other control tokens, such as for images, never reach the model."""
+        beyond = {number for number in self.files.raw.get_vocab(with_added_tokens=True).values() if number >= rows}
+        said = {self.end_id, self.pad_id}
+        for roles in (EXCHANGE, ("system", *EXCHANGE)) if beyond else ():
+            with contextlib.suppress(InputError):
+                said.update(part for part in _skeleton(self.files, roles) if isinstance(part, int))
+        return tuple(sorted({*self.new_ids, *(beyond - (self._forbidden - said))}))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 from pathlib import Path
 from typing import Any
 
 from kun.errors import ConfigError, InputError
+from kun.models import checksum
 from kun.models.chat import Chat, load_chat
 from kun.models.folder import local_folder, remedy, warn_of_code
+from kun.models.soundness import check_report, sound_generation
 
 ADAPTER = "adapter_model.safetensors"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
@@ -46,6 +49,7 @@ def load_model(
                 model = model.merge_and_unload() if merge else model
             else:
                 model = load_base(model_folder, chat, kind, trust_remote_code)
+            checksum.check(Path(model_folder), model.to(place).eval())
         except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError
             why = str(error).removeprefix("base_model: ").split("\n")[0]
             raise InputError(
@@ -72,12 +76,25 @@ def load_weights(folder: Path, dtype: Any, trust_remote_code: bool = False) -> A
         warn_of_code(folder)
     logging.disable_progress_bar()
     keep_freed_memory()
+    defaults = folder / "generation_config.json"
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=trust_remote_code
+        given = json.loads(defaults.read_bytes()) if defaults.is_file() else None
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=True,  # they are in the report
+            output_loading_info=True,
+            generation_config=None if given is None else sound_generation(folder, given),
         )
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError
         raise InputError(f"base_model: the model in {folder} cannot be loaded: {error}") from None
+    check_report(folder, model, report)
+    if given is None and model.can_generate():  # from config.json
+        model.generation_config = sound_generation(folder, model.generation_config.to_dict())
+    return model
 
 
 def keep_freed_memory() -> None:
@@ -91,8 +108,9 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def prepare_base(model: Any, chat: Chat) -> None:
-    """Add embedding rows for the chat's new tokens, and set the model's end and padding tokens.
+def prepare_base(model: Any, chat: Chat) -> tuple[int, ...]:
+    """Add embedding rows for tokens that the model does not know, which are returned, and set its end and padding
+    tokens.
 
     New rows start as copies of the rows of tokens that mean the same, or else as the mean of all, deterministically. A
     model that knows all tokens keeps its weights.
@@ -100,11 +118,11 @@ def prepare_base(model: Any, chat: Chat) -> None:
     import torch
 
     rows = model.get_input_embeddings().weight.shape[0]
-    needed = max(chat.files.raw.get_vocab(with_added_tokens=True).values()) + 1
-    if needed > rows:
-        model.resize_token_embeddings(needed, mean_resizing=False)
-    if chat.new_ids:
-        new = torch.tensor(chat.new_ids)
+    unknown = chat.unknown(rows)
+    if unknown and unknown[-1] >= rows:
+        model.resize_token_embeddings(unknown[-1] + 1, mean_resizing=False)
+    if unknown:
+        new = torch.tensor(unknown)
         head = model.get_output_embeddings()
         weights = {
             id(layer.weight): layer.weight for layer in (model.get_input_embeddings(), head) if layer is not None
@@ -114,13 +132,14 @@ def prepare_base(model: Any, chat: Chat) -> None:
                 known = torch.ones(weight.shape[0], dtype=torch.bool)
                 known[new] = False
                 known[rows:] = False
-                weight[new] = weight[known].float().mean(dim=0).to(weight.dtype)
+                weight[~known] = weight[known].float().mean(dim=0).to(weight.dtype)
                 for row, alike in chat.new_rows.items():
                     if alike is not None and known[alike]:
                         weight[row] = weight[alike]
     model.generation_config.eos_token_id = list(chat.end_ids)
     model.generation_config.pad_token_id = chat.pad_id
     model.config.pad_token_id = chat.pad_id
+    return unknown
 
 
 def embedding_names(model: Any) -> list[str]:

@@ -138,6 +138,10 @@ def _nats(model: Any, ids: list[int], start: int) -> list[float]:
     """The loss of each token from place `start` on, given those before it."""
     import torch
 
+    rows = model.get_input_embeddings().weight.shape[0]
+    ids = [token for token in ids if token < rows]  # a token without a row is new to the base, and gets one later
+    if len(ids) <= start:
+        return []
     tokens = torch.tensor([ids], device=model.device)
     with torch.inference_mode():
         logits = model(input_ids=tokens, use_cache=False, logits_to_keep=len(ids) - start + 1).logits[0, :-1]

@@ -45,6 +45,10 @@ def utf8(stream: IO[bytes], encoding: str) -> IO[bytes]:
     return io.BufferedReader(_Recoded(stream, encoding), 2**16)
 
 
+class WrongEncodingError(Exception):
+    """The bytes are not of this encoding, and cannot be told apart any more."""
+
+
 class _Recoded(io.RawIOBase):
     def __init__(self, stream: IO[bytes], encoding: str) -> None:
         self._stream = stream
@@ -61,7 +65,11 @@ class _Recoded(io.RawIOBase):
         while not self._ready and not self._ended:
             data = self._stream.read1(2**16)  # type: ignore[attr-defined]
             self._ended = not data
-            self._ready = self._decoder.decode(data, self._ended).encode("utf-8", "surrogateescape")
+            try:
+                text = self._decoder.decode(data, self._ended)
+            except UnicodeDecodeError as error:  # no byte that could stay as it is, such as half a character of UTF-16
+                raise WrongEncodingError(error.encoding) from None
+            self._ready = text.encode("utf-8", "surrogateescape")
         size = min(len(buffer), len(self._ready))
         buffer[:size], self._ready = self._ready[:size], self._ready[size:]
         return size

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import msgspec
 
@@ -23,8 +23,8 @@ from kun.corpora import arrays
 from kun.corpora.files import COMPRESSIONS, PACKED, ROW_LIMIT, CorpusFile, damaged, expand, lines, open_file
 from kun.errors import InputError
 from kun.records import Reject
-from kun.seeds.encodings import find_encoding, utf8
-from kun.seeds.pairs import Fault
+from kun.seeds.encodings import WrongEncodingError, find_encoding, utf8
+from kun.seeds.pairs import Fault, Reason
 from kun.seeds.tables import BrokenTableError, delimiter_of, is_quoted, read_csv, read_parquet, read_tsv
 from kun.store.digests import Digests, of_value
 from kun.text.normal import preview
@@ -61,9 +61,9 @@ def read_items(source: str, settings: Seeds, setting: str = SETTING) -> Iterator
                 yield Item(name, number, value)
         except BrokenTableError as error:
             raise InputError(f"{setting}: {found.path}: {error}") from None
-        except UnicodeDecodeError as error:
+        except WrongEncodingError as error:
             raise InputError(
-                f"{setting}: {found.path}: is not {error.encoding} to its end; name its encoding in seeds.encoding"
+                f"{setting}: {found.path}: is not {error} to its end; name its encoding in seeds.encoding"
             ) from None
         except Exception as error:
             if (reject := damaged(error)) is not None:
@@ -104,7 +104,7 @@ def _rows(found: CorpusFile, settings: Seeds, setting: str) -> Iterator[tuple[in
     encoding = settings.encoding or _encoding(head, found, setting)
     text = head.decode(encoding, "replace").lstrip("\ufeff \t\r\n")
     if name.endswith((".csv", ".tsv")):
-        yield from _table(found, encoding, name.endswith(".tsv"), text, settings.header)
+        yield from _table(found, encoding, name.endswith(".tsv"), text, settings.header, setting)
     elif text.startswith("["):
         with closing(_open(found, encoding)) as stream:
             yield from _decoded(arrays.elements(stream), found, setting)
@@ -119,10 +119,6 @@ def _rows(found: CorpusFile, settings: Seeds, setting: str) -> Iterator[tuple[in
 
 
 def _encoding(head: bytes, found: CorpusFile, setting: str) -> str:
-    if head.startswith(b"version https://git-lfs"):
-        raise InputError(f"{setting}: {found.path}: is a pointer of Git LFS, not the file; fetch it by `git lfs pull`")
-    if re.match(rb"\s*<(!doctype|html)", head, re.IGNORECASE):
-        raise InputError(f"{setting}: {found.path}: is a web page, not the file; download the raw file")
     encoding, told = find_encoding(head, whole=len(head) < HEAD)
     if encoding is None:
         raise InputError(
@@ -139,15 +135,16 @@ def _open(found: CorpusFile, encoding: str) -> IO[bytes]:
     return utf8(open_file(found), encoding)
 
 
-def _table(found: CorpusFile, encoding: str, tabs: bool, head: str, header: bool) -> Iterator[tuple[int, Any]]:
+def _table(found: CorpusFile, encoding: str, tabs: bool, head: str, header: bool, setting: str) -> Iterator[Any]:
+    quoted = True
     if tabs:
         with closing(_open(found, encoding)) as stream:
-            quoted = is_quoted(stream)
-        with closing(_open(found, encoding)) as stream:
-            yield from read_tsv(stream, header, quoted)
-        return
+            quoted = is_quoted(lines(stream, found))
     with closing(_open(found, encoding)) as stream:
-        yield from read_csv(stream, delimiter_of(head), header)
+        source = lines(stream, found)
+        rows = read_csv(source, "\t" if tabs else delimiter_of(head), header) if quoted else read_tsv(source, header)
+        for number, value in rows:
+            yield number, _fault(value, found, setting) if isinstance(value, Reject) else value
 
 
 def _document(found: CorpusFile, encoding: str, head: str) -> list[Any] | None:
@@ -165,12 +162,14 @@ def _document(found: CorpusFile, encoding: str, head: str) -> list[Any] | None:
 
 def _decoded(pieces: Iterable[tuple[int, bytes | Reject]], found: CorpusFile, setting: str) -> Iterator[Any]:
     for number, data in pieces:
-        if not isinstance(data, Reject):
-            yield number + 1, decode(data)
-        elif data.reason in ("too_big", "not_json"):
-            yield number + 1, Fault("too_big" if data.reason == "too_big" else "not_json", data.detail)
-        else:
-            raise _broken(setting, found, data)
+        yield number + 1, _fault(data, found, setting) if isinstance(data, Reject) else decode(data)
+
+
+def _fault(reject: Reject, found: CorpusFile, setting: str) -> Fault:
+    """A row that cannot be read. InputError where the file is broken from here on."""
+    if reject.reason not in ("not_json", "not_csv", "not_utf8", "too_big"):
+        raise _broken(setting, found, reject)
+    return Fault(cast(Reason, reject.reason), reject.detail)
 
 
 def decode(data: bytes) -> Any:

@@ -8,6 +8,7 @@ import msgspec
 
 Reason = Literal[
     "not_json",
+    "not_csv",
     "not_utf8",
     "too_big",
     "missing_field",

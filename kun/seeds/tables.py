@@ -1,18 +1,18 @@
-"""The rows of CSV, TSV and Parquet files as objects: `for number, row in read_csv(stream, ",", header=True): ...`.
+"""The rows of CSV, TSV and Parquet files as objects: `for number, row in read_csv(lines, ",", True): ...`.
 
 A table whose rows cannot be told apart with certainty is an error, never a guess.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from kun.corpora.files import ROW_LIMIT
 from kun.corpora.readers import rows_of_groups
+from kun.corpora.rows import Piece
+from kun.corpora.tables import table_rows
+from kun.records import Reject
 from kun.seeds.pairs import Fault
 from kun.text.normal import preview
 
@@ -24,26 +24,21 @@ class BrokenTableError(ValueError):
     """Why a table cannot be read, and what to do."""
 
 
-def read_csv(stream: IO[bytes], delimiter: str, header: bool) -> Iterator[Numbered]:
+def read_csv(pieces: Iterable[Piece], delimiter: str, header: bool) -> Iterator[Numbered]:
     """Rows by the names in the first line, or without a header by the numbers of their columns, from 1."""
-    yield from _rows(csv.reader(_lines(stream), delimiter=delimiter, strict=True), header)
+    rows = ((row.line + 1, row.cells) for row in table_rows(pieces, delimiter))
+    yield from _named(rows, header)
 
 
-def read_tsv(stream: IO[bytes], header: bool, quoted: bool) -> Iterator[Numbered]:
-    """The same for tabs. Without quoting, as most TSV files are, a quote is a character like any other."""
-    if quoted:
-        yield from read_csv(stream, "\t", header)
-    else:
-        yield from _rows(csv.reader(_lines(stream), delimiter="\t", quoting=csv.QUOTE_NONE), header)
+def read_tsv(pieces: Iterable[Piece], header: bool) -> Iterator[Numbered]:
+    """The same for tabs without quoting, as most TSV files are: a quote is a character like any other."""
+    yield from _named(((number + 1, _cells(line)) for number, line in pieces), header)
 
 
-def is_quoted(stream: IO[bytes]) -> bool:
+def is_quoted(pieces: Iterable[Piece]) -> bool:
     """Whether the quotes of a table with tabs are those of CSV: whether it can be read so to its end."""
-    try:
-        widths = {len(row) for row in csv.reader(_lines(stream), delimiter="\t", strict=True) if row}
-    except csv.Error:
-        return False
-    return len(widths) == 1
+    widths = {None if isinstance(row.cells, Reject) else len(row.cells) for row in table_rows(pieces, "\t")}
+    return len(widths) == 1 and None not in widths
 
 
 def delimiter_of(head: str) -> str:
@@ -53,46 +48,38 @@ def delimiter_of(head: str) -> str:
     return max(counts, key=lambda mark: counts[mark]) if any(counts.values()) else ","
 
 
-def _lines(stream: IO[bytes]) -> io.TextIOWrapper:
-    csv.field_size_limit(ROW_LIMIT)  # of the whole process; the default of 131,072 is less than an answer may have
-    return io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-
-
-def _rows(table: Any, header: bool) -> Iterator[Numbered]:
-    names: Sequence[Any] | None = None
-    begin = 1
+def _cells(line: bytes | Reject) -> list[str] | Reject:
     try:
-        for values in table:
-            number, begin = begin, table.line_num + 1
-            if not values:
-                continue
+        return line if isinstance(line, Reject) else _split(line.decode())
+    except UnicodeDecodeError:
+        return Reject("not_utf8", "bytes that are not of the file's encoding; see seeds.encoding")
+
+
+def _split(line: str) -> list[str]:
+    return line.rstrip("\r\n").split("\t") if line.strip() else []
+
+
+def _named(rows: Iterable[tuple[int, list[str] | Reject]], header: bool) -> Iterator[Numbered]:
+    names: Sequence[Any] | None = None
+    for number, values in rows:
+        if isinstance(values, Reject):
             if names is None and header:
-                if any(map(_is_damaged, values)):
-                    raise BrokenTableError("its first line has bytes that are not of its encoding; see seeds.encoding")
-                names = [name.strip() for name in values]
-                if twice := next((name for name in names if name and names.count(name) > 1), None):
-                    raise BrokenTableError(f"two columns are named {preview(twice, 40)!r}; name them differently")
-                continue
+                raise BrokenTableError(f"its first line, the header, cannot be read: {values.detail}")
+            yield number, values
+        elif names is None and header:
+            names = [name.strip() for name in values]
+            if twice := next((name for name in names if name and names.count(name) > 1), None):
+                raise BrokenTableError(f"two columns are named {preview(twice, 40)!r}; name them differently")
+        elif values:
             names = names or range(1, len(values) + 1)
             yield number, _row(names, values)
-    except csv.Error as error:
-        raise BrokenTableError(
-            f"the row that begins on line {begin} is not CSV ({error}): a quote inside a quoted cell is written twice; "
-            "mend the line, or save the table as JSON lines"
-        ) from None
 
 
 def _row(names: Sequence[Any], values: list[str]) -> dict[Any, str] | Fault:
     if len(values) != len(names):
         what = f"{len(values)} cells, where the first line has {len(names)}"
         return Fault("wrong_type", f"{what}: a cell with the delimiter or a line break must be in quotes")
-    if any(map(_is_damaged, values)):
-        return Fault("not_utf8", "bytes that are not of the file's encoding; see seeds.encoding")
     return dict(zip(names, values, strict=True))
-
-
-def _is_damaged(cell: str) -> bool:
-    return not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell)
 
 
 def read_parquet(path: Path) -> Iterator[Numbered]:

@@ -23,9 +23,9 @@ from kun.models.loading import choose_device
 OWN = {
     "bf16", "completion_only_loss", "data_seed", "dataset_kwargs", "disable_tqdm", "eval_packing", "eval_steps",
     "eval_strategy", "fp16", "hub_always_push", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy",
-    "logging_strategy", "max_length", "output_dir", "packing", "padding_free", "prediction_loss_only", "push_to_hub",
-    "remove_unused_columns", "report_to", "save_strategy", "save_total_limit", "seed", "train_sampling_strategy",
-    "use_cpu",
+    "logging_nan_inf_filter", "logging_strategy", "max_length", "output_dir", "packing", "padding_free",
+    "prediction_loss_only", "push_to_hub", "remove_unused_columns", "report_to", "save_strategy", "save_total_limit",
+    "seed", "train_sampling_strategy", "use_cpu",
 }  # fmt: skip
 
 # What the libraries accept, and fail on later if not positive (max_steps: -1 means none).
@@ -35,12 +35,41 @@ POSITIVE = {
 }  # fmt: skip
 
 
+# What PEFT keeps itself in an adapter's folder.
+OWN_LORA = {
+    "auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision",
+    "runtime_config", "task_type",
+}  # fmt: skip
+
+# What would give another model than the one asked for, and why; what shows with one base only is found by a trial.
+REFUSED = {
+    "alora_invocation_tokens": "such an adapter cannot be merged, which the engines do",
+    "arrow_config": "it routes between adapters that are trained already",
+    "corda_config": "its start is computed from data, which Kun does not do",
+    "eva_config": "its start is computed from data, which Kun does not do",
+    "kasa_config": "it needs terms of the loss that Kun does not add",
+    "layer_replication": "layers with common weights cannot be merged, and vLLM has no such layers",
+    "lora_bias": "PEFT cannot merge it into layers without a bias",
+    "lora_ga_config": "its start is computed from gradients, which Kun does not do",
+    "loftq_config": "it is for quantised bases, which Kun does not train",
+    "megatron_config": "it is for models of Megatron",
+    "monteclora_config": "it needs terms of the loss that Kun does not add",
+    "use_qalora": "it is for quantised bases, which Kun does not train",
+}
+COMPUTED_STARTS = {"corda", "eva", "loftq", "lora_ga"}
+
+
 def lora_config(config: Config, token_names: list[str], new_ids: tuple[int, ...]) -> Any:
     """peft.LoraConfig of `train.lora`, which also trains rows `new_ids` of the embeddings `token_names`."""
     from peft import LoraConfig
 
     mappings = {"train.lora": config.train.lora}
-    values = _checked(LoraConfig, mappings, own={"task_type", "inference_mode"})
+    values = _checked(LoraConfig, mappings, own=OWN_LORA)
+    for key, why in REFUSED.items():
+        if values.get(key):
+            raise ConfigError(f"train.lora.{key}: {why}; remove it")
+    if (start := values.get("init_lora_weights")) in COMPUTED_STARTS:
+        raise ConfigError(f"train.lora.init_lora_weights: {start} starts from data, which Kun does not do; remove it")
     if new_ids and not set(values.get("modules_to_save") or ()) & {name.split(".")[-1] for name in token_names}:
         values.setdefault("trainable_token_indices", {name: list(new_ids) for name in token_names})
     return _build(LoraConfig, mappings, task_type="CAUSAL_LM", **values)
@@ -62,6 +91,7 @@ def sft_config(config: Config, job: str, work: Path) -> Any:
         "packing": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would put 0.0 in place of a loss that is not a number
         "save_strategy": "steps",
         "save_total_limit": None,
         "eval_strategy": "no",

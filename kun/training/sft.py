@@ -22,9 +22,12 @@ import msgspec
 
 from kun.config.schema import Config
 from kun.errors import ConfigError, InputError
+from kun.models import checksum
 from kun.models.chat import Chat, load_chat
 from kun.store import atomic, digests
+from kun.training.adapted import adapted, save
 from kun.training.seeds import BadSeed, Example
+from kun.training.trial import rehearse, tried_row
 
 IGNORED = -100  # the label of a token that the loss leaves out
 
@@ -47,6 +50,7 @@ def train(
     """
     from kun.training import checkpoints
     from kun.training.curve import write_curve
+    from kun.training.finite import Finite
     from kun.training.options import sft_config
     from kun.training.tryout import try_out
 
@@ -58,18 +62,23 @@ def train(
     _quiet()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        last = checkpoints.latest(work)
+        if last is None:  # a training that has got so far was rehearsed
+            rehearse(config, chat, training, work)
         trainer = _trainer(config, chat, training, held_out, arguments)
         check(trainer, load_chat(folder), [*training, *held_out])
         per_epoch = math.ceil(len(trainer.get_train_dataloader()) / arguments.gradient_accumulation_steps)
+        trainer.add_callback(Finite())
         trainer.add_callback(checkpoints.Watch(progress, per_epoch, evaluate=bool(held_out)))
-        last = checkpoints.latest(work)
         try:
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         except UnpicklingError:  # torch loads only tensors and plain values: other pickled objects are never run
             raise InputError(
                 f"{last}: the checkpoint is not one of Kun's; delete it and run the command again"
             ) from None
-        model = _save_model(trainer, config, folder)
+        model = trainer.accelerator.unwrap_model(trainer.model).eval()
+        checksum.write(folder, model, [tried_row(training)])
+        model = save(model, config, folder)
         tried = try_out(model, chat, [*held_out, *training], config.engine.batch_tokens)
     history = trainer.state.log_history
     metrics = _metrics(config, job, training, held_out, bad, history, trainer.state.global_step)
@@ -131,27 +140,16 @@ def _trainer(
     config: Config, chat: Chat, training: Sequence[Example], held_out: Sequence[Example], arguments: Any
 ) -> Any:
     from datasets import Dataset
-    from peft import get_peft_model
-    from transformers import PreTrainedTokenizerFast, PrinterCallback, set_seed
+    from transformers import PreTrainedTokenizerFast, PrinterCallback
 
-    from kun.models.loading import choose_dtype, embedding_names, load_base
     from kun.training.loss import LabelledTrainer
-    from kun.training.options import lora_config
-    from kun.training.rows import only_rows
 
-    model = load_base(str(config.base_model), chat, choose_dtype(), config.trust_remote_code)
+    model = adapted(config, chat)
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if window and (longest := max(len(_row(example)["input_ids"]) for example in (*training, *held_out))) > window:
         raise ConfigError(
             f"train.max_length: an example has {longest} tokens, and the base model reads {window}: set that"
         )
-    lora = lora_config(config, embedding_names(model), chat.new_ids)
-    set_seed(config.seed)
-    try:
-        model = get_peft_model(model, lora)
-    except ValueError as error:  # e.g. modules that this model lacks
-        raise ConfigError(f"train.lora: {error}") from None
-    only_rows(model)
     head = model.get_output_embeddings()
     if not hasattr(head, "bias"):  # TRL's loss needs it; PEFT's wrapper of a head with trained rows lacks it
         object.__setattr__(head, "bias", head.original_module.bias)
@@ -170,28 +168,6 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def _save_model(trainer: Any, config: Config, folder: Path) -> Any:
-    """Write the trained model, and return it."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if config.train.save == "merged":
-        model = model.merge_and_unload()
-        model.save_pretrained(folder)
-        return model
-    model.peft_config["default"].base_model_name_or_path = config.base_model
-    model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
-    written = json.loads(path.read_text(encoding="utf-8"))
-    # PEFT writes sets in arbitrary order.
-    stable = {key: sorted(value) if _is_names(value) else value for key, value in written.items()}
-    atomic.write(path, _json(stable))
-    return model
-
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _same_job(work: Path, config: Config, job: str, chat: Chat, examples: Sequence[Example]) -> None:

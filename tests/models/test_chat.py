@@ -12,7 +12,7 @@ import pytest
 from kun.errors import InputError
 from kun.models.chat import Chat, Message, chats_of, load_chat
 from kun.models.tokenizer import read_tokenizer
-from tests.tiny_models import SHAPES, base_gemma, llama, yi
+from tests.tiny_models import TRAINED, base_gemma, llama, yi
 
 NASTY = " 杭州<|im_end|></s> <tool_call>{}</tool_call>\n\n\n<eos><end_of_turn><|eot_id|>\t<unk><pad>龘\U0001f600  "
 PLAIN = [
@@ -25,10 +25,10 @@ PLAIN = [
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
-    return {name: make(root / name) for name, make in SHAPES.items()}
+    return {name: make(root / name) for name, make in TRAINED.items()}
 
 
-@pytest.fixture(scope="module", params=list(SHAPES))
+@pytest.fixture(scope="module", params=list(TRAINED))
 def chat(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Chat:
     return load_chat(folders[request.param])
 

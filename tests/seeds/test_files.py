@@ -113,6 +113,13 @@ def test_a_row_with_more_cells_than_names_is_told(tmp_path: Path) -> None:
     assert isinstance(fault, Fault) and "3 cells" in fault.detail and row == {"instruction": "问", "output": "答"}
 
 
+def test_a_quote_that_is_never_closed_costs_its_row_only(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'instruction,output\nask,"never closed\nask,b\nask,"a" b\n')
+    first, row, last = read_items(str(tmp_path / "a.csv"), Seeds())
+    assert isinstance(first.value, Fault) and isinstance(last.value, Fault) and row.value["output"] == "b"
+    assert (first.line, first.value.reason, last.line, last.value.reason) == (2, "not_csv", 4, "not_csv")
+
+
 def test_a_long_cell_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"instruction,output\n问,{'长' * 200_000}\n")
     assert len(rows(tmp_path / "a.csv")[0]["output"]) == 200_000
@@ -121,15 +128,7 @@ def test_a_long_cell_is_read(tmp_path: Path) -> None:
 BROKEN: dict[str, tuple[str, bytes, str]] = {
     "latin-1": ("a.csv", "instruction,output\nQuê?,Não é possível\n".encode("latin-1"), "seeds.encoding"),
     "shift-jis": ("a.csv", "instruction,output\nこれは何ですか,それはペンです\n".encode("shift-jis"), "seeds.encoding"),
-    "a quote that swallows rows": (
-        "a.csv",
-        b'instruction,output\nask,"never closed\nask,b\nask,c\n',
-        "begins on line 2",
-    ),
-    "a quote in the middle": ("a.csv", b'instruction,output\nask,"a" b\n', "mend the line"),
     "two columns of one name": ("a.csv", b"output,output\na,b\n", "two columns are named 'output'"),
-    "a pointer": ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-    "a web page": ("a.json", b"\n<!DOCTYPE html><html></html>", "web page"),
     "a spreadsheet": ("a.xlsx", b"PK\x03\x04", "as CSV"),
     "an archive": ("a.zip", b"PK\x03\x04", "unpack it"),
     "an array without an end": ("a.json", b'[{"a": 1}, {"a"', "truncated"),
@@ -152,7 +151,7 @@ def test_an_encoding_that_is_not_the_files_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not utf-16-le to its end"):
         rows(tmp_path / "a.jsonl", encoding="utf-16-le")
     (tmp_path / "a.csv").write_bytes(b"instruction,\xff\na,b\n")
-    with pytest.raises(InputError, match="its first line has bytes"):
+    with pytest.raises(InputError, match="its first line, the header, cannot be read"):
         rows(tmp_path / "a.csv", encoding="utf-8")
     with pytest.raises(ConfigError, match="no encoding that Python knows"):
         load(None, ["--seeds.encoding", "klingon"])

@@ -19,7 +19,7 @@ from kun.models.chat import Chat, Message, load_chat
 from kun.training.seeds import Example, Seed, SeedPair, Task
 from kun.training.sft import batched_by_length
 from tests.runs import REPOSITORY, environment
-from tests.tiny_models import SHAPES, llama, yi
+from tests.tiny_models import TRAINED, llama, yi
 from tests.training.settings import pairs, small_config, write_lines
 
 pytestmark = pytest.mark.slow
@@ -37,13 +37,13 @@ def logits(model: Any, chat: Chat) -> Any:
         return model(input_ids=torch.tensor([ids], device=model.device)).logits[0, -1].float()
 
 
-@pytest.fixture(scope="module", params=list(SHAPES))
+@pytest.fixture(scope="module", params=list(TRAINED))
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[Any]]:
     """Base folder, model folder, and what was reported as progress."""
     from stages.stage1_train import train_model
 
     root = tmp_path_factory.mktemp(request.param)
-    base = SHAPES[request.param](root / "base")
+    base = TRAINED[request.param](root / "base")
     reported: list[Any] = []
     train_model(small_config(root, base), "label", root / "label", lambda done, total: reported.append((done, total)))
     return base, root / "label", reported
