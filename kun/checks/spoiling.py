@@ -123,8 +123,8 @@ def _item_again(instruction: str) -> str | None:
 
 def _cut(instruction: str, rng: random.Random) -> str | None:
     if _is_chinese(instruction):
-        places = range(max(3, len(instruction) // 4), len(instruction) - 2)
-        places = [n for n in places if instruction[n - 1] in OPEN and instruction[n] not in END + "，、"]
+        inner = range(max(3, len(instruction) // 4), len(instruction) - 2)
+        places = [n for n in inner if instruction[n - 1] in OPEN and instruction[n] not in END + "，、"]
         places = [
             n for n in places if not set(instruction[n - 4 : n]) & set(END)
         ]  # more than the first word of a sentence
