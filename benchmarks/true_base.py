@@ -112,6 +112,7 @@ def labels(config: Config, model: Path, documents: list[Filtered]) -> Iterable[A
     engine = engines.open(model)
     writing = Writing(load_prompts(config.prompts).label, config.label, load_chat(model), engine.window, config.seed)
     requests: list[Any] = [ask(writing, document) for document in documents]
+    answers: list[Any]
     (answers,) = engine.run([requests])
     yield from (accept(writing, document, answer) for document, answer in zip(documents, answers, strict=True))
     engines.close()
