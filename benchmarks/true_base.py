@@ -113,6 +113,7 @@ def labels(config: Config, model: Path, documents: list[Filtered]) -> Iterable[A
     engine = engines.open(model)
     writing = Writing(load_prompts(config.prompts).label, config.label, load_chat(model), engine.window, config.seed)
     requests: list[Any] = [ask(writing, document) for document in documents]
+    answers: list[Any]
     (answers,) = engine.run([requests])
     yield from (accept(writing, document, cast(Generated, answer)) for document, answer in zip(documents, answers, strict=True))
     engines.close()
