@@ -115,7 +115,9 @@ def labels(config: Config, model: Path, documents: list[Filtered]) -> Iterable[A
     requests: list[Any] = [ask(writing, document) for document in documents]
     answers: list[Any]
     (answers,) = engine.run([requests])
-    yield from (accept(writing, document, cast(Generated, answer)) for document, answer in zip(documents, answers, strict=True))
+    yield from (
+        accept(writing, document, cast(Generated, answer)) for document, answer in zip(documents, answers, strict=True)
+    )
     engines.close()
 
 
