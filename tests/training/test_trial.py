@@ -116,7 +116,10 @@ SETTINGS: dict[str, tuple[Lora, str | None]] = {
 TIED: dict[str, tuple[Lora, str | None]] = {
     "rows": ({}, None),
     "head": ({"target_modules": ["q_proj", "lm_head"]}, "one matrix .* merged is not the one that was trained"),
-    "embeddings": ({"target_modules": ["q_proj", "embed_tokens"]}, "one matrix .* merged is not the one that was trained"),
+    "embeddings": (
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        "one matrix .* merged is not the one that was trained",
+    ),
     "head, trained whole": ({"modules_to_save": ["lm_head"]}, None),
     "embeddings, trained whole": ({"modules_to_save": ["embed_tokens"]}, None),
 }
