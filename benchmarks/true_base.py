@@ -17,9 +17,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kun.config.schema import Config
+from kun.engines.base import Generated
 from kun.engines.cache import EngineCache
 from kun.models.chat import load_chat
 from kun.prompts import load_prompts
@@ -112,8 +113,11 @@ def labels(config: Config, model: Path, documents: list[Filtered]) -> Iterable[A
     engine = engines.open(model)
     writing = Writing(load_prompts(config.prompts).label, config.label, load_chat(model), engine.window, config.seed)
     requests: list[Any] = [ask(writing, document) for document in documents]
+    answers: list[Any]
     (answers,) = engine.run([requests])
-    yield from (accept(writing, document, answer) for document, answer in zip(documents, answers, strict=True))
+    yield from (
+        accept(writing, document, cast(Generated, answer)) for document, answer in zip(documents, answers, strict=True)
+    )
     engines.close()
 
 

@@ -123,11 +123,13 @@ def _item_again(instruction: str) -> str | None:
 
 def _cut(instruction: str, rng: random.Random) -> str | None:
     if _is_chinese(instruction):
-        places = range(max(3, len(instruction) // 4), len(instruction) - 2)
-        places = [n for n in places if instruction[n - 1] in OPEN and instruction[n] not in END + "，、"]
         places = [
-            n for n in places if not set(instruction[n - 4 : n]) & set(END)
-        ]  # more than the first word of a sentence
+            n
+            for n in range(max(3, len(instruction) // 4), len(instruction) - 2)
+            if instruction[n - 1] in OPEN
+            and instruction[n] not in END + "，、"
+            and not set(instruction[n - 4 : n]) & set(END)  # more than the first word of a sentence
+        ]
         return instruction[: rng.choice(places)] if places else None
     words = instruction.split()
     if len(words) < 4:

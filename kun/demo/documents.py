@@ -69,7 +69,7 @@ def new_item(rng: random.Random, genre: Genre | None = None) -> Item:
 
     def ask(wanted: list[Aspect]) -> str:
         titles = [aspect.title for aspect in wanted]
-        return rng.choice(genre.instructions).format(aspects="、".join(titles), **slots)
+        return rng.choice(genre.instructions).format(aspects="、".join(titles[:-1]) + "和" + titles[-1], **slots)
 
     return Item(
         genre=genre.key,

@@ -112,12 +112,15 @@ SETTINGS: dict[str, tuple[Lora, str | None]] = {
     "use_rslora": ({"use_rslora": True}, None),
     "velora_config": ({"velora_config": {"num_groups": 4}}, None),
 }
-# Where embeddings and head are one matrix, and some of its rows are new.
+# Where embeddings and head are one matrix.
 TIED: dict[str, tuple[Lora, str | None]] = {
     "rows": ({}, None),
     "head": ({"target_modules": ["q_proj", "lm_head"]}, "one matrix .* merged is not the one that was trained"),
-    "embeddings": ({"target_modules": ["q_proj", "embed_tokens"]}, "cannot be applied to modules"),
-    "head, trained whole": ({"modules_to_save": ["lm_head"]}, "cannot be trained or saved with .* one matrix"),
+    "embeddings": (
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        "one matrix .* merged is not the one that was trained",
+    ),
+    "head, trained whole": ({"modules_to_save": ["lm_head"]}, None),
     "embeddings, trained whole": ({"modules_to_save": ["embed_tokens"]}, None),
 }
 

@@ -13,7 +13,7 @@ from kun.models.chat import Chat, Message
 from kun.models.loading import load_model
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import run_stage
-from kun.pipeline.status import render, survey
+from kun.pipeline.status import in_words, render, survey
 from kun.store.digests import Digests
 from kun.training.seeds import Example, Seed, SeedPair, Task
 from kun.training.tryout import PROMPTS, try_out, warning
@@ -65,5 +65,6 @@ def test_a_model_that_does_not_end_is_told_by_its_stage(tmp_path: Path) -> None:
     metrics = json.loads((run.path / "stage1_train/label/metrics.json").read_text())
     assert metrics["replies"] == {"tried": 24, "ended": 0}
     assert metrics["base"]["turns"]["used"] == "EOS between turns"
-    shown = render(survey([label], run), run, [])
-    assert "replies that end 0 of 24" in shown and f"warning: {problem}" in shown
+    states = survey([label], run)
+    assert "replies that end 0 of 24" in in_words(label, states[0].counts)
+    assert f"warning: {problem}" in render(states, run, [])
