@@ -48,7 +48,7 @@ def _clean(arguments: argparse.Namespace, _: list[str]) -> int:
             for leftover in left:
                 leftover.remove()
     if arguments.json:
-        print(msgspec.json.encode({"removed": arguments.yes, "left_over": left}).decode())
+        print(msgspec.json.encode({"removed": arguments.yes, "left_over": left}, enc_hook=str).decode())
         return 0
     for leftover in left:
         report(f"{'removed' if arguments.yes else 'unused'}: {leftover}")

@@ -65,7 +65,7 @@ def _verify(arguments: argparse.Namespace, _: list[str]) -> int:
     else:
         raise InputError(f"{path}: is neither a run of Kun (it has no steps) nor the folder final/ of one")
     if arguments.json:
-        print(msgspec.json.encode(_as_json(path, findings, left)).decode())
+        print(msgspec.json.encode(_as_json(path, findings, left), enc_hook=str).decode())
     else:
         print(render(path, findings, left))
     return 1 if any(finding.state == "bad" for finding in findings) else 0

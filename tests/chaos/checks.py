@@ -57,7 +57,7 @@ def account(run: Path) -> Account:
 def _shards(folder: Path, found: Account) -> None:
     markers = _markers(folder)
     done = _json(folder / "done.json")
-    current = done["shards"] if done is not None and done["shards"] else list(markers)
+    current = done["shards"] if done is not None else []  # else the shards of an earlier corpus are there as well
     ids: list[str] = []
     for index, marker in markers.items():
         if marker["rows"] != marker["kept"] + sum(marker["rejected"].values()) + marker["failed"]:
