@@ -155,8 +155,8 @@ def _id_of_line(run: RunFolder, outputs: Sequence[StepFolder], key: str) -> str:
                 return str(row["id"])
     if not any(output.folder.exists() for output in outputs):
         raise InputError(
-            f"{run.path}: has no final files yet, so that no line can be named; give the id of a record, as in "
-            f"{run.path}/stage*/*/part-00000.jsonl, or finish the run: `kun status {run.path}`"
+            f"{run.path}: has no final files yet, so that no line can be named; give the id of a record, as "
+            f"`kun show` prints it, or finish the run: `kun status {run.path}`"
         )
     where = ", ".join(str(output.folder) for output in outputs)
     raise InputError(f"{where}: there is no line {line} of {subset}.jsonl; give it as wudao:18")

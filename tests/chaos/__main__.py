@@ -52,7 +52,7 @@ def one(bench: Bench, number: int, fault: Fault, seed: int, to_the_end: float) -
     ended, wrong = "", ""
     try:
         ended = fault.strike(victim, fault, rng)
-        if ended and rng.random() < to_the_end:
+        if ended and rng.random() < to_the_end and victim.config is None:  # one with a corpus of its own is at the end
             victim.go_on_to_the_end()
     except SkippedError as why:
         print(f"{number:4} {fault}: skipped, {why}", flush=True)
