@@ -57,7 +57,7 @@ def test_the_judge_is_tried_and_its_scores_are_measured(folder, funnel):
     )
     kept = [step["kept"] for step in funnel if step["stage"] == "stage4_verdicts"]
     assert [step["report"]["scores"] for step in funnel if step["stage"] == "stage4_spread"] == kept
-    assert f"AUC {trial['AUC']:.4g}" in kun(folder, "status", "run").stdout
+    assert f"AUC {trial['AUC']:.4g}" in kun(folder, "status", "run", "--verbose").stdout
 
 
 def test_final_rows_are_instruction_and_output_and_lead_back_to_their_row(folder):
