@@ -79,7 +79,7 @@ def slices(folder, corpus, rows=3):
 def test_a_unit_that_is_known_is_not_read_again(corpus, tmp_path, monkeypatch):
     folder = tmp_path / "index"
     folder.mkdir()
-    assert scanned(folder, corpus, monkeypatch) > 10
+    assert scanned(folder, corpus, monkeypatch) > 5  # ranges of the same bytes are one table
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     min(folder.glob("*.digests")).unlink()
     assert scanned(folder, corpus, monkeypatch) == 1
