@@ -33,8 +33,9 @@ from kun.engines.cache import EngineCache
 from kun.models.chat import load_chat
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import run_stage
-from kun.pipeline.stage import Build, Infer, Stage
+from kun.pipeline.stage import Build, Infer, Stage, StepContext
 from kun.pipeline.status import survey
+from kun.progress import Progress
 from kun.records import Document
 from kun.store import shards
 from kun.store.digests import Digests
@@ -98,11 +99,14 @@ def _options(settings: dict[str, str]) -> list[str]:
     return [word for name, value in settings.items() for word in (f"--{name.replace('__', '.')}", value)]
 
 
+def _untrained(context: StepContext, _: Progress) -> dict[str, Any]:
+    shutil.copytree(BASE, context.folder, dirs_exist_ok=True)
+    return {}
+
+
 def _without_models(stage: Stage) -> Stage:
     if stage.spec.role == "model":
-        return replace(
-            stage, work=Build(lambda context, _: shutil.copytree(BASE, context.folder, dirs_exist_ok=True) and {})
-        )
+        return replace(stage, work=Build(_untrained))
     if isinstance(stage.work, Infer):
         reply = ANSWER if stage.spec.output else "请说明这段文字的主要内容和要点。"
         return replace(stage, work=Infer(lambda _: SameReply(reply), stage.work.task))

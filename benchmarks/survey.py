@@ -32,7 +32,7 @@ def reads(corpora: int, folder: Path) -> tuple[int, int]:
     for stage in stages:
         for step in stage.steps:
             run.begin(step)
-            manifest = StepManifest(shards=1, rows=1, kept=1, source=run.source(step) or "")
+            manifest = StepManifest(shards=["0"], rows=1, kept=1, source=run.source(step) or {})
             markers.write_marker(run.folder(step) / "done.json", manifest)
     count = 0
     original = run_folder.read_manifest
