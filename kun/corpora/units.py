@@ -34,10 +34,11 @@ def units(files: Sequence[CorpusFile], kind: str) -> Iterator[list[Part]]:
     for found in files:
         parts = list(cut(found, kind))
         size = sum(part_size for _, part_size in parts)
-        if size >= GROUP_BYTES and group:
+        alone = size >= GROUP_BYTES or len(parts) > 1
+        if alone and group:
             yield group
             group = []
-        if size >= GROUP_BYTES:
+        if alone:
             yield from ([part] for part in parts)
             continue
         group += parts

@@ -87,7 +87,7 @@ def test_conversion_is_of_words_and_off_by_default():
 @given(st.text(alphabet="首页登录 |\n来源：责任编辑。好å¥½\x80\x85（）", max_size=80))
 def test_cleaning_twice_is_cleaning_once_or_leaves_text(text):
     once, _ = clean(normalise(text), Clean())
-    assert len("".join(once.split())) <= len("".join(text.split()))
+    assert len("".join(once.split())) <= len("".join(text.replace("\x85", "…").split()))  # a blank, and repaired
 
 
 @pytest.mark.parametrize("unit", ["登录", "登录\n", "首页 | ", "来源：", "（", "å¥½", "阅读：1", " \n"])

@@ -82,7 +82,7 @@ def test_copies_are_dropped_within_and_across_subsets_and_name_what_is_kept(firs
 
 
 def test_funnel_and_trace(filtered):
-    assert "near_duplicate 1" in kun(filtered, "status", "runs/my").stdout
+    assert "near_duplicate 1" in kun(filtered, "status", "runs/my", "--verbose").stdout
     (dropped,) = shown(filtered, "b", "--rejects", "--fields", "id")
     name = dropped["id"]
     life = json.loads(kun(filtered, "trace", "runs/my", name, "--json").stdout)["life"]

@@ -8,6 +8,8 @@ from kun.errors import InputError
 from kun.filters.perplexity import lm
 from kun.filters.perplexity.base_model import open_base
 from kun.models.loading import load_weights
+from kun.records import Filtered
+from kun.store import shards
 from tests import tiny_models
 
 TEXTS = [tiny_models.TEXTS[0], "", "好", tiny_models.TEXTS[2], "1 + 1 = 2\n\n第二段。" * 9]
@@ -82,10 +84,9 @@ def test_the_filter_of_a_run_goes_by_the_base_model(tmp_path):
     )
     done = kun(tmp_path, "run", "stage2", "--config", "my.yaml")
     assert "stage2_filter/web: 12 in, 6 kept, 6 rejected (ppl_high 6)" in done.stdout, done.stderr
-    kept = [json.loads(line) for path in sorted((tmp_path / "run/stage2_filter/web").glob("part-*[0-9].jsonl"))
-            for line in path.read_text(encoding="utf-8").splitlines()]  # fmt: skip
-    expected = open_base(folder, CPU)([record["text"] for record in kept])
-    assert [record["ppl"] for record in kept] == pytest.approx(expected, rel=1e-4)
+    kept = list(shards.read_all(tmp_path / "run/stage2_filter/web", Filtered))
+    expected = open_base(folder, CPU)([record.text for record in kept])
+    assert [record.ppl for record in kept] == pytest.approx(expected, rel=1e-4)
     assert "nothing to do" in kun(tmp_path, "run", "stage2", "--config", "my.yaml").stdout
     tiny_models.qwen(tmp_path / "base", tied=True)
     assert "base_model changed" in kun(tmp_path, "status", "run").stdout
