@@ -19,7 +19,7 @@ from kun.config.files import dump, load, load_of_run
 from kun.config.reference import help_text
 from kun.config.schema import Config
 from kun.corpora.files import find
-from kun.corpora.first_rows import check_first_rows
+from kun.corpora.first_rows import NOT_UTF8, check_first_rows
 from kun.dataset.final import assemble, final_states, is_current, with_output
 from kun.engines.cache import EngineCache
 from kun.errors import ConfigError, InputError, KunError
@@ -198,6 +198,8 @@ def _run_stage(stage: Stage, run: RunFolder, config: Config, force: bool) -> Non
             run.unread.append(stage.name)
         if WARNING in manifest.report:
             _log.warning("warning: %s: %s", step.name, manifest.report[WARNING])
+        if (inputs := run.inputs(step)) is not None and inputs.missing:
+            _log.warning("warning: %s: its corpus is not here, what was read stands in (%s)", step.name, inputs.missing)
         if stage.spec.role == "ingest" and not manifest.kept:
             _warn_of_no_documents(step, manifest, run)
     _log.info("%s: finished after %.1f s", stage.name, time.monotonic() - start)
@@ -211,7 +213,7 @@ def _warn_of_no_documents(step: Step, manifest: StepManifest, run: RunFolder) ->
     first = next(row for key in manifest.shards for row in shards.rejects(folder, key))
     _log.warning(
         f"warning: no row of {step.part} gives a document; the first: {first.reason}, {first.detail}; see "
-        f"corpora.{step.part}.format and .field (text in GBK: iconv -f gb18030 -t utf-8)"
+        f"corpora.{step.part}.format and .field {NOT_UTF8}"
     )
 
 

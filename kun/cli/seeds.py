@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ def _check(arguments: argparse.Namespace, overrides: list[str]) -> int:
     sources = arguments.files or ([config.seeds.pairs] if config.seeds.pairs else [])
     if not sources:
         raise InputError("kun seeds check: which file? Name one, or a --config with seeds.pairs")
+    if arguments.out is not None:
+        _check_out(arguments.out, sources)
     every: list[SeedPair] = []
     found = [_look(config, source, every) for source in sources]
     if arguments.out is not None:
@@ -86,6 +89,16 @@ def _check(arguments: argparse.Namespace, overrides: list[str]) -> int:
         if arguments.out is not None:
             print(f"\nwrote {len(every):,} pairs to {arguments.out}")
     return 1 if any(checked.error for checked in found) else 0
+
+
+def _check_out(out: Path, sources: Sequence[str]) -> None:
+    """InputError where the pairs would take the place of what is no plain file, or of the seeds themselves."""
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: there is no folder {out.parent}; make it first")
+    if out.is_symlink() or (out.exists() and not out.is_file()):
+        raise InputError(f"--out {out}: is no plain file; give another name")
+    if any(out.exists() and Path(source).exists() and out.samefile(source) for source in sources):
+        raise InputError(f"--out {out}: is one of the seed files, which would be lost; give another name")
 
 
 def _look(config: Config, source: str, every: list[SeedPair]) -> Checked:

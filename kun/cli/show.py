@@ -48,6 +48,8 @@ def _show(arguments: argparse.Namespace, _: list[str]) -> int:
     load_of_run(arguments.run)
     refuse_old_layout(arguments.run)
     steps = _chosen(arguments)
+    if arguments.limit is not None and arguments.limit < 0:
+        raise InputError(f"--limit {arguments.limit}: must not be below 0")
     records = (record for step in steps for record in records_of(step, arguments.rejects))
     fields = arguments.fields.split(",") if arguments.fields else None
     for record in islice(records, arguments.limit):

@@ -13,6 +13,7 @@ from kun.errors import InputError
 from kun.store.substitutes import refuse
 
 FILES, ROWS = 5, 100
+NOT_UTF8 = "(text that is not UTF-8: iconv -f gb18030 -t utf-8, or from big5, utf-16: look at the result)"
 SETTING = {"no_field": "field", "not_text": "field"}  # the setting at fault by the reason of most rows
 SETTING |= dict.fromkeys(("not_json", "not_object", "not_array", "not_csv", "not_utf8"), "format")
 
@@ -38,5 +39,5 @@ def check_first_rows(name: str, corpus: Corpus, files: Sequence[CorpusFile]) -> 
     raise InputError(
         f"corpora.{name}.{setting}: {value}: none of the first {len(rows):,} rows has a text; {reason} in {count:,}, "
         f"such as {row.origin.file}, row {row.origin.row}: {row.reject.detail}"
-        + (" (text in GBK: iconv -f gb18030 -t utf-8)" if reason in ("not_utf8", "not_json") else "")
+        + (f" {NOT_UTF8}" if reason in ("not_utf8", "not_json") else "")
     )

@@ -79,8 +79,13 @@ def with_repair(work: Callable[[], T], stages: Sequence[Stage], run: RunFolder, 
             repaired.add(damage.path)
             log.warning("%s: the shard is %s: it is made again", damage.path, damage.why)
             damage.withdraw()
+            # By name first: the folders of others may not be known, as where a setting that only they need is missing.
             made_by = [
-                (one, step) for one in stages for step in one.steps if run.folder(step).resolve() == damage.folder
+                (one, step)
+                for one in stages
+                for step in one.steps
+                if damage.folder.name.startswith(f"{step.stage}-{step.part}-")
+                and run.folder(step).resolve() == damage.folder
             ]
             for stage, step in made_by:  # one; none for what --force is making: the next try makes that again
                 with_repair(partial(run_stage, replace(stage, steps=(step,)), run, workers), stages, run, workers)

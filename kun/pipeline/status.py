@@ -52,8 +52,9 @@ def survey(stages: list[Stage], run: RunFolder) -> list[State]:
 
 
 def next_command(states: Sequence[State], finals: Sequence[Final]) -> str | None:
-    """The command to run next, None if all is complete."""
-    waiting = [state.command for state in states if state.condition != "complete"]
+    """The command to run next, None if all is complete; what is blocked comes after all that can be run."""
+    waiting = [state.command for state in states if state.condition not in ("complete", "blocked")]
+    waiting += [state.command for state in states if state.condition == "blocked"]
     # All steps may be done and the final files not: after a change of settings and back, or a kill.
     waiting += [final.command for final in finals if final.condition in ("missing", "stale")]
     return waiting[0] if waiting else None

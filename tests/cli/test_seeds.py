@@ -56,3 +56,12 @@ def test_with_settings_the_pairs_are_written_and_read_again(folder: Path) -> Non
 def test_no_file_is_asked_for(folder: Path) -> None:
     done = kun(folder, "seeds", "check")
     assert done.returncode == 2 and "which file?" in done.stderr
+
+
+def test_pairs_take_the_place_of_no_seeds_and_of_no_device(folder: Path) -> None:
+    (folder / "link.jsonl").symlink_to(folder / "faq.csv")
+    wrong = {"faq.csv": "is one of the seed files", "link.jsonl": "is no plain file", ".": "is no plain file"}
+    wrong |= {"nowhere/pairs.jsonl": "there is no folder nowhere; make it first"}
+    for out, words in wrong.items():
+        done = kun(folder, "seeds", "check", "faq.csv", "--out", out)
+        assert done.returncode == 2 and words in done.stderr, done.stderr

@@ -52,6 +52,7 @@ def test_rejects_have_their_texts(show):
 
 def test_what_is_not_there_is_an_error(show):
     assert "no records of answers here; steps with records: documents/web" in show("answers", status=2)
+    assert "--limit -1: must not be below 0" in show("questions", "--limit", "-1", status=2)
     assert "--fields id,words: no field words; fields: id, subset" in show(
         "questions", "--fields", "id,words", status=2
     )

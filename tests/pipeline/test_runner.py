@@ -10,10 +10,10 @@ from functools import partial
 import psutil
 import pytest
 
-from kun.errors import InputError
+from kun.errors import ConfigError, InputError
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import _ingest_unit, run_stage, with_repair
-from kun.pipeline.stage import Build, Map, Slice, Stage, StageSpec, Step
+from kun.pipeline.stage import Build, Map, Slice, Stage, StageSpec, Step, StepSettings
 from kun.records import Document, Filtered, Labelled, Reject, extend
 from kun.store import atomic, shards
 from tests.runs import REPOSITORY, environment
@@ -247,6 +247,22 @@ def test_a_damaged_shard_that_was_read_by_its_plain_name_is_made_again(tmp_path)
         shards.read_kept(plain, "00000", Filtered)
     assert len(with_repair(lambda: shards.read_kept(plain, "00000", Filtered), small.stages(), small.run)) == 2
     assert everything(small) == expected
+
+
+def test_a_repair_needs_no_settings_of_other_stages(tmp_path):
+    small = Small(tmp_path, {"wudao": ["四个字符", "两字"]})
+    small.go()
+    ingest, kept, label = small.stages()
+
+    def missing() -> StepSettings:
+        raise ConfigError("seeds.pairs: training needs it")
+
+    blocked = replace(label, steps=tuple(replace(step, settings=missing) for step in label.steps))
+    folder = small.run.folder(kept.steps[0])
+    shards.part(folder, "00000").unlink()
+    run = RunFolder(small.run.path)
+    with_repair(lambda: shards.read_kept(folder, "00000", Filtered), [blocked, ingest, kept], run)
+    assert [record.text for record in shards.read_kept(folder, "00000", Filtered)] == ["四个字符", "两字"]
 
 
 def test_a_marker_that_went_away_is_made_again_though_all_is_finished(tmp_path):
