@@ -68,8 +68,6 @@ def read_items(source: str, settings: Seeds, setting: str = SETTING) -> Iterator
         except Exception as error:
             if (reject := damaged(error)) is not None:
                 raise _broken(setting, found, reject) from None
-            if isinstance(error, OSError):
-                raise InputError(f"{setting}: {found.path}: {error.strerror or error}") from None
             raise
 
 

@@ -10,6 +10,7 @@ from kun.config.schema import Corpus
 from kun.corpora import index, read_corpus, units
 from kun.corpora.files import find
 from kun.corpora.ingest import counted, documents, items, splitter
+from kun.errors import InputError
 from kun.store.digests import of_file
 
 
@@ -86,6 +87,8 @@ def test_a_unit_that_is_known_is_not_read_again(corpus, tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     a = tmp_path / "corpus" / "a.jsonl"
     a.rename(a.with_name("0.jsonl"))
+    with pytest.raises(InputError, match="run the same command again"):
+        index.units(folder, "web", corpus)  # a file was renamed after the index was made
     assert scanned(folder, corpus, monkeypatch) == 0
 
 

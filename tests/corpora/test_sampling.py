@@ -120,5 +120,8 @@ def test_a_file_that_goes_away_while_it_is_sampled_is_named(tmp_path, monkeypatc
     found = sampling.find("web", corpus)
     (tmp_path / "a.jsonl").unlink()
     monkeypatch.setattr(sampling, "find", lambda name, corpus: found)
+    with pytest.raises(InputError, match=rf"{tmp_path}/a\.jsonl: No such file"):
+        sample_rows("web", corpus, 10, seed=0)
+    monkeypatch.setattr(sampling, "check_first_rows", lambda name, corpus, files: None)  # it was still there
     with pytest.raises(InputError, match=rf"corpora\.web\.paths: {tmp_path}/a\.jsonl: No such file"):
         sample_rows("web", corpus, 10, seed=0)

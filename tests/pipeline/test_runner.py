@@ -14,7 +14,7 @@ from kun.errors import ConfigError, InputError
 from kun.pipeline.run_folder import RunFolder
 from kun.pipeline.runner import _ingest_unit, run_stage, with_repair
 from kun.pipeline.stage import Build, Map, Slice, Stage, StageSpec, Step, StepSettings
-from kun.records import Document, Filtered, Labelled, Reject, extend
+from kun.records import Document, Filtered, Labelled, Origin, Reject, extend
 from kun.store import atomic, shards
 from tests.runs import REPOSITORY, environment
 from tests.small_pipeline import CountingEngine, Small, nothing
@@ -395,3 +395,11 @@ def test_a_model_that_was_made_again_makes_its_answers_again(tmp_path):
 def test_a_corpus_that_shrinks_while_it_is_read_is_named(tmp_path):
     with pytest.raises(InputError, match="wudao: a file of the corpus changed while it was read; run the same command"):
         _ingest_unit(lambda unit: iter(()), tmp_path / "wudao", None, [Slice("0", 1, "")], {"0"}, {})
+
+
+def test_a_corpus_that_grows_while_it_is_read_is_named(tmp_path):
+    record = Document(id="wudao-0", subset="wudao", text="两字", origin=Origin("a.txt", 0))
+    with pytest.raises(InputError, match="wudao: a file of the corpus changed while it was read; run the same command"):
+        _ingest_unit(
+            lambda unit: iter([(record, record)] * 2), tmp_path / "wudao", None, [Slice("0", 1, "")], {"0"}, {}
+        )

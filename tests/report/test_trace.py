@@ -127,6 +127,8 @@ def test_a_final_line_of_older_settings_says_so(tmp_path):
     run, stage = finished_run(tmp_path / "run", OUTPUTS)
     assemble(run, stage, Config(run=str(run.path)), state_of(run, stage), Digests(tmp_path / "digests.json"))
     assert "note" not in find(run, "wudao:2")["outputs"]["final"]
+    with pytest.raises(InputError, match=r"there is no line 999 of wudao\.jsonl; give it as wudao:18"):
+        find(run, "wudao:999")
     (step,) = stage.steps
     now = replace(step, settings=lambda: StepSettings(Config().only([]), {"prompts.polish": "def"}))
     again = RunFolder(run.path)

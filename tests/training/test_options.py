@@ -46,6 +46,7 @@ def test_sft_settings(tmp_path: Path, section: str, mapping: dict[str, Any], wor
         ({"rank": 8}, "train.lora.rank: not a setting of LoraConfig"),
         ({"r": "many"}, "train.lora.r: 'many'"),
         ({"task_type": "SEQ_CLS"}, "train.lora.task_type: Kun sets this itself"),
+        ({"init_lora_weights": "eva"}, "train.lora.init_lora_weights: eva starts from data"),
     ],
 )
 def test_lora_settings(mapping: dict[str, Any], words: str) -> None:
