@@ -219,11 +219,15 @@ class RunFolder:
 
     def source(self, step: Step) -> dict[str, str] | None:
         """Digests of what a step reads, by name; None if a step that it needs is not finished."""
-        needs = {need.name: self.current(need) for need in step.needs}
-        found = {name: need.content for name, need in needs.items() if need is not None}
+        found = self.contents(step.needs)
+        whole = all(need.name in found for need in step.needs)
         if inputs := self.inputs(step):
             found[CORPUS] = digests.of_value(inputs.files)
-        return found if all(needs.values()) else None
+        return found if whole else None
+
+    def contents(self, steps: Sequence[Step]) -> dict[str, str]:
+        """The digests of what these steps hold, by name, of those that are finished."""
+        return {step.name: manifest.content for step in steps if (manifest := self.current(step)) is not None}
 
     def why(self, step: Step) -> list[str]:
         """Why a step that was made is not current: settings, files, or what the steps above it hold now."""

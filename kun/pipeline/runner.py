@@ -135,7 +135,7 @@ def _run_ingest(stage: Stage, work: Ingest, steps: list[Step], run: RunFolder, w
     keys: dict[str, list[str]] = {step.name: [] for step in steps}
     done = total = 0
     for step in steps:
-        folder, others = run.folder(step), _contents(run, step.needs)
+        folder, others = run.folder(step), run.contents(step.needs)
         for unit, slices in work.units(run.context(step)):
             keys[step.name] += [one.key for one in slices]
             missing = {one.key for one in slices if not _is_done(folder, one.key, _made_from(one.source, others))}
@@ -182,11 +182,6 @@ def _other_rows(folder: Path) -> InputError:
 
 def _made_from(rows: str, others: Mapping[str, str]) -> dict[str, str]:
     return {SHARD: rows, **others}
-
-
-def _contents(run: RunFolder, steps: Sequence[Step]) -> dict[str, str]:
-    """The digests of what these steps hold."""
-    return {step.name: manifest.content for step in steps if (manifest := run.current(step))}
 
 
 def _is_done(folder: Path, key: str, source: Mapping[str, str]) -> bool:
@@ -271,7 +266,7 @@ def _jobs(stage: Stage, steps: list[Step], pending: dict[str, list[Pending]], ru
             continue
         folder, above = run.folder(step), run.folder(step.needs[0])
         whole = run.current(step.needs[0])
-        current, models = whole.shards if whole else (), _contents(run, step.needs[1:])
+        current, models = whole.shards if whole else (), run.contents(step.needs[1:])
         asked = AskedBefore(folder, stage.spec.writes, current, pending[step.name], models)
         for shard in pending[step.name]:
             records = shards.read_kept(above, shard.key, stage.spec.reads)
@@ -361,7 +356,7 @@ def _pending_shards(run: RunFolder, step: Step, decided: Mapping[str, str] | Non
     source_folder, folder = run.folder(step.needs[0]), run.folder(step)
     above_all = run.current(step.needs[0])
     assert above_all is not None
-    others = {**_contents(run, step.needs[1:]), **(decided or {})}
+    others = {**run.contents(step.needs[1:]), **(decided or {})}
     pending = []
     for key in above_all.shards:
         above = shards.marker(source_folder, key)
