@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kun.models.chat import Chat, Message, chats_of
+from kun.models.checksum import logprobs
 from kun.models.folder import local_folder
 from kun.models.tokenizer import TokenizerFiles, read_tokenizer
 
@@ -136,16 +137,9 @@ def _reply(model: Any, chat: Chat, pair: Pair) -> list[float]:
 
 def _nats(model: Any, ids: list[int], start: int) -> list[float]:
     """The loss of each token from place `start` on, given those before it."""
-    import torch
-
     rows = model.get_input_embeddings().weight.shape[0]
     ids = [token for token in ids if token < rows]  # a token without a row is new to the base, and gets one later
-    if len(ids) <= start:
-        return []
-    tokens = torch.tensor([ids], device=model.device)
-    with torch.inference_mode():
-        logits = model(input_ids=tokens, use_cache=False, logits_to_keep=len(ids) - start + 1).logits[0, :-1]
-        return list(torch.nn.functional.cross_entropy(logits.float(), tokens[0, start:], reduction="none").tolist())
+    return [-value for value in logprobs(model, ids)[start - 1 :]] if len(ids) > start else []
 
 
 def _mean(losses: Sequence[float]) -> float:
